@@ -1,0 +1,198 @@
+"""Nets from Equinox modules: an extra, imported by :func:`jaxdistill.net.from_equinox` alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from jax.extend.core import get_opaque_trace_state
+
+from jaxdistill.net import Forward, Net, TapError, as_taps, feature, unknown_tap
+
+
+def make(
+    build: Callable[[jax.Array], Any],
+    batched: bool,
+    call: Callable[[Any, Any, Any, Any], tuple[Any, Any]] | None,
+) -> Net:
+    """See :func:`jaxdistill.net.from_equinox`."""
+    construct = eqx.nn.make_with_state(build)
+
+    @functools.cache
+    def structure():
+        return eqx.filter_eval_shape(construct, jax.random.key(0))
+
+    def init(key, inputs):
+        del inputs  # an Equinox module knows its shapes
+        return _trees(*construct(key))
+
+    def apply(params, state, inputs, *, taps=(), train=False, rng=None):
+        taps = as_taps(taps)
+        model, memory = _fill(*structure(), params, state)
+        model = eqx.nn.inference_mode(model, value=not train)
+        run = call or _caller(model)
+
+        def one(inputs, key):
+            recording, seen = _record(model, taps)
+            out, moved = run(recording, inputs, memory, key)
+            return out, {tap: feature(tap, seen[tap]) for tap in taps}, moved
+
+        if batched:
+            out, found, moved = one(inputs, rng)
+        else:
+            keys = None if rng is None else jax.random.split(rng, _batch_size(inputs))
+            axes = (0, None if rng is None else 0)
+            # Statistics over the axis are the same for every example, so the state has no such
+            # axis.
+            over_batch = jax.vmap(one, axes, (0, 0, None), axis_name="batch")
+            out, found, moved = over_batch(inputs, keys)
+        return Forward(out, found, _trees(model, moved)[1] if train else state, params)
+
+    return Net(init, apply)
+
+
+def _caller(model: Any) -> Callable[[Any, Any, Any, Any], tuple[Any, Any]]:
+    takes = inspect.signature(type(model).__call__).parameters
+
+    def call(model, inputs, state, key):
+        keyword = {"key": key} if "key" in takes else {}
+        if "state" in takes:
+            return model(inputs, state=state, **keyword)
+        return model(inputs, **keyword), state
+
+    return call
+
+
+def _batch_size(inputs: Any) -> int:
+    return jax.tree.leaves(inputs)[0].shape[0]
+
+
+# --- Variables: what a model and its equinox.nn.State hold, by the names of attributes.
+
+
+def _names(path: tuple) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)
+
+
+def _is_index(node: Any) -> bool:
+    return isinstance(node, eqx.nn.StateIndex)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+
+
+def _named(tree: Any) -> dict[tuple[str, ...], Any]:
+    return {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _named_memory(model: Any, memory: eqx.nn.State) -> dict[tuple[str, ...], Any]:
+    """What the state holds by the path of the index to it, in the order of the state's leaves."""
+    nodes = jax.tree_util.tree_leaves_with_path(model, is_leaf=_is_index)
+    return {
+        (*_names(path), *names): leaf
+        for path, index in nodes
+        if _is_index(index)
+        for names, leaf in _named(memory.get(index)).items()
+    }
+
+
+def _trees(model: Any, memory: eqx.nn.State) -> tuple[dict, dict]:
+    arrays = {path: leaf for path, leaf in _named(model).items() if _is_array(leaf)}
+    params = {p: x for p, x in arrays.items() if jnp.issubdtype(x.dtype, jnp.inexact)}
+    others = {p: x for p, x in arrays.items() if p not in params}
+    state = others | _named_memory(model, memory)
+    return traverse_util.unflatten_dict(params), traverse_util.unflatten_dict(state)
+
+
+def _fill(
+    model: Any, memory: eqx.nn.State, params: Mapping, state: Mapping
+) -> tuple[Any, eqx.nn.State]:
+    given = traverse_util.flatten_dict(params) | traverse_util.flatten_dict(state)
+    leaves = [given[path] if _is_array(leaf) else leaf for path, leaf in _named(model).items()]
+    values = [given[path] for path in _named_memory(model, memory)]
+    return (
+        jax.tree.unflatten(jax.tree.structure(model), leaves),
+        jax.tree.unflatten(jax.tree.structure(memory), values),
+    )
+
+
+# --- Taps: layers that report what they put out.
+
+
+def _layers(node: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    """All layers inside a node, with the path to each."""
+    children = jax.tree_util.tree_leaves_with_path(node, is_leaf=lambda child: child is not node)
+    for (entry,), child in children:
+        if isinstance(child, eqx.Module) and callable(child):
+            yield (*path, entry), child
+        if not jax.tree_util.all_leaves([child]):
+            yield from _layers(child, (*path, entry))
+
+
+def _record(model: Any, taps: tuple[str, ...]) -> tuple[Any, dict[str, list]]:
+    """The model with its tapped layers made to report, and the lists they report to."""
+    paths = {"/".join(_names(path)): path for path, _ in _layers(model)}
+    outside = get_opaque_trace_state(convention="jaxdistill")
+    seen: dict[str, list] = {tap: [] for tap in taps}
+
+    def report(tap, out):
+        if get_opaque_trace_state(convention="jaxdistill") != outside:
+            raise TapError(
+                f"tap {tap!r} is inside a transformation of the model's own (scan, vmap, checkpoint, "
+                "jit), and only the model itself can hand anything out of it: tap a layer outside it, "
+                "or unroll it"
+            )
+        stateful = isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], eqx.nn.State)
+        seen[tap].append(out[0] if stateful else out)
+
+    for tap in sorted(
+        taps, key=lambda tap: -tap.count("/")
+    ):  # inner layers before those around them
+        if tap not in paths:
+            raise unknown_tap(tap, paths)
+        model = eqx.tree_at(
+            functools.partial(_at, paths[tap]),
+            model,
+            replace_fn=functools.partial(_reporting, functools.partial(report, tap)),
+        )
+    return model, seen
+
+
+def _at(path: tuple, node: Any) -> Any:
+    for entry in path:
+        if isinstance(entry, jax.tree_util.GetAttrKey):
+            node = getattr(node, entry.name)
+        else:
+            node = node[entry.key if isinstance(entry, jax.tree_util.DictKey) else entry.idx]
+    return node
+
+
+def _reporting(report: Callable[[Any], None], layer: Any) -> Any:
+    reporting = object.__new__(_reporter(type(layer)))
+    for field in dataclasses.fields(layer):
+        object.__setattr__(reporting, field.name, getattr(layer, field.name))
+    object.__setattr__(reporting, "report_", report)
+    return reporting
+
+
+@functools.cache
+def _reporter(cls: type) -> type:
+    """A layer's class, made to report: a subclass, as models ask their layers for their type."""
+
+    class Reporter(cls):
+        report_: Callable[[Any], None] = eqx.field(static=True, kw_only=True)
+
+        def __call__(self, *args, **kwargs):
+            out = cls.__call__(self, *args, **kwargs)
+            self.report_(out)
+            return out
+
+    return Reporter

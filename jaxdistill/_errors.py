@@ -1,0 +1,28 @@
+"""Error messages in one form: what was given, what is possible, what is nearest."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def unknown(kind: str, name: object, options: Iterable[str]) -> str:
+    """Says that a name is not known, which names are, and which of them is nearest.
+
+    Args:
+        kind: what the name should have named, e.g. ``"loss"``.
+        name: the name that was given.
+        options: the valid names.
+
+    Returns:
+        One sentence for the message of an exception.
+
+    Example:
+        >>> unknown("loss", "hinton", ["hinton_kd", "dist"])
+        "unknown loss 'hinton': did you mean 'hinton_kd'? Possible: 'dist', 'hinton_kd'."
+    """
+    options = sorted(str(option) for option in options)
+    nearest = difflib.get_close_matches(str(name), options, n=1, cutoff=0.4)
+    hint = f" did you mean {nearest[0]!r}?" if nearest else ""
+    possible = ", ".join(map(repr, options)) if options else "nothing is registered"
+    return f"unknown {kind} {str(name)!r}:{hint} Possible: {possible}."

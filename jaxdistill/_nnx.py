@@ -1,0 +1,131 @@
+"""Nets from Flax NNX modules, imported by :func:`jaxdistill.net.from_nnx` alone."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, traverse_util
+
+from jaxdistill.net import Forward, Net, as_taps, caller, feature, split_index, unknown_tap
+
+
+def make(build: Callable[[nnx.Rngs], Any], call: Callable[[Any, Any, bool], Any] | None) -> Net:
+    """See :func:`jaxdistill.net.from_nnx`."""
+
+    @functools.cache
+    def structure():
+        return _split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+
+    def init(key, inputs):
+        del inputs  # an NNX module knows its shapes
+        _, params, state, _ = _split(build(nnx.Rngs(key)))
+        return _tree(params), _tree(state)
+
+    def apply(params, state, inputs, *, taps=(), train=False, rng=None):
+        taps = as_taps(taps)
+        graphdef, own_params, own_state, streams = structure()
+        leaves = _fill(own_params, params) | _fill(own_state, state) | _keys(streams, rng)
+        # Without the copy, a module under jax.grad would write into variables that were made
+        # outside of it.
+        module = nnx.merge(graphdef, nnx.from_flat_state(leaves), copy=True)
+        if rng is None:
+            _lock(module)
+        module.train() if train else module.eval()
+
+        layers = {"/".join(_names(path)): layer for path, layer in nnx.iter_modules(module) if path}
+        for path in {split_index(tap)[0] for tap in taps} & layers.keys():
+            # The module is a copy of our own, so its layers may be made to record without harm to
+            # any other.
+            layers[path].__class__ = _recording(type(layers[path]))
+        run = call or caller(module)
+        # Outside of nnx.capture, what a module sows would become a part of it.
+        out, sown = nnx.capture(lambda module: run(module, inputs, train), nnx.Intermediate)(module)
+        seen = traverse_util.flatten_dict(_tree(_flat(sown)), sep="/")
+        found = {tap: _tap(tap, seen, layers) for tap in taps}
+
+        after = _split(module)[2]
+        moves = object if train else nnx.Cache
+        moved = {p: after[p] if isinstance(own_state[p], moves) else leaves[p] for p in own_state}
+        return Forward(out, found, _tree(moved), params)
+
+    return Net(init, apply)
+
+
+class _NoKey(nnx.RngKey):
+    """A key that was not given: reading it is an error."""
+
+    def get_value(self, **_):
+        raise ValueError("the net draws random numbers (dropout, say): its apply needs rng")
+
+
+@functools.cache
+def _recording(cls: type) -> type:
+    """A layer's class, made to sow what it puts out; cached, as NNX keeps every class for good."""
+
+    def __call__(self, *args, **kwargs):
+        out = cls.__call__(self, *args, **kwargs)
+        self.sow(nnx.Intermediate, "__call__", out)
+        return out
+
+    return type(cls.__name__, (cls,), {"__call__": __call__})
+
+
+def _split(module: Any) -> tuple[Any, dict, dict, dict]:
+    graphdef, params, streams, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    return graphdef, _flat(params), _flat(state), _flat(streams)
+
+
+def _flat(state: Any) -> dict[tuple, Any]:
+    return dict(nnx.to_flat_state(state))
+
+
+def _names(path: tuple) -> tuple[str, ...]:
+    return tuple(map(str, path))
+
+
+def _value(leaf: Any) -> Any:
+    return leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf
+
+
+def _tree(flat: Mapping[tuple, Any]) -> dict:
+    """Variables by path as nested dicts of arrays; numbers of layers in lists become strings."""
+    return traverse_util.unflatten_dict({_names(path): _value(leaf) for path, leaf in flat.items()})
+
+
+def _fill(own: Mapping[tuple, Any], tree: Mapping) -> dict[tuple, Any]:
+    given = traverse_util.flatten_dict(tree)
+    return {path: given[_names(path)] for path in own}
+
+
+def _keys(streams: Mapping[tuple, Any], rng: jax.Array | None) -> dict[tuple, Any]:
+    """The state of all random streams: every key is drawn from ``rng``, every counter is zero."""
+    rng = jax.random.key(0) if rng is None else rng
+    if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
+        rng = jax.random.wrap_key_data(rng)
+
+    def fresh(position, leaf):
+        if isinstance(leaf, nnx.RngKey):
+            key = jax.random.fold_in(rng, position)
+            return jax.random.split(key, leaf.shape) if leaf.shape else key
+        return jnp.zeros(leaf.shape, leaf.dtype)
+
+    return {path: fresh(i, leaf) for i, (path, leaf) in enumerate(streams.items())}
+
+
+def _lock(module: Any) -> None:
+    for _, node in nnx.iter_graph(module):
+        if isinstance(node, nnx.RngStream):
+            node.key = _NoKey(node.key.get_value(), tag=node.tag)
+
+
+def _tap(tap: str, seen: Mapping[str, tuple], layers: Mapping[str, Any]) -> Any:
+    path = split_index(tap)[0]
+    fired = seen.get(f"{path}/__call__", seen.get(path))
+    if fired is None and path not in layers:
+        sown = {name for name in seen if not name.endswith("/__call__")}
+        raise unknown_tap(tap, {*layers, *sown})
+    return feature(tap, fired or ())

@@ -1,0 +1,104 @@
+"""Projectors: small nets between a student's features and its teacher's.
+
+A projector is built from the two shapes, trained with the student, and left out of the result:
+``projector(student_shape, target_shape) -> Net``.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxdistill.net import Net, from_linen
+
+
+def linear(student: tuple[int, ...], target: tuple[int, ...], *, bias: bool = True) -> Net:
+    """A linear map of the last axis, from the student's width to the target's.
+
+    Raises:
+        ValueError: if the arrays differ in more than their width.
+
+    Example:
+        >>> net = linear((8, 5, 32), (8, 5, 64))
+        >>> params, state = net.init(jax.random.key(0), jnp.zeros((8, 5, 32)))
+        >>> params["kernel"].shape
+        (32, 64)
+    """
+    if student[:-1] != target[:-1]:
+        raise ValueError(
+            f"a linear projector maps the last axis alone: {student} and {target} differ before it; "
+            "projector='resize' also fits the grid"
+        )
+    return from_linen(
+        nn.Dense(target[-1], use_bias=bias, kernel_init=nn.initializers.xavier_uniform())
+    )
+
+
+class _Perceptron(nn.Module):
+    hidden: int
+    width: int
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        return nn.Dense(self.width, name="fc2")(nn.gelu(nn.Dense(self.hidden, name="fc1")(inputs)))
+
+
+def mlp(student: tuple[int, ...], target: tuple[int, ...], *, hidden: int | None = None) -> Net:
+    """Two linear maps of the last axis with GELU between; ``hidden`` is the target's width by default."""
+    if student[:-1] != target[:-1]:
+        raise ValueError(f"an mlp projector maps the last axis alone: got {student} and {target}")
+    return from_linen(_Perceptron(hidden or target[-1], target[-1]))
+
+
+class _Regressor(nn.Module):
+    size: tuple[int, int]
+    width: int
+    batch_norm: bool
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
+        outputs = nn.Conv(self.width, (1, 1), use_bias=not self.batch_norm, name="conv")(inputs)
+        if self.batch_norm:
+            outputs = nn.BatchNorm(not train, momentum=0.9, name="norm")(outputs)
+        if outputs.shape[1:3] != self.size:
+            shape = (outputs.shape[0], *self.size, self.width)
+            outputs = jax.image.resize(outputs, shape, "bilinear", antialias=True)
+        return outputs
+
+
+def convolution(
+    student: tuple[int, ...], target: tuple[int, ...], *, batch_norm: bool = True
+) -> Net:
+    """A 1x1 convolution to the target's channels, then a bilinear resize to its grid (FitNets' regressor).
+
+    Raises:
+        ValueError: if the arrays are not both ``[B, H, W, C]``.
+    """
+    if len(student) != 4 or len(target) != 4:
+        raise ValueError(f"a convolution projector needs [B, H, W, C] arrays, got {student}, {target}")
+    return from_linen(_Regressor((target[1], target[2]), target[3], batch_norm))
+
+
+class _Resize(nn.Module):
+    shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        grid = (inputs.shape[0], *self.shape[1:-1], inputs.shape[-1])
+        resized = jax.image.resize(inputs, grid, "bilinear", antialias=True)
+        return nn.Dense(self.shape[-1], name="linear")(resized)
+
+
+def resize(student: tuple[int, ...], target: tuple[int, ...]) -> Net:
+    """Bilinear resize of the axes between batch and width to the target's, then a linear map of the width."""
+    if len(student) != len(target) or student[0] != target[0] or len(student) < 3:
+        raise ValueError(
+            f"a resize projector needs [B, ..., D] arrays of one rank and batch, got {student} and {target}"
+        )
+    return from_linen(_Resize(tuple(target)))
+
+
+def parameters(net_params: dict) -> int:
+    """How many numbers a tree of arrays holds."""
+    return sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(net_params))

@@ -1,0 +1,213 @@
+"""Answers the claims of a config: several arms over several seeds, and what their differences show.
+
+    python -m jaxdistill.claim --config=configs/mae_vitb.py:small --seeds=5 --workdir=runs/claim
+
+A claim is a contrast of arms in one metric, fixed in the config before any seed runs. It holds if the 95 % interval
+of the contrast (paired over seeds, Student's t) lies above its margin, is contradicted if it lies below, and is not
+shown otherwise. Exit status: 0 if every claim holds, 1 if any is contradicted, 3 if any is not shown.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from jaxdistill import main as command
+
+SEEDS = flags.DEFINE_integer("seeds", 3, "how many seeds each arm is run with", lower_bound=1)
+FIRST_SEED = flags.DEFINE_integer("first_seed", 0, "the first of them", lower_bound=0)
+TUNE = flags.DEFINE_bool("tune", False, "run the grid of config.tune on the validation set, with seeds of its own")
+
+CLAIM_KEYS = ("metric", "arms", "contrasts", "held_equal", "sentence")
+CONTRAST_KEYS = ("sentence", "coefficients", "metric", "margin")
+EXIT = {"holds": 0, "not shown": 3, "contradicted": 1}
+# Seeds that no claim is ever answered with.
+TUNING_SEED = 1000
+
+
+def arms_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The config of every arm, checked.
+
+    Raises:
+        ValueError: for an unknown key, and for a contrast of arms that there are not.
+    """
+    from jaxdistill import recipe
+    from jaxdistill._errors import unknown
+
+    claim = config.get("claim")
+    if not claim:
+        raise ValueError("this config makes no claim: it has no 'claim'")
+    for key in claim:
+        if key not in CLAIM_KEYS:
+            raise ValueError(unknown("key of the claim", key, CLAIM_KEYS))
+    arms = {}
+    for name, changes in claim["arms"].items():
+        arms[name] = recipe.override(config, command.flattened(changes or {}))
+    for name, contrast in claim["contrasts"].items():
+        for key in contrast:
+            if key not in CONTRAST_KEYS:
+                raise ValueError(unknown(f"key of contrast {name!r}", key, CONTRAST_KEYS))
+        for arm in contrast["coefficients"]:
+            if arm not in arms:
+                raise ValueError(unknown(f"arm in contrast {name!r}", arm, arms))
+    return arms
+
+
+def run_arm(config: Mapping[str, Any], seed: int, root: Path, quiet: bool) -> dict[str, float]:
+    """Every metric of one arm with one seed, as ``<stage>/<set>/<name>``."""
+    from jaxdistill import recipe
+
+    outcomes = recipe.run(recipe.plan({**config, "seed": seed}), root, quiet=quiet)
+    return {f"{name}/{m}": v for name, outcome in outcomes.items() for m, v in outcome.values.items()}
+
+
+def measure(
+    arms: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], root: Path, quiet: bool
+) -> dict[str, list[dict[str, float]]]:
+    """All arms with all seeds: for every arm, a dict of metrics a seed."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
+    for seed in seeds:
+        for name, config in arms.items():
+            print(f"seed {seed}, arm {name!r}", file=sys.stderr, flush=True)
+            found[name].append(run_arm(config, seed, root, quiet))
+    return found
+
+
+def answer(claim: Mapping[str, Any], found: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """What the measured arms say to the claim's contrasts."""
+    from jaxdistill._errors import unknown
+    from jaxdistill.evaluation import statistics
+
+    def values(metric: str) -> dict[str, list[float]]:
+        for name, runs in found.items():
+            if metric not in runs[0]:
+                raise ValueError(unknown(f"metric of arm {name!r}", metric, runs[0]))
+        return {name: [run[metric] for run in runs] for name, runs in found.items()}
+
+    contrasts = {}
+    for name, contrast in claim["contrasts"].items():
+        metric = contrast.get("metric") or claim["metric"]
+        coefficients = contrast["coefficients"]
+        differences = statistics.contrast(values(metric), coefficients)
+        mean, low, high = statistics.paired_interval(differences)
+        margin = contrast.get("margin", 0.0)
+        contrasts[name] = {
+            "sentence": contrast.get("sentence", ""),
+            "metric": metric,
+            "coefficients": dict(coefficients),
+            "margin": margin,
+            "differences": [float(d) for d in differences],
+            "mean": mean,
+            "low": low,
+            "high": high,
+            "verdict": statistics.verdict(low, high, margin),
+        }
+    verdicts = [contrast["verdict"] for contrast in contrasts.values()]
+    overall = next((v for v in ("contradicted", "not shown") if v in verdicts), "holds")
+    return {
+        "sentence": claim.get("sentence", ""),
+        "held_equal": list(claim.get("held_equal", ())),
+        "metric": claim["metric"],
+        "arms": values(claim["metric"]),
+        "contrasts": contrasts,
+        "verdict": overall,
+    }
+
+
+def table(result: Mapping[str, Any], seeds: Sequence[int]) -> str:
+    """The answer as text."""
+    lines = [result["sentence"], f"metric: {result['metric']}", ""]
+    lines.append(f"{'arm':24} " + " ".join(f"{f'seed {seed}':>9}" for seed in seeds) + f" {'mean':>9}")
+    for name, values in result["arms"].items():
+        cells = " ".join(f"{value:9.4f}" for value in values)
+        lines.append(f"{name:24} {cells} {sum(values) / len(values):9.4f}")
+    lines += ["", f"{'contrast':24} {'mean':>9} {'95 % interval':>20}  verdict"]
+    for name, c in result["contrasts"].items():
+        interval = f"[{c['low']:.4f}, {c['high']:.4f}]"
+        margin = f" (margin {c['margin']:g})" if c["margin"] else ""
+        lines.append(f"{name:24} {c['mean']:9.4f} {interval:>20}  {c['verdict']}{margin}: {c['sentence']}")
+    return "\n".join(lines)
+
+
+def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
+    """Runs ``config.tune``: a grid of values of one or more settings, for one or more arms, on validation data.
+
+    Every arm is run with every value, with seeds that no claim uses; the best mean of the metric is the choice.
+    """
+    from jaxdistill import recipe
+    from jaxdistill._errors import unknown
+
+    settings = config.get("tune")
+    if not settings:
+        raise ValueError("this config has nothing to tune: it has no 'tune'")
+    known = ("metric", "arms", "grid", "seeds")
+    for key in settings:
+        if key not in known:
+            raise ValueError(unknown("key of tune", key, known))
+    if "/test/" in settings["metric"]:
+        raise ValueError(f"tuning reads the validation set, not {settings['metric']!r}")
+    seeds = range(TUNING_SEED, TUNING_SEED + settings.get("seeds", 2))
+    rows = []
+    for arm in settings["arms"]:
+        base = arms_of(config)[arm]
+        for label, changes in settings["grid"].items():
+            candidate = recipe.override(base, command.flattened(changes))
+            runs = measure({f"{arm}, {label}": candidate}, seeds, root, quiet)
+            values = [run[settings["metric"]] for run in next(iter(runs.values()))]
+            rows.append({"arm": arm, "setting": label, "values": values, "mean": sum(values) / len(values)})
+    best = {
+        arm: max((row for row in rows if row["arm"] == arm), key=lambda row: row["mean"])["setting"]
+        for arm in settings["arms"]
+    }
+    return {"metric": settings["metric"], "seeds": list(seeds), "rows": rows, "best": best}
+
+
+def _run() -> int:
+    from jaxdistill import recipe
+    from jaxdistill.training import report
+    from jaxdistill.training.checkpoint import write_json
+
+    config = command.read_config()
+    arms = arms_of(config)
+    for name, arm in arms.items():
+        try:
+            recipe.plan(arm)
+        except ValueError as fault:
+            raise ValueError(f"arm {name!r}: {fault}") from fault
+    root = command.start(command.WORKDIR.value, config)
+    quiet = command.QUIET.value
+    if TUNE.value:
+        tuned = tune(config, root, quiet)
+        write_json(root / "tune.json", tuned)
+        print(f"{'arm':24} {'setting':24} {tuned['metric']} over seeds {tuned['seeds']}")
+        for row in tuned["rows"]:
+            chosen = "  <- best" if tuned["best"][row["arm"]] == row["setting"] else ""
+            print(f"{row['arm']:24} {row['setting']:24} {row['mean']:.4f}{chosen}")
+        print(json.dumps(tuned))
+        return 0
+    seeds = range(FIRST_SEED.value, FIRST_SEED.value + SEEDS.value)
+    result = answer(config["claim"], measure(arms, seeds, root, quiet))
+    result["seeds"] = list(seeds)
+    result["title"] = config["title"]
+    report.write_claim(root, result)
+    print(table(result, list(seeds)))
+    print(json.dumps({"claim": config["title"], "verdict": result["verdict"], "file": str(root / "claim.json"),
+                      "contrasts": {n: {k: c[k] for k in ("mean", "low", "high", "verdict")}
+                                    for n, c in result["contrasts"].items()}}))  # fmt: skip
+    return EXIT[result["verdict"]]
+
+
+def main(argv: list[str]) -> None:
+    """The command line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    sys.exit(command.guarded(_run))
+
+
+if __name__ == "__main__":
+    app.run(main)

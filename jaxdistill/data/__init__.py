@@ -1,0 +1,1 @@
+"""Records with stable ids, splits by hash, reproducible streams, augmentation inside jit."""

@@ -1,0 +1,302 @@
+"""Views of images, drawn inside jit from keys, so that eight bytes replay a view.
+
+An operation is a function ``(key, image [H, W, C]) -> image``. :func:`views` applies operations to
+a batch, every example from its own key: a view depends on its key and image alone, never on its
+place in the batch. :func:`seeds_of` turns keys into two integers each and :func:`keys_of` turns
+them back.
+
+Example:
+    >>> draw = views(random_crop(4), flip(), normalise([0.5], [0.25]))
+    >>> keys = view_keys(jax.random.key(0), 3)
+    >>> images = jax.random.uniform(jax.random.key(1), (3, 8, 8, 1))
+    >>> again = draw(keys_of(seeds_of(keys))[1:2], images[1:2])
+    >>> bool((draw(keys, images)[1] == again[0]).all())
+    True
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxdistill.data.mixing import Mixed, cutmix, mixup, mixup_or_cutmix
+from jaxdistill.data.replay import (
+    Operation,
+    coarse_exp,
+    inside_box,
+    keys_of,
+    ordered_sum,
+    resample,
+    seeds_of,
+    to_float,
+    view_keys,
+    views,
+)
+
+__all__ = [
+    "Mixed",
+    "Operation",
+    "color_jitter",
+    "cutmix",
+    "flip",
+    "gaussian_blur",
+    "greyscale",
+    "keys_of",
+    "mixup",
+    "mixup_or_cutmix",
+    "normalise",
+    "random_crop",
+    "random_erasing",
+    "random_resized_crop",
+    "resize",
+    "seeds_of",
+    "shift",
+    "solarise",
+    "sometimes",
+    "to_float",
+    "view_keys",
+    "views",
+]
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def sometimes(probability: float, operation: Operation) -> Operation:
+    """An operation that keeps the shape, applied to that share of the images."""
+
+    def apply(key, image):
+        key_whether, key_operation = jax.random.split(key)
+        changed = operation(key_operation, image)
+        return jnp.where(jax.random.bernoulli(key_whether, probability), changed, image)
+
+    return apply
+
+
+def random_resized_crop(
+    size: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Operation:
+    """A random part of the image, resized to ``[size, size, C]`` (bilinear, antialiased).
+
+    Area and log aspect ratio are uniform, as in Inception; a box that is too wide or high is cut to
+    the image rather than drawn again, and its corners need not fall on pixels.
+
+    Args:
+        size: the side of the result.
+        scale: the least and greatest share of the area.
+        ratio: the least and greatest width over height.
+
+    References:
+        Szegedy et al., Going deeper with convolutions, 2015, https://arxiv.org/abs/1409.4842
+    """
+
+    def apply(key, image):
+        height, width, _ = image.shape
+        key_area, key_ratio, key_top, key_left = jax.random.split(key, 4)
+        area = jax.random.uniform(key_area, minval=scale[0], maxval=scale[1]) * height * width
+        low, high = math.log(ratio[0]), math.log(ratio[1])
+        aspect = coarse_exp(jax.random.uniform(key_ratio, minval=low, maxval=high))
+        box = jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)])
+        room = jnp.array([height, width], box.dtype)
+        box = jnp.minimum(box, room)
+        place = jnp.stack([jax.random.uniform(key_top), jax.random.uniform(key_left)])
+        return resample(image, place * (room - box), box, size)
+
+    return apply
+
+
+def random_crop(padding: int, mode: str = "constant") -> Operation:
+    """Pads every side and crops a random part of the former size.
+
+    Args:
+        padding: pixels on every side.
+        mode: how to pad, as in :func:`jax.numpy.pad`: ``"constant"`` (zeros), ``"reflect"``.
+    """
+
+    def apply(key, image):
+        padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode=mode)
+        top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
+        return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
+
+    return apply
+
+
+def shift(pixels: int = 2) -> Operation:
+    """Moves the image by up to that many whole pixels in both directions; zeros come in.
+
+    References:
+        Hinton et al., Distilling the knowledge in a neural network, 2015, section 3,
+        https://arxiv.org/abs/1503.02531 (MNIST, up to two pixels)
+    """
+    return random_crop(pixels)
+
+
+def flip(probability: float = 0.5) -> Operation:
+    """Mirrors left and right."""
+    return sometimes(probability, lambda key, image: image[:, ::-1])
+
+
+def _grey(image: jax.Array) -> jax.Array:
+    if image.shape[-1] != 3:
+        raise ValueError(f"colours need images of 3 channels, not {image.shape[-1]}")
+    red, green, blue = image[..., :1], image[..., 1:2], image[..., 2:]
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def greyscale(probability: float = 0.2) -> Operation:
+    """Replaces all channels by luma (ITU-R 601)."""
+    return sometimes(probability, lambda key, image: jnp.broadcast_to(_grey(image), image.shape))
+
+
+def _turn_hue(image: jax.Array, turn: jax.Array) -> jax.Array:
+    value, least = image.max(-1), image.min(-1)
+    chroma = value - least
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    over = jnp.where(chroma > 0, chroma, 1.0)
+    sextant = jnp.where(
+        value == red,
+        (green - blue) / over,
+        jnp.where(value == green, 2.0 + (blue - red) / over, 4.0 + (red - green) / over),
+    )
+    places = [(start + sextant + 6.0 * turn) % 6.0 for start in (5.0, 3.0, 1.0)]
+    return jnp.stack([value - chroma * jnp.clip(jnp.minimum(k, 4.0 - k), 0, 1) for k in places], -1)
+
+
+def color_jitter(
+    brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
+) -> Operation:
+    """Random brightness, contrast, saturation and hue, always in this order.
+
+    Args:
+        brightness: the factor is uniform in ``1 - brightness .. 1 + brightness``, not below 0.
+        contrast: likewise; 0 leaves the mean of the luma everywhere.
+        saturation: likewise; 0 leaves the luma.
+        hue: the turn is uniform in ``-hue .. hue``; 0.5 is half a circle.
+
+    Raises:
+        ValueError: for a negative strength or hue above 0.5; at trace time, for images that are not
+            of three channels, unless brightness alone is asked for.
+    """
+    if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
+        raise ValueError(
+            "strengths must not be negative and hue not above 0.5, but they are "
+            f"brightness={brightness}, contrast={contrast}, saturation={saturation}, hue={hue}"
+        )
+
+    def apply(key, image):
+        keys = jax.random.split(key, 4)
+
+        def blended(image, other, key, strength):
+            factor = jax.random.uniform(key, minval=max(0, 1 - strength), maxval=1 + strength)
+            return jnp.clip(factor * image + (1 - factor) * other, 0, 1)
+
+        if brightness:
+            image = blended(image, jnp.zeros_like(image), keys[0], brightness)
+        if contrast:
+            image = blended(
+                image, ordered_sum(_grey(image).ravel()) / image[..., 0].size, keys[1], contrast
+            )
+        if saturation:
+            image = blended(image, _grey(image), keys[2], saturation)
+        if hue:
+            _grey(image)  # refuses anything but three channels
+            image = _turn_hue(image, jax.random.uniform(keys[3], minval=-hue, maxval=hue))
+        return image
+
+    return apply
+
+
+def gaussian_blur(sigma: tuple[float, float] = (0.1, 2.0)) -> Operation:
+    """Blurs with a Gaussian of random width in pixels; weights are renormalised at the border."""
+
+    def apply(key, image):
+        width = jax.random.uniform(key, minval=sigma[0], maxval=sigma[1])
+
+        def weights(side):
+            apart = jnp.arange(side)[:, None] - jnp.arange(side)[None, :]
+            kernel = coarse_exp(-0.5 * (apart / width) ** 2)
+            return kernel / ordered_sum(kernel)[None, :]
+
+        rows, columns = weights(image.shape[0]), weights(image.shape[1])
+        image = jnp.einsum("hi,hwc->iwc", rows, image, precision=_HIGHEST)
+        return jnp.einsum("wj,iwc->ijc", columns, image, precision=_HIGHEST)
+
+    return apply
+
+
+def solarise(threshold: float = 0.5) -> Operation:
+    """Inverts what is at least as bright as the threshold."""
+    return lambda key, image: jnp.where(image >= threshold, 1 - image, image)
+
+
+def random_erasing(
+    probability: float = 0.25,
+    scale: tuple[float, float] = (0.02, 1 / 3),
+    ratio: tuple[float, float] = (0.3, 10 / 3),
+    value: float = 0.0,
+) -> Operation:
+    """Fills a random box.
+
+    Args:
+        probability: the share of images that lose a box.
+        scale: the least and greatest share of the area.
+        ratio: the least and greatest height over width, log-uniform; a box is cut to the image.
+        value: what fills it.
+
+    References:
+        Zhong et al., Random erasing data augmentation, 2017, https://arxiv.org/abs/1708.04896
+    """
+
+    def erase(key, image):
+        sides = jnp.array(image.shape[:2], jnp.float32)
+        key_area, key_ratio, key_place = jax.random.split(key, 3)
+        area = jax.random.uniform(key_area, minval=scale[0], maxval=scale[1]) * sides.prod()
+        low, high = math.log(ratio[0]), math.log(ratio[1])
+        aspect = coarse_exp(jax.random.uniform(key_ratio, minval=low, maxval=high))
+        box = jnp.stack([jnp.sqrt(area * aspect), jnp.sqrt(area / aspect)])
+        box = jnp.clip(jnp.round(box), 1, sides)
+        place = jnp.floor(jax.random.uniform(key_place, (2,)) * (sides - box + 1))
+        return jnp.where(
+            inside_box(image.shape, *place, *box), jnp.asarray(value, image.dtype), image
+        )
+
+    return sometimes(probability, erase)
+
+
+def resize(size: int) -> Operation:
+    """Resizes to ``[size, size, C]`` (bilinear, antialiased); nothing is random."""
+
+    def apply(key, image):
+        # Weights that hang on the key keep an axis of their own for the batch, see views.
+        nothing = 0.0 * jax.random.uniform(key, (2,), image.dtype)
+        return resample(image, nothing, nothing + jnp.array(image.shape[:2]), size)
+
+    return apply
+
+
+def normalise(mean: Sequence[float], std: Sequence[float]) -> Operation:
+    """Takes off the mean and divides by the deviation of every channel; nothing is random.
+
+    Args:
+        mean: one number a channel, for images in [0, 1].
+        std: likewise.
+
+    Raises:
+        ValueError: at trace time, if the image has another number of channels.
+    """
+
+    def apply(key, image):
+        if not len(mean) == len(std) == image.shape[-1]:
+            raise ValueError(
+                f"normalise has {len(mean)} means and {len(std)} deviations, but the image has "
+                f"{image.shape[-1]} channels"
+            )
+        shape = (1, 1, len(mean))
+        centre, spread = (jnp.asarray(x, image.dtype).reshape(shape) for x in (mean, std))
+        return (image - centre) / spread
+
+    return apply

@@ -1,0 +1,102 @@
+"""Every way to get records: arrays, files, prepared sets, and the data that scikit-learn brings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxdistill.data.files import decode_image, idx, image_folder, npz, pillow
+from jaxdistill.data.prepared import tfds
+from jaxdistill.data.records import (
+    Ids,
+    Records,
+    Source,
+    arrays,
+    concatenate,
+    filter_labels,
+    subset,
+)
+
+__all__ = [
+    "Ids",
+    "Records",
+    "Source",
+    "arrays",
+    "concatenate",
+    "decode_image",
+    "digits",
+    "filter_labels",
+    "idx",
+    "image_folder",
+    "npz",
+    "photographs",
+    "subset",
+    "tfds",
+]
+
+
+def digits() -> Source:
+    """The 1,797 handwritten digits of scikit-learn (a part of the UCI set), which need no download.
+
+    Returns:
+        ``image`` float32 ``[n, 8, 8, 1]`` in [0, 1] (the counts 0..16 of ink divided by 16) and
+        ``label`` int32. Ids are ``"digits/0000"`` to ``"digits/1796"``. There is no official split:
+        make one with ``splits``.
+
+    Example:
+        >>> source = digits()
+        >>> len(source), source.info["image_shape"], source.info["classes"]
+        (1797, (8, 8, 1), 10)
+    """
+    from sklearn.datasets import load_digits
+
+    loaded: Any = load_digits()
+    image = (loaded.images / 16.0).astype(np.float32)[..., None]
+    return arrays({"image": image, "label": loaded.target}, name="digits")
+
+
+def photographs(size: int = 32, stride: int | None = None) -> Source:
+    """Square crops of the two photographs of scikit-learn (a temple, a flower; 427 x 640).
+
+    Args:
+        size: the side of a crop.
+        stride: how far one crop lies from the next; ``size`` if not given. With a smaller one crops
+            share pixels, so a split by id no longer separates what is learnt from what is tested.
+
+    Returns:
+        ``image`` uint8 ``[n, size, size, 3]`` and ``label`` int32: 0 for china, 1 for flower. Ids
+        are file, row and column of the upper left pixel, e.g. ``"china/0032_0064"``.
+
+    Raises:
+        ValueError: for a size that does not fit, or a stride below 1.
+        ImportError: without Pillow (extra ``images``), which decodes them.
+    """
+    from sklearn.datasets import load_sample_image
+
+    pillow()
+    stride = size if stride is None else stride
+    names = ("china", "flower")
+    pixels = np.stack([load_sample_image(f"{name}.jpg") for name in names])
+    height, width = pixels.shape[1:3]
+    if not 1 <= size <= min(height, width) or stride < 1:
+        raise ValueError(
+            f"crops of size {size} at stride {stride}: size must lie in "
+            f"1..{min(height, width)} and stride must be at least 1"
+        )
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), axis=(1, 2))
+    windows = np.moveaxis(windows, 3, -1)[:, ::stride, ::stride]
+    which, row, column = (axis.ravel() for axis in np.indices(windows.shape[:3]))
+    return Source(
+        "photographs",
+        Ids(
+            len(which),
+            lambda i: f"{names[which[i]]}/{row[i] * stride:04d}_{column[i] * stride:04d}",
+        ),
+        lambda i: {
+            "image": windows[which[i], row[i], column[i]],
+            "label": which[i].astype(np.int32),
+        },
+        {"image_shape": (size, size, 3), "classes": 2, "class_names": names},
+        lambda: which.astype(np.int32),
+    )

@@ -1,0 +1,163 @@
+"""Training, validation and test parts by hash of a record's id, the same everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from jaxdistill._errors import unknown
+from jaxdistill.data.records import Source, subset
+
+PARTS = ("train", "validation", "test")
+
+
+class Splits(dict[str, Source]):
+    """Sources by part: ``"train"``, and ``"validation"`` and ``"test"`` where there are such."""
+
+    def __missing__(self, part: str) -> Source:
+        raise KeyError(unknown("part of the data", part, self))
+
+
+def hashes(ids: Iterable[str], salt: str = "") -> np.ndarray:
+    """A number in [0, 1) for every id, evenly spread; float64 ``[n]``.
+
+    Example:
+        >>> bool((hashes(["a", "b"]) == hashes(["b", "a"])[::-1]).all())
+        True
+    """
+    key = hashlib.blake2b(salt.encode(), digest_size=16).digest()
+    digests = b"".join(
+        hashlib.blake2b(each.encode(), digest_size=8, key=key).digest() for each in ids
+    )
+    return (np.frombuffer(digests, ">u8") >> np.uint64(11)) * 2.0**-53
+
+
+def split(
+    source: Source,
+    part: str,
+    *,
+    validation: float = 0.1,
+    test: float = 0.0,
+    salt: str = "",
+) -> Source:
+    """One part of a source.
+
+    A record goes where the hash of its id says, whatever else the source holds. The hashes below
+    ``validation`` are validation and the next ``test`` are test, so that another share of test
+    leaves the validation part as it is. The parts have about the shares asked for, not exactly.
+
+    Args:
+        source: what to split.
+        part: ``"train"``, ``"validation"`` or ``"test"``.
+        validation: the share of validation records.
+        test: the share of test records; 0 where a set has its own test files.
+        salt: another one gives another split.
+
+    Raises:
+        ValueError: for an unknown part, shares that leave nothing to train on, or a part that holds
+            no record.
+
+    Example:
+        >>> from jaxdistill.data import sources
+        >>> digits = sources.digits()
+        >>> [len(split(digits, part, test=0.2)) for part in ("train", "validation", "test")]
+        [1274, 182, 341]
+    """
+    if part not in PARTS:
+        raise ValueError(unknown("part of the data", part, PARTS))
+    numbers = _parts(source, validation, test, salt)
+    return _part(source, part, numbers)
+
+
+def splits(
+    train_source: Source,
+    test_source: Source | None = None,
+    *,
+    validation: float = 0.1,
+    test: float = 0.0,
+    salt: str = "",
+) -> Splits:
+    """All parts of a data set.
+
+    Args:
+        train_source: split into training and validation records, and test records if ``test`` is
+            above 0.
+        test_source: the test set that the data set comes with; ``test`` must be 0 then.
+        validation: the share of validation records; with 0 there is no validation part.
+        test: the share of test records; with 0 and no ``test_source`` there is no test part.
+        salt: another one gives another split.
+
+    Raises:
+        ValueError: for both a test set and a share of test records, and as :func:`split` does.
+    """
+    if test_source is not None and test > 0:
+        raise ValueError(
+            f"{train_source.name!r} comes with its own test set {test_source.name!r} of "
+            f"{len(test_source)} records: test must be 0, not {test}"
+        )
+    numbers = _parts(train_source, validation, test, salt)
+    shares = {"train": 1.0, "validation": validation, "test": test}
+    found = Splits({part: _part(train_source, part, numbers) for part in PARTS if shares[part] > 0})
+    if test_source is not None:
+        found["test"] = test_source
+    return found
+
+
+def _parts(source: Source, validation: float, test: float, salt: str) -> np.ndarray:
+    if validation < 0 or test < 0 or validation + test >= 1:
+        raise ValueError(
+            f"validation={validation} and test={test} must not be negative and must leave "
+            "something to train on"
+        )
+    numbers = hashes(source.ids, salt)
+    return np.where(numbers < validation, 1, np.where(numbers < validation + test, 2, 0))
+
+
+def _part(source: Source, part: str, numbers: np.ndarray) -> Source:
+    chosen = np.flatnonzero(numbers == PARTS.index(part))
+    if chosen.size == 0:
+        raise ValueError(
+            f"the {part} part of {source.name!r} ({len(source)} records) is empty: raise its share"
+        )
+    return subset(source, chosen, f"{source.name}[{part}]")
+
+
+def labelled_subset(source: Source, count: int, *, seed: int, balanced: bool = True) -> Source:
+    """A few labelled records, chosen by hash of their ids.
+
+    For one seed a smaller choice is part of every larger one.
+
+    Args:
+        source: with ``label`` in its records.
+        count: how many records.
+        seed: another one gives another choice.
+        balanced: whether classes have equally many; if ``count`` does not divide, some have one
+            more.
+
+    Returns:
+        A source of ``count`` records, in the order of ``source``.
+
+    Raises:
+        ValueError: for a count outside 1..n, or a class with too few records.
+    """
+    if not 1 <= count <= len(source):
+        raise ValueError(
+            f"{count} labelled records asked for, but {source.name!r} holds {len(source)}"
+        )
+    order = np.argsort(hashes(source.ids, f"labelled/{seed}"), kind="stable")
+    if balanced:
+        labels = source.labels()[order]
+        rank = np.empty(len(order), np.int64)
+        classes, sizes = np.unique(labels, return_counts=True)
+        if sizes.min() < count // len(classes):
+            raise ValueError(
+                f"class {classes[sizes.argmin()]} of {source.name!r} has {sizes.min()} "
+                f"records, but {count} balanced over {len(classes)} classes need "
+                f"{count // len(classes)} of each"
+            )
+        for label in classes:
+            rank[labels == label] = np.arange((labels == label).sum())
+        order = order[np.argsort(rank, kind="stable")]
+    return subset(source, np.sort(order[:count]), f"{source.name}[{count}]")

@@ -1,0 +1,27 @@
+"""Evaluators: what a result is worth, as ``(result, frozen, data) -> {name: float}``.
+
+``result`` is a student's ``(params, state)``, ``frozen`` the teachers' by name, and ``data``
+batches of numpy arrays that can be gone through again and again; ``where`` (bool ``[B]``) is False
+on padding, which counts nowhere. The functions here make evaluators of nets; each is compiled once,
+however often it is called.
+"""
+
+from jaxdistill.evaluation.classifiers import Reliability, classification, reliability
+from jaxdistill.evaluation.probes import linear_probe, nearest_neighbours
+from jaxdistill.evaluation.representations import Features, features
+from jaxdistill.evaluation.similarity import cka
+from jaxdistill.evaluation.statistics import contrast, paired_interval, verdict
+
+__all__ = [
+    "Features",
+    "Reliability",
+    "cka",
+    "classification",
+    "contrast",
+    "features",
+    "linear_probe",
+    "nearest_neighbours",
+    "paired_interval",
+    "reliability",
+    "verdict",
+]

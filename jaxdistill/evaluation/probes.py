@@ -1,0 +1,125 @@
+"""Probes: what a simple classifier, fitted on a few labelled records, can tell from features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxdistill.evaluation._batches import Evaluator, Prepare, Read
+from jaxdistill.evaluation.representations import Features, reader
+from jaxdistill.net import Net
+
+# The inverse strengths C of the L2 penalty among which a linear probe chooses.
+GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+FOLDS = 5
+
+
+def linear_probe(
+    net: Net,
+    train_batches: Iterable[Any],
+    *,
+    read: Read = "out",
+    pool: str = "mean",
+    inputs: str = "image",
+    label: str = "label",
+    prepare: Prepare | None = None,
+    seed: int = 0,
+) -> Evaluator:
+    """Logistic regression on frozen features: ``probe_accuracy``.
+
+    Features are standardised, and the L2 penalty is chosen from a fixed grid (C from 0.001 to 10)
+    by stratified cross-validation within the labelled records; where a class has fewer than two, C
+    is 0.1. What the evaluator is called on is only scored. Equal features give equal values.
+
+    Args:
+        net: the net whose features are read; its weights are the ``result``.
+        train_batches: the labelled records that the probe is fitted on, as batches that can be gone
+            through again: ``evaluation_batches(labelled_subset(train, 100, seed=0), 100)``.
+        read: where the features are, see :func:`~jaxdistill.evaluation.representations.features`.
+        pool: what becomes of positions: ``"mean"``, ``"first"`` or ``"flatten"``.
+        inputs: which entry of the batch the net sees.
+        label: which entry holds the labels.
+        prepare: ``(batch, key) -> batch`` before the net runs.
+        seed: of the folds of the cross-validation.
+
+    Raises:
+        ValueError: if the labelled records are of one class only.
+
+    References:
+        Alain and Bengio. Understanding Intermediate Layers Using Linear Classifier Probes. 2016.
+    """
+
+    def fit(train: Features):
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import GridSearchCV, StratifiedKFold
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        def model(strength: float = GRID[len(GRID) // 2]):
+            return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
+
+        folds = min(FOLDS, int(np.unique(train.labels, return_counts=True)[1].min()))
+        if folds < 2:
+            return model().fit(*train)
+        splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        search = GridSearchCV(model(), {"logisticregression__C": list(GRID)}, cv=splits)
+        return search.fit(*train)
+
+    measure = reader(net, read, pool=pool, inputs=inputs, label=label, prepare=prepare)
+    return _probe("probe_accuracy", fit, measure, train_batches)
+
+
+def nearest_neighbours(
+    net: Net,
+    train_batches: Iterable[Any],
+    *,
+    read: Read = "out",
+    pool: str = "mean",
+    inputs: str = "image",
+    label: str = "label",
+    prepare: Prepare | None = None,
+    neighbours: int = 20,
+    temperature: float = 0.07,
+) -> Evaluator:
+    r"""The vote of the nearest labelled records, with nothing fitted: ``neighbours_accuracy``.
+
+    The ``neighbours`` records of the largest cosine :math:`c` vote with weight
+    :math:`e^{c / \tau}`.
+
+    Args:
+        net, train_batches, read, pool, inputs, label, prepare: as for :func:`linear_probe`.
+        neighbours: how many vote; all, if there are fewer.
+        temperature: :math:`\tau`; a small one makes the nearest decide alone.
+
+    References:
+        Wu et al. Unsupervised Feature Learning via Non-Parametric Instance Discrimination. CVPR
+        2018.
+    """
+    if neighbours < 1 or temperature <= 0:
+        raise ValueError(f"neighbours={neighbours} and temperature={temperature} must be positive")
+
+    def fit(train: Features):
+        from sklearn.neighbors import KNeighborsClassifier
+
+        # The metric is 1 - c; a constant factor changes no vote.
+        return KNeighborsClassifier(
+            min(neighbours, len(train.labels)),
+            metric="cosine",
+            weights=lambda distances: np.exp(-distances / temperature),
+        ).fit(*train)
+
+    measure = reader(net, read, pool=pool, inputs=inputs, label=label, prepare=prepare)
+    return _probe("neighbours_accuracy", fit, measure, train_batches)
+
+
+def _probe(name: str, fit: Any, measure: Any, train_batches: Iterable[Any]) -> Evaluator:
+    def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
+        train = measure(result, train_batches)
+        if len(set(train.labels.tolist())) < 2:
+            raise ValueError("a probe needs labelled records of two classes or more")
+        scored = measure(result, data)
+        return {name: float(fit(train).score(*scored))}
+
+    return evaluator

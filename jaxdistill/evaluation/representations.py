@@ -1,0 +1,107 @@
+"""Features of a net over a whole set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdistill._errors import unknown
+from jaxdistill.evaluation._batches import Prepare, Read, compiled, run, sweep
+from jaxdistill.net import Net
+
+POOLS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "mean": lambda x: x.reshape(x.shape[0], -1, x.shape[-1]).mean(1),
+    "first": lambda x: x.reshape(x.shape[0], -1, x.shape[-1])[:, 0],
+    "flatten": lambda x: x.reshape(x.shape[0], -1),
+}
+
+
+class Features(NamedTuple):
+    """Features and labels of the records of a set, in order, without padding.
+
+    Attributes:
+        values: float32 or wider ``[n, D]``.
+        labels: ``[n]``.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+
+
+def features(
+    net: Net,
+    result: Any,
+    data: Iterable[Any],
+    read: Read = "out",
+    *,
+    pool: str = "mean",
+    inputs: str = "image",
+    label: str = "label",
+    prepare: Prepare | None = None,
+) -> Features:
+    """The features that a net has of every record.
+
+    Args:
+        net: the net.
+        result: its ``(params, state)``.
+        data: batches.
+        read: a path (``"out"``, ``"out/tokens"``, a tap) or a function of the
+            :class:`~jaxdistill.net.Forward`, for an array ``[B, ..., D]``.
+        pool: what becomes of axes between the first and the last: their ``"mean"``, the ``"first"``
+            place (a class token), or ``"flatten"``.
+        inputs: which entry of the batch the net sees.
+        label: which entry holds the labels.
+        prepare: ``(batch, key) -> batch`` before the net runs, with the same key at every
+            evaluation.
+
+    Raises:
+        ValueError: for a path, a pool or an entry that does not exist, or a set without records.
+
+    Example:
+        >>> from jaxdistill.net import from_function
+        >>> double = from_function(
+        ...     lambda key, x: ({}, {}), lambda params, state, x, train, rng: (2 * x, {}, state)
+        ... )
+        >>> batch = {"image": np.ones((2, 3)), "label": np.array([4, 5])}
+        >>> features(double, ({}, {}), [{**batch, "where": np.array([True, False])}])
+        Features(values=array([[2., 2., 2.]], dtype=float32), labels=array([4], dtype=int32))
+    """
+    return reader(net, read, pool=pool, inputs=inputs, label=label, prepare=prepare)(result, data)
+
+
+def reader(
+    net: Net,
+    read: Read,
+    *,
+    pool: str = "mean",
+    inputs: str = "image",
+    label: str = "label",
+    prepare: Prepare | None = None,
+) -> Callable[[Any, Iterable[Any]], Features]:
+    """:func:`features` as a function ``(result, data) -> Features`` that is compiled once."""
+    if pool not in POOLS:
+        raise ValueError(unknown("pool", pool, POOLS))
+
+    def step(variables, batch):
+        (found,) = run(net, variables, batch, inputs, read)
+        return flat(found, pool), batch[label], batch["where"]
+
+    step = compiled(step, prepare)
+
+    def measure(result: Any, data: Iterable[Any]) -> Features:
+        values, labels, where = zip(*sweep(step, result, data), strict=True)
+        kept = np.concatenate(where)
+        return Features(np.concatenate(values)[kept], np.concatenate(labels)[kept])
+
+    return measure
+
+
+def flat(x: jax.Array, pool: str) -> jax.Array:
+    """Features ``[B, ..., D]`` as ``[B, D]``, float32 or wider."""
+    if x.ndim < 2:
+        raise ValueError(f"features must be [B, ..., D], got {x.shape}")
+    return POOLS[pool](x.astype(jnp.promote_types(x.dtype, jnp.float32)))

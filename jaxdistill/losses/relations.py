@@ -1,0 +1,405 @@
+r"""Losses on the relations between the examples of a batch: distances, angles, similarities,
+kernels.
+
+Each couples the batch, so it is one value, and ``where`` (``[B]``, false for padding) keeps rows
+out of every sum, mean and neighbourhood: the value is that of the batch without them. Features
+``[B, ...]`` are flattened; the widths of student and teacher may differ unless a loss says
+otherwise. ``n`` is the number of rows that count.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxdistill.losses._geometry import (
+    batch_rows,
+    choice,
+    off_diagonal,
+    pairs,
+    same_features,
+    smooth_absolute,
+    square_distances,
+    valid_first,
+)
+from jaxdistill.losses._numerics import (
+    count,
+    gram,
+    l2_normalise,
+    on_any_mesh,
+    ratio,
+    safe_norm,
+    safe_sqrt,
+    wide_dtype,
+)
+
+
+@on_any_mesh
+def rkd_distance(
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    epsilon: float = 0.0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Relational distillation of distances, in units of the mean distance.
+
+    .. math:: \frac{1}{n^2} \sum_{ij}
+        \rho\Bigl(\frac{|s_i - s_j|}{\mu_s} - \frac{|t_i - t_j|}{\mu_t}\Bigr)
+
+    with :math:`\mu` the mean over pairs of two rows, and :math:`\rho` the smooth L1 distance (beta
+    1).
+
+    Args:
+        student: features ``[B, ...]``.
+        teacher: features ``[B, ...]`` of any width.
+        epsilon: added to the mean distances.
+        where: ``[B]``, true for the rows that count.
+
+    Returns:
+        A scalar, float32 or wider; invariant to the scale of either side.
+
+    Raises:
+        ValueError: if the batches differ.
+
+    Hard values: zero for a batch of one and where nothing counts; equal rows are 1e-6 apart, with
+    gradient zero.
+
+    Equal to:
+        the distance part of mdistiller ``rkd_loss``, RepDistiller, torchdistill and KD_Lib
+        ``RKDLoss``.
+
+    Example:
+        >>> points = jnp.array([[0.0], [1.0], [3.0]])
+        >>> float(rkd_distance(points, 10 * points))
+        0.0
+
+    References:
+        Park et al., `Relational Knowledge Distillation <https://arxiv.org/abs/1904.05068>`_, 2019
+    """
+    student, teacher = batch_rows(student, teacher, where)
+    distinct = off_diagonal(where, student.shape[0])
+
+    def relative(x):
+        square = square_distances(x, x)
+        apart = distinct & (square > 1e-12)
+        distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 1e-6)
+        distance = jnp.where(distinct, distance, 0)
+        mean = ratio(jnp.sum(distance), jnp.sum(distinct.astype(x.dtype)))
+        return ratio(distance, mean + epsilon)
+
+    gap = smooth_absolute(relative(student) - relative(teacher))
+    return ratio(jnp.sum(gap), jnp.square(count(where, gap)))
+
+
+@on_any_mesh
+def rkd_angle(
+    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+    r"""Relational distillation of angles: the cosine at every corner of every triangle of examples.
+
+    .. math:: \frac{1}{n^3} \sum_{ijk}
+        \rho\bigl(\cos\angle s_j s_i s_k - \cos\angle t_j t_i t_k\bigr)
+
+    with :math:`\rho` the smooth L1 distance (beta 1). It holds ``B^3`` numbers.
+
+    Args:
+        student: features ``[B, ...]``.
+        teacher: features ``[B, ...]`` of any width.
+        where: ``[B]``, true for the rows that count.
+
+    Returns:
+        A scalar, float32 or wider; invariant to scale, shift and rotation of either side.
+
+    Raises:
+        ValueError: if the batches differ.
+
+    Hard values: zero for a batch of one and where nothing counts; an edge between equal rows has
+    cosine zero and gradient zero.
+
+    Equal to:
+        the angle part of mdistiller ``rkd_loss``, RepDistiller, torchdistill and KD_Lib
+        ``RKDLoss``.
+
+    Example:
+        >>> points = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+        >>> float(rkd_angle(points, 3 * points + 1))
+        0.0
+
+    References:
+        Park et al., `Relational Knowledge Distillation <https://arxiv.org/abs/1904.05068>`_, 2019
+    """
+    student, teacher = batch_rows(student, teacher, where)
+
+    def cosines(x):
+        return gram(l2_normalise(x[None, :, :] - x[:, None, :]))
+
+    counts = pairs(where, student.shape[0])
+    counts = counts[:, :, None] & counts[:, None, :]
+    gap = jnp.where(counts, smooth_absolute(cosines(student) - cosines(teacher)), 0)
+    return ratio(jnp.sum(gap), count(where, gap) ** 3)
+
+
+@on_any_mesh
+def rkd(
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    distance_weight: float = 25.0,
+    angle_weight: float = 50.0,
+    epsilon: float = 0.0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Relational distillation: :func:`rkd_distance` and :func:`rkd_angle`, weighted.
+
+    .. math:: a \cdot \text{distance} + b \cdot \text{angle}
+
+    Args:
+        student: features ``[B, ...]``.
+        teacher: features ``[B, ...]`` of any width.
+        distance_weight: :math:`a`; zero leaves the part out.
+        angle_weight: :math:`b`; zero leaves the part, and its ``B^3`` numbers, out.
+        epsilon: of the distances.
+        where: ``[B]``, true for the rows that count.
+
+    Returns:
+        A scalar, float32 or wider.
+
+    Raises:
+        ValueError: if the batches differ.
+
+    Hard values: as its two parts.
+
+    Equal to:
+        mdistiller ``rkd_loss`` and RepDistiller ``RKDLoss`` with (25, 50), torchdistill's example
+        with (1, 2), KD_Lib with (0.5, 0.5) and
+        ``epsilon=1e-7``.
+
+    Example:
+        >>> points = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+        >>> float(rkd(points, 3 * points))
+        0.0
+
+    References:
+        Park et al., `Relational Knowledge Distillation <https://arxiv.org/abs/1904.05068>`_, 2019
+    """
+
+    # A weight of zero that is known now leaves its part out; a traced one cannot.
+    def off(weight):
+        return isinstance(weight, int | float) and weight == 0
+
+    value = jnp.zeros((), wide_dtype(student, teacher))
+    if not off(distance_weight):
+        distance = rkd_distance(student, teacher, epsilon=epsilon, where=where)
+        value = value + distance_weight * distance
+    if not off(angle_weight):
+        value = value + angle_weight * rkd_angle(student, teacher, where=where)
+    return value
+
+
+@on_any_mesh
+def similarity_preserving(
+    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+    r"""Similarity-preserving distillation: the rows of the batch's Gram matrix, each of length one.
+
+    .. math:: \frac{1}{n^2} \Bigl\| r(S S^\top) - r(T T^\top) \Bigr\|_F^2
+
+    where :math:`r` divides each row by its L2 norm.
+
+    Args:
+        student: features ``[B, ...]``.
+        teacher: features ``[B, ...]`` of any width.
+        where: ``[B]``, true for the rows that count.
+
+    Returns:
+        A scalar, float32 or wider; invariant to scale and rotation of either side.
+
+    Raises:
+        ValueError: if the batches differ.
+
+    Hard values: a zero row has similarity zero to all, with gradient zero; zero where nothing
+    counts.
+
+    Equal to:
+        mdistiller ``similarity_loss`` and RepDistiller ``Similarity``. torchdistill divides by the
+        L1 norm, against the paper, and is not matched.
+
+    Example:
+        >>> rows = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> float(similarity_preserving(rows, jnp.ones((2, 3)))).__round__(4)
+        0.2929
+
+    References:
+        Tung and Mori,
+        `Similarity-Preserving Knowledge Distillation <https://arxiv.org/abs/1907.09682>`_, 2019
+    """
+    student, teacher = batch_rows(student, teacher, where)
+    gap = l2_normalise(gram(student)) - l2_normalise(gram(teacher))
+    return ratio(jnp.sum(jnp.square(gap)), jnp.square(count(where, gap)))
+
+
+@on_any_mesh
+def correlation_congruence(
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    kernel: str = "gaussian",
+    gamma: float = 0.4,
+    order: int = 2,
+    squared: bool = False,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Correlation congruence (CCKD): the kernel matrices of the batch, in the Frobenius norm.
+
+    .. math:: \frac{1}{n^2} \|K_s - K_t\|_F, \qquad K_{ij} = x_i \cdot x_j \quad\text{or}\quad
+        e^{-2\gamma} \sum_{p=0}^{P} \frac{(2\gamma)^p}{p!} (x_i \cdot x_j)^p
+
+    the second being a Gaussian kernel of normalised rows, expanded to order P. Rows are taken as
+    given: normalise them outside, as the paper does.
+
+    Args:
+        student: features ``[B, ...]``.
+        teacher: features ``[B, ...]`` of any width.
+        kernel: ``"gaussian"`` (expanded) or ``"bilinear"``.
+        gamma: of the Gaussian kernel.
+        order: P.
+        squared: whether the squared norm is taken, as the paper writes it; public code takes the
+            norm.
+        where: ``[B]``, true for the rows that count.
+
+    Returns:
+        A scalar, float32 or wider.
+
+    Raises:
+        ValueError: if the batches differ.
+
+    Hard values: zero with gradient zero at equality and where nothing counts.
+
+    Equal to:
+        torchdistill ``CCKDLoss`` (``batchmean``).
+
+    Example:
+        >>> rows = jnp.eye(2)
+        >>> float(correlation_congruence(2 * rows, rows, kernel="bilinear")).__round__(4)
+        1.0607
+
+    References:
+        Peng et al.,
+        `Correlation Congruence for Knowledge Distillation <https://arxiv.org/abs/1904.01802>`_,
+        2019
+    """
+    student, teacher = batch_rows(student, teacher, where)
+
+    def expanded(x):
+        products, terms = gram(x), 1.0
+        for power in range(1, order + 1):
+            terms = terms + (2 * gamma) ** power / math.factorial(power) * products**power
+        return math.exp(-2 * gamma) * terms
+
+    matrix = choice("kernel", kernel, {"gaussian": expanded, "bilinear": gram})
+    gap = jnp.where(pairs(where, student.shape[0]), matrix(student) - matrix(teacher), 0)
+    total = jnp.sum(jnp.square(gap))
+    return ratio(total if squared else safe_sqrt(total), jnp.square(count(where, gap)))
+
+
+@on_any_mesh
+def neighbour_correlation(
+    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+    r"""Correlation congruence as RepDistiller has it: gaps of neighbouring rows, multiplied.
+
+    .. math:: \frac{1}{n - 1} \sum_{i=1}^{n-1} \sum_d |s_i - t_i|_d\, |s_{i+1} - t_{i+1}|_d
+
+    It depends on the order of the batch. The paper's kernel form is :func:`correlation_congruence`.
+
+    Args:
+        student: features ``[B, ...]``.
+        teacher: features of the same shape.
+        where: ``[B]``, true for the rows that count; neighbours are neighbours among these.
+
+    Returns:
+        A scalar, float32 or wider.
+
+    Raises:
+        ValueError: if the shapes differ, with the projector that would fit.
+
+    Hard values: zero for a batch of one, at equality and where nothing counts.
+
+    Equal to:
+        RepDistiller ``Correlation``.
+
+    Example:
+        >>> float(neighbour_correlation(jnp.array([[1.0], [2.0], [3.0]]), jnp.zeros((3, 1))))
+        4.0
+
+    References:
+        Peng et al.,
+        `Correlation Congruence for Knowledge Distillation <https://arxiv.org/abs/1904.01802>`_,
+        2019
+    """
+    same_features(student, teacher)
+    student, teacher = batch_rows(student, teacher, where)
+    gap = jnp.abs(student - teacher)[valid_first(where, student.shape[0])]
+    # Rows that do not count are zero and come last, so their products vanish.
+    return ratio(jnp.sum(gap[:-1] * gap[1:]), jnp.maximum(count(where, gap) - 1, 0))
+
+
+@on_any_mesh
+def pkt(
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    epsilon: float = 1e-7,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Probabilistic knowledge transfer: who is near whom, as a distribution per row.
+
+    .. math:: \frac{1}{n^2} \sum_{ij}
+        q_{ij} \log \frac{q_{ij} + \epsilon}{p_{ij} + \epsilon}, \qquad
+        p_{ij} = \frac{1 + \cos(s_i, s_j)}{\sum_k 1 + \cos(s_i, s_k)}
+
+    and :math:`q` likewise of the teacher; the diagonal is kept.
+
+    Args:
+        student: features ``[B, ...]``.
+        teacher: features ``[B, ...]`` of any width.
+        epsilon: added to norms and probabilities.
+        where: ``[B]``, true for the rows that count.
+
+    Returns:
+        A scalar, float32 or wider; the mean over pairs, not the sum per row.
+
+    Raises:
+        ValueError: if the batches differ.
+
+    Hard values: a zero row has cosine zero to all, with gradient zero (the public code gives NaN);
+    zero for a batch of one, at equality and where nothing counts.
+
+    Equal to:
+        mdistiller ``pkt_loss``, RepDistiller ``PKT``, torchdistill ``PKTLoss``.
+
+    Example:
+        >>> rows = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> float(pkt(rows, jnp.ones((2, 2)))).__round__(4)
+        0.0294
+
+    References:
+        Passalis and Tefas, `Learning Deep Representations with Probabilistic Knowledge Transfer
+        <https://arxiv.org/abs/1803.10837>`_, 2018
+    """
+    student, teacher = batch_rows(student, teacher, where)
+    counts = pairs(where, student.shape[0])
+
+    def neighbours(x):
+        norm = safe_norm(x, keepdims=True)
+        zero = norm == 0
+        unit = jnp.where(zero, 0, x / jnp.where(zero, 1, norm + epsilon))
+        near = jnp.where(counts, (gram(unit) + 1) / 2, 0)
+        return ratio(near, jnp.sum(near, axis=1, keepdims=True))
+
+    p, q = neighbours(student), neighbours(teacher)
+    gap = jnp.where(counts, q * (jnp.log(q + epsilon) - jnp.log(p + epsilon)), 0)
+    return ratio(jnp.sum(gap), jnp.square(count(where, gap)))

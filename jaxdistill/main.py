@@ -1,0 +1,134 @@
+"""Runs the recipe of a config, from data to report.
+
+    python -m jaxdistill.main --config=configs/mae_vitb.py:small --workdir=runs/mae
+
+The same command goes on with a run that was stopped. Every value of the config can be set on the command line:
+``--config.stages.distil.steps=100``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "the config, e.g. configs/mae_vitb.py:small", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints, metrics, results and the report go")
+SMOKE = flags.DEFINE_bool("smoke", False, "cut every stage to two steps")
+QUIET = flags.DEFINE_bool("quiet", False, "no progress bars")
+DEBUG = flags.DEFINE_bool("debug", False, "show the whole traceback of an error")
+TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "write TensorBoard events besides JSON lines")
+
+
+def read_config() -> dict[str, Any]:
+    """The config of the command line as plain data, with what its data set changes, and smoke if asked for."""
+    from jaxdistill import recipe
+
+    if CONFIG.value is None:
+        raise ValueError("which config? Give --config=configs/<system>.py, and :small for a run of minutes")
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    config = vary(CONFIG.value.to_dict(), given)
+    return recipe.smoke(config) if SMOKE.value else config
+
+
+def vary(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Applies what ``config.variants[<data set>]`` changes, except where the command line said otherwise.
+
+    A config's sizes are chosen for its default data; its variants say what becomes of them for other data sets.
+    """
+    from jaxdistill import recipe
+
+    variants = dict(config).get("variants") or {}
+    changes = variants.get(config["data"]["name"]) or {}
+    return recipe.override(config, {k: v for k, v in flattened(changes).items() if k not in given})
+
+
+def flattened(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes as ``{"a.b": value}``, given so or as nested dicts under keys whose names hold no dots."""
+    return {key.replace("/", "."): value for key, value in changes.items()}
+
+
+def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
+    """Makes the working directory, or checks that what is there was made by the same config.
+
+    Raises:
+        ValueError: if it was made by another one; the message lists every value that differs.
+        OSError: if it cannot be written.
+    """
+    from jaxdistill.training.checkpoint import write_json
+
+    if workdir is None:
+        raise ValueError("where to? Give --workdir=<folder>")
+    root = Path(workdir)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise OSError(f"the working directory {root} cannot be made: {fault}") from fault
+    path = root / "config.json"
+    plain = json.loads(json.dumps(config))
+    if path.exists():
+        there = json.loads(path.read_text())
+        if faults := differences(there, plain):
+            raise ValueError(
+                f"{root} holds a run of another config:\n" + "\n".join(faults) + "\nTake another --workdir."
+            )
+    else:
+        write_json(path, plain)
+    return root
+
+
+def differences(there: Any, here: Any, path: str = "") -> list[str]:
+    """Every value in which two configs differ, a line each."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        found = []
+        for key in sorted(there.keys() | here.keys()):
+            inner = f"{path}.{key}" if path else key
+            found += differences(there.get(key, "absent"), here.get(key, "absent"), inner)
+        return found
+    return [] if there == here else [f"- {path}: {there!r} there, {here!r} now"]
+
+
+def guarded(run: Callable[[], int]) -> int:
+    """Runs a command; what the user can mend is said in one message, without a traceback."""
+    try:
+        return run()
+    except (ValueError, OSError, ImportError, FloatingPointError) as fault:
+        if DEBUG.value:
+            raise
+        print(f"error: {fault}", file=sys.stderr)
+        return 2
+
+
+def main(argv: list[str]) -> None:
+    """The command line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    sys.exit(guarded(_run))
+
+
+def _run() -> int:
+    from jaxdistill import present, recipe
+    from jaxdistill.training import metrics
+
+    started = time.time()
+    config = read_config()
+    plan = recipe.plan(config)
+    root = start(WORKDIR.value, config)
+    writers = [metrics.tensorboard(root / "tensorboard")] if TENSORBOARD.value else []
+    outcomes = recipe.run(plan, root, writers=writers, quiet=QUIET.value)
+    present.report(root, plan, outcomes)
+    for name, outcome in outcomes.items():
+        for metric, value in outcome.values.items():
+            print(f"{name:12} {metric:44} {value:.4f}")
+    print(f"done in {time.time() - started:.0f} s: {root / 'report.html'}, {root / 'student'}")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

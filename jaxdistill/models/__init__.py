@@ -1,0 +1,44 @@
+"""Readable networks in Flax Linen, channels last, with features tapped by module path."""
+
+from jaxdistill.models.blocks import split_qkv, stack_blocks, unstack_blocks
+from jaxdistill.models.mae import MAE, mae_size
+from jaxdistill.models.masking import (
+    Masking,
+    Reconstruction,
+    mask_from_keep,
+    mask_from_noise,
+    patch_grid,
+    patchify,
+    random_masking,
+    reconstruction,
+    sincos_positions,
+    unpatchify,
+)
+from jaxdistill.models.mlp import MLP
+from jaxdistill.models.resnet import ResNet, cifar_resnet, imagenet_resnet
+from jaxdistill.models.vit import Encoder, ViT, vit_size
+
+__all__ = [
+    "MAE",
+    "MLP",
+    "Encoder",
+    "Masking",
+    "Reconstruction",
+    "ResNet",
+    "ViT",
+    "cifar_resnet",
+    "imagenet_resnet",
+    "mae_size",
+    "mask_from_keep",
+    "mask_from_noise",
+    "patch_grid",
+    "patchify",
+    "random_masking",
+    "reconstruction",
+    "sincos_positions",
+    "split_qkv",
+    "stack_blocks",
+    "unpatchify",
+    "unstack_blocks",
+    "vit_size",
+]

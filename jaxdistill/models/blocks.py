@@ -1,0 +1,279 @@
+"""Transformer blocks, and the two ways to run a stack of them: unrolled or scanned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdistill._errors import unknown
+from jaxdistill.models._common import Identity
+
+_BLOCK = re.compile(r"block_(\d+)")
+_STACK = "blocks"
+
+
+def split_qkv(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Queries, keys and values from the fused projection.
+
+    Args:
+        qkv: [B, N, 3D], what the tap ``.../attn/qkv`` gives.
+        heads: attention heads H, a divisor of D.
+
+    Returns:
+        Three arrays [B, N, H, D/H].
+
+    Raises:
+        ValueError: the width does not divide by the heads.
+
+    Example:
+        >>> [part.shape for part in split_qkv(jnp.zeros((2, 5, 24)), heads=4)]
+        [(2, 5, 4, 2), (2, 5, 4, 2), (2, 5, 4, 2)]
+    """
+    batch, length, width = qkv.shape
+    if width % (3 * heads):
+        raise ValueError(f"a width of {width / 3:g} does not divide by {heads} heads")
+    parts = qkv.reshape(batch, length, 3, heads, width // (3 * heads))
+    return parts[:, :, 0], parts[:, :, 1], parts[:, :, 2]
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Refuses a width that the heads do not divide."""
+    if heads < 1 or width % heads:
+        raise ValueError(f"a width of {width} does not divide by {heads} heads")
+
+
+class Attention(nn.Module):
+    """Self-attention of all tokens to all tokens, with a fused projection ``qkv`` and ``proj``.
+
+    The softmax is taken in float32, also for tokens in float64.
+    """
+
+    heads: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        width = tokens.shape[-1]
+        check_heads(width, self.heads)
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
+        query, key, value = split_qkv(dense(3 * width, name="qkv")(tokens), self.heads)
+        mixed = jax.nn.dot_product_attention(query, key, value)
+        return dense(width, name="proj")(mixed.reshape(tokens.shape))
+
+
+class Mlp(nn.Module):
+    """Two linear layers ``fc1`` and ``fc2`` with the exact GELU between."""
+
+    ratio: float = 4.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        width = tokens.shape[-1]
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
+        units = nn.gelu(dense(int(width * self.ratio), name="fc1")(tokens), approximate=False)
+        return dense(width, name="fc2")(units)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block: ``norm1``, ``attn``, ``norm2``, ``mlp``, two residual sums.
+
+    Attributes:
+        heads: attention heads.
+        mlp_ratio: hidden units of the MLP per unit of width.
+        dtype: of the computation.
+    """
+
+    heads: int
+    mlp_ratio: float = 4.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, gates: jax.Array | None = None) -> jax.Array:
+        """Tokens [B, N, D] to tokens [B, N, D].
+
+        ``gates`` [2, B], if given, multiply the two branches of each example (stochastic depth:
+        0, or 1 / the probability to survive).
+        """
+        norm = partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
+        attention = Attention(self.heads, self.dtype, name="attn")
+        mlp = Mlp(self.mlp_ratio, self.dtype, name="mlp")
+        tokens = tokens + _gated(attention(norm(name="norm1")(tokens)), gates, 0)
+        return tokens + _gated(mlp(norm(name="norm2")(tokens)), gates, 1)
+
+
+def _gated(branch: jax.Array, gates: jax.Array | None, index: int) -> jax.Array:
+    if gates is None:
+        return branch
+    # The product is rounded once: a gate rounded to bfloat16 would change the expectation.
+    return (branch * gates[index][:, None, None]).astype(branch.dtype)
+
+
+def run_blocks(
+    owner: nn.Module,
+    block: Block,
+    depth: int,
+    tokens: jax.Array,
+    gates: jax.Array | None = None,
+    *,
+    scan: bool,
+    remat: bool,
+    taps: Iterable[str] = (),
+) -> jax.Array:
+    """Runs a stack of blocks inside the compact method of its owner.
+
+    Unrolled, the owner gets children ``block_0``, ``block_1``, ... . Scanned, it gets one parameter
+    ``blocks``, the same tree with an axis [depth] in front, and one loop: a trace and a program of
+    constant size. The loop is split behind every tapped block, where an identity named
+    ``block_i`` stands, so that taps have the same paths in both forms, and XLA cuts the loops
+    behind the last one that is read.
+
+    Args:
+        owner: the module that holds the blocks.
+        block: the form of a block, unbound and unnamed.
+        depth: number of blocks.
+        tokens: [B, N, D].
+        gates: [depth, 2, B] or None, see ``Block``.
+        scan: the scanned form.
+        remat: recompute the inside of each block in the backward pass.
+        taps: paths relative to the owner; only ``block_i`` matter, and only to the scanned form.
+
+    Returns:
+        The tokens behind the last block.
+    """
+    if not scan:
+        form = nn.remat(Block) if remat else Block
+        for index in range(depth):
+            child = form(block.heads, block.mlp_ratio, block.dtype, name=f"block_{index}")
+            tokens = child(tokens, None if gates is None else gates[index])
+        return tokens
+
+    example = jnp.zeros((1, 1, tokens.shape[-1]), tokens.dtype)
+
+    def init(key: jax.Array) -> Any:
+        keys = jax.random.split(key, depth)
+        return jax.vmap(lambda one: block.init(one, example)["params"])(keys)
+
+    def step(tokens: jax.Array, layer: tuple[Any, Any]) -> tuple[Any, None]:
+        params, gates = layer
+        return block.apply({"params": params}, tokens, gates), None
+
+    layers = owner.param(_STACK, init), gates
+    body = jax.checkpoint(step, prevent_cse=False) if remat else step
+    tapped = sorted(set(_block_ids(taps)))
+    start = 0
+    for stop in sorted({index + 1 for index in tapped} | {depth}):
+        segment = layers if stop - start == depth else _slice(layers, start, stop)
+        tokens, _ = jax.lax.scan(body, tokens, segment)
+        if stop - 1 in tapped:
+            tokens = Identity(name=f"block_{stop - 1}")(tokens)
+        start = stop
+    return tokens
+
+
+def _slice(layers: Any, start: int, stop: int) -> Any:
+    return jax.tree.map(lambda stacked: stacked[start:stop], layers)
+
+
+def _block_ids(taps: Iterable[str]) -> list[int]:
+    return [int(match[1]) for match in map(_BLOCK.fullmatch, taps) if match]
+
+
+def check_block_taps(taps: Iterable[str], depth: int, prefix: str = "") -> None:
+    """Refuses taps that a scanned stack of blocks cannot give.
+
+    Args:
+        taps: tap paths.
+        depth: number of blocks.
+        prefix: path of the module that holds the blocks, with its slash.
+
+    Raises:
+        ValueError: a block that does not exist, or a place inside a block.
+    """
+    possible = [f"{prefix}block_{index}" for index in range(depth)]
+    for tap in taps:
+        path = tap.removeprefix(prefix)
+        if not tap.startswith(prefix) or not _BLOCK.match(path) or tap in possible:
+            continue
+        if path.partition("/")[0] in {one.removeprefix(prefix) for one in possible}:
+            raise ValueError(
+                f"tap {tap!r} lies inside a block, and scanned blocks give their outputs only: "
+                f"set scan=False, or tap {prefix + path.partition('/')[0]!r}"
+            )
+        raise ValueError(unknown("tap", tap, possible))
+
+
+def taps_below(taps: Iterable[str], name: str) -> tuple[str, ...]:
+    """The taps of one child, relative to it.
+
+    Example:
+        >>> taps_below(("encoder/block_3", "head"), "encoder")
+        ('block_3',)
+    """
+    prefix = f"{name}/"
+    return tuple(tap.removeprefix(prefix) for tap in taps if tap.startswith(prefix))
+
+
+def stack_blocks(params: Any) -> Any:
+    """Parameters of unrolled blocks in the layout of scanned ones.
+
+    Wherever a dict holds ``block_0``, ``block_1``, ..., they become one tree ``blocks`` whose
+    arrays have an axis [depth] in front. All else stays as it is.
+
+    Args:
+        params: nested dicts of arrays, of a ViT, an MAE, or a part of one (or anything with the
+            same structure, such as an optimizer's moments).
+
+    Returns:
+        New nested dicts.
+
+    Raises:
+        ValueError: block numbers with a gap, or blocks that differ in structure or shape.
+
+    Example:
+        >>> layer = {"bias": jnp.ones(3)}
+        >>> stack_blocks({"block_0": layer, "block_1": layer})["blocks"]["bias"].shape
+        (2, 3)
+    """
+    if not isinstance(params, Mapping):
+        return params
+    ids = sorted(_block_ids(params))
+    if ids != list(range(len(ids))):
+        raise ValueError(f"blocks must be numbered 0 to {len(ids) - 1}, they are numbered {ids}")
+    rest = {
+        name: stack_blocks(value) for name, value in params.items() if not _BLOCK.fullmatch(name)
+    }
+    if not ids:
+        return rest
+    blocks = [params[f"block_{index}"] for index in ids]
+    return {**rest, _STACK: jax.tree.map(lambda *layers: jnp.stack(layers), *blocks)}
+
+
+def unstack_blocks(params: Any) -> Any:
+    """The inverse of ``stack_blocks``.
+
+    Args:
+        params: nested dicts of arrays with trees ``blocks`` of stacked arrays.
+
+    Returns:
+        New nested dicts with ``block_0``, ``block_1``, ... in their place.
+
+    Example:
+        >>> sorted(unstack_blocks({"blocks": {"bias": jnp.ones((2, 3))}}))
+        ['block_0', 'block_1']
+    """
+    if not isinstance(params, Mapping):
+        return params
+    rest = {name: unstack_blocks(value) for name, value in params.items() if name != _STACK}
+    if _STACK not in params:
+        return rest
+    depth = jax.tree.leaves(params[_STACK])[0].shape[0]
+    for index in range(depth):
+        rest[f"block_{index}"] = jax.tree.map(lambda stacked, i=index: stacked[i], params[_STACK])
+    return rest

@@ -1,0 +1,313 @@
+"""Residual networks: the CIFAR family, its widened form, and the ImageNet family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdistill._errors import unknown
+from jaxdistill.models._common import Identity, check_image_rank, image_of
+
+_kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def _conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Conv:
+    # Padding is spelt out because "SAME" pads strided convolutions on one side only, unlike the
+    # networks whose weights are published.
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=size // 2,
+        use_bias=False,
+        kernel_init=_kernel_init,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def _norm(train: bool, dtype: Any, name: str, zero_scale: bool = False) -> nn.BatchNorm:
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        scale_init=nn.initializers.zeros if zero_scale else nn.initializers.ones,
+        dtype=dtype,
+        name=name,
+    )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, or a bottleneck of 1x1, 3x3 (with the stride) and 1x1, plus shortcut.
+
+    Attributes:
+        width: channels of the 3x3 convolutions; a bottleneck gives four times as many.
+        stride: of the first 3x3 convolution.
+        bottleneck: which of the two forms.
+        shortcut: ``"conv"`` (1x1 convolution and norm) or ``"pad"`` (subsampling and zero
+            channels, without parameters) where the shape changes.
+        zero_init_residual: start the last norm's scale at zero, so that the block starts as its
+            shortcut.
+        dtype: of the computation.
+    """
+
+    width: int
+    stride: int = 1
+    bottleneck: bool = False
+    shortcut: str = "conv"
+    zero_init_residual: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
+        width = self.width
+        if self.bottleneck:
+            layers = ((width, 1, 1), (width, 3, self.stride), (4 * width, 1, 1))
+        else:
+            layers = ((width, 3, self.stride), (width, 3, 1))
+        maps = inputs
+        for index, (features, size, stride) in enumerate(layers, start=1):
+            last = index == len(layers)
+            maps = _conv(features, size, stride, self.dtype, f"conv_{index}")(maps)
+            zero_scale = last and self.zero_init_residual
+            maps = _norm(train, self.dtype, f"norm_{index}", zero_scale)(maps)
+            maps = maps if last else nn.relu(maps)
+        return nn.relu(maps + self._shortcut(inputs, layers[-1][0], train))
+
+    def _shortcut(self, inputs: jax.Array, features: int, train: bool) -> jax.Array:
+        missing = features - inputs.shape[-1]
+        if self.stride == 1 and missing == 0:
+            return inputs
+        if self.shortcut == "conv":
+            inputs = _conv(features, 1, self.stride, self.dtype, "shortcut_conv")(inputs)
+            return _norm(train, self.dtype, "shortcut_norm")(inputs)
+        if missing < 0:
+            raise ValueError(
+                f"shortcut 'pad' cannot go from {inputs.shape[-1]} channels down to {features}"
+            )
+        inputs = inputs[:, :: self.stride, :: self.stride]
+        before = missing // 2
+        return jnp.pad(inputs, ((0, 0), (0, 0), (0, 0), (before, missing - before)))
+
+
+class Stage(nn.Module):
+    """Blocks of one width, named ``block_0``, ``block_1``, ...; the first one has the stride."""
+
+    blocks: int
+    width: int
+    stride: int
+    bottleneck: bool
+    shortcut: str
+    zero_init_residual: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, train: bool = False) -> jax.Array:
+        for index in range(self.blocks):
+            maps = ResidualBlock(
+                width=self.width,
+                stride=self.stride if index == 0 else 1,
+                bottleneck=self.bottleneck,
+                shortcut=self.shortcut,
+                zero_init_residual=self.zero_init_residual,
+                dtype=self.dtype,
+                name=f"block_{index}",
+            )(maps, train)
+        return maps
+
+
+class Stem(nn.Module):
+    """Convolution, norm and rectifier: 3x3, or 7x7 with stride 2."""
+
+    width: int
+    large_images: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+        size, stride = (7, 2) if self.large_images else (3, 1)
+        maps = _conv(self.width, size, stride, self.dtype, "conv")(image)
+        return nn.relu(_norm(train, self.dtype, "norm")(maps))
+
+
+class ResNet(nn.Module):
+    """A residual network on images [B, H, W, C], or a dict with them under ``"image"``.
+
+    The output is [B, classes], float32. ``cifar_resnet`` and ``imagenet_resnet`` give the published
+    networks. Tap paths, maps after their last rectifier: ``stem``, ``stage_1/block_0``, ...,
+    ``stage_1`` (the output of its last block), the last stage being the maps before the pool;
+    then ``pooled`` [B, channels] and ``head``. Inside a block ``conv_1``, ``norm_1``, ... .
+
+    Running statistics are float32 in ``batch_stats`` and move by a tenth per training step. Flax
+    keeps the biased variance there, where PyTorch keeps the unbiased one. On a mesh the statistics
+    are those of the global batch.
+
+    Attributes:
+        blocks: residual blocks in each stage.
+        widths: width of each stage; every stage but the first halves the resolution.
+        classes: outputs of the head.
+        stem_width: channels of the stem.
+        large_images: the ImageNet stem (7x7, stride 2, then 3x3 max pool, stride 2), else one 3x3.
+        bottleneck: blocks with four times as many outputs as their width.
+        shortcut: ``"conv"`` or ``"pad"``, see ``ResidualBlock``.
+        zero_init_residual: every block starts as its shortcut.
+        dtype: of the computation; parameters, statistics and head stay float32.
+
+    Raises:
+        ValueError: an unknown shortcut, as many widths as stages not given, or a wrong rank.
+
+    References:
+        He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016.
+    """
+
+    blocks: tuple[int, ...]
+    widths: tuple[int, ...]
+    classes: int = 1000
+    stem_width: int = 64
+    large_images: bool = True
+    bottleneck: bool = False
+    shortcut: str = "conv"
+    zero_init_residual: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, inputs: jax.Array | Mapping[str, jax.Array], train: bool = False
+    ) -> jax.Array:
+        if self.shortcut not in ("conv", "pad"):
+            raise ValueError(unknown("shortcut", self.shortcut, ("conv", "pad")))
+        if len(self.blocks) != len(self.widths):
+            raise ValueError(f"{len(self.blocks)} stages but {len(self.widths)} widths")
+        image = image_of(inputs)
+        check_image_rank(image)
+
+        maps = Stem(self.stem_width, self.large_images, self.dtype, name="stem")(image, train)
+        if self.large_images:
+            # Flax pads with minus infinity.
+            border: Any = ((1, 1), (1, 1))
+            maps = nn.max_pool(maps, (3, 3), strides=(2, 2), padding=border)
+        for index, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
+            maps = Stage(
+                blocks=blocks,
+                width=width,
+                stride=1 if index == 0 else 2,
+                bottleneck=self.bottleneck,
+                shortcut=self.shortcut,
+                zero_init_residual=self.zero_init_residual,
+                dtype=self.dtype,
+                name=f"stage_{index + 1}",
+            )(maps, train)
+        pooled = Identity(name="pooled")(maps.mean(axis=(1, 2)))
+        return nn.Dense(self.classes, name="head")(pooled)
+
+
+def cifar_resnet(
+    depth: int,
+    width_multiplier: int = 1,
+    classes: int = 10,
+    *,
+    shortcut: str | None = None,
+    zero_init_residual: bool = False,
+    dtype: Any = None,
+) -> ResNet:
+    """The residual networks for images of 32 pixels, of depth 6n + 2.
+
+    With multiplier 1 these are the networks of He et al. (stages of 16, 32, 64 channels, shortcuts
+    without parameters). With multiplier m > 1 they are the widened networks of the distillation
+    literature (resnet8x4, resnet32x4: stages of 16m, 32m, 64m channels behind a stem of 8m, and
+    convolutions as shortcuts).
+
+    Args:
+        depth: 8, 14, 20, 32, 44, 56, 110, ...
+        width_multiplier: factor m on the widths of the stages.
+        classes: outputs of the head.
+        shortcut: ``"pad"`` or ``"conv"``; by default the published form named above. Distillation
+            papers that build on RepDistiller use ``"conv"`` at every width.
+        zero_init_residual: every block starts as its shortcut.
+        dtype: of the computation.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: the depth is not 6n + 2, or the multiplier is below 1.
+
+    Example:
+        >>> cifar_resnet(20).blocks, cifar_resnet(32, 4).widths, cifar_resnet(32, 4).stem_width
+        ((3, 3, 3), (64, 128, 256), 32)
+
+    References:
+        He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016.
+        Tian, Krishnan, Isola. Contrastive Representation Distillation. ICLR 2020.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        lower = max(8, depth - (depth - 2) % 6)
+        raise ValueError(
+            f"depth must be 6n + 2 with n >= 1, {depth} is not: the nearest are {lower} and "
+            f"{lower + 6}"
+        )
+    if width_multiplier < 1:
+        raise ValueError(f"width_multiplier must be at least 1, it is {width_multiplier}")
+    widened = width_multiplier > 1
+    return ResNet(
+        blocks=((depth - 2) // 6,) * 3,
+        widths=(16 * width_multiplier, 32 * width_multiplier, 64 * width_multiplier),
+        classes=classes,
+        stem_width=8 * width_multiplier if widened else 16,
+        large_images=False,
+        shortcut=shortcut or ("conv" if widened else "pad"),
+        zero_init_residual=zero_init_residual,
+        dtype=dtype,
+    )
+
+
+_IMAGENET_BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+
+def imagenet_resnet(
+    depth: int, classes: int = 1000, *, zero_init_residual: bool = False, dtype: Any = None
+) -> ResNet:
+    """The residual networks for images of 224 pixels.
+
+    Depths 18 and 34 have basic blocks; 50, 101 and 152 have bottlenecks with the stride on the 3x3
+    convolution (known as v1.5). Shapes and parameter counts are those of torchvision.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        classes: outputs of the head.
+        zero_init_residual: every block starts as its shortcut.
+        dtype: of the computation.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: another depth.
+
+    Example:
+        >>> imagenet_resnet(50).bottleneck, imagenet_resnet(34).blocks
+        (True, (3, 4, 6, 3))
+
+    References:
+        He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016.
+    """
+    if depth not in _IMAGENET_BLOCKS:
+        raise ValueError(unknown("ResNet depth", depth, map(str, _IMAGENET_BLOCKS)))
+    return ResNet(
+        blocks=_IMAGENET_BLOCKS[depth],
+        widths=(64, 128, 256, 512),
+        classes=classes,
+        bottleneck=depth >= 50,
+        zero_init_residual=zero_init_residual,
+        dtype=dtype,
+    )

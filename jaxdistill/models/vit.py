@@ -1,0 +1,308 @@
+"""The vision transformer, on all patches of an image or on some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdistill._errors import unknown
+from jaxdistill.models._common import Identity, check_image_rank, image_of
+from jaxdistill.models.blocks import (
+    Block,
+    check_block_taps,
+    check_heads,
+    run_blocks,
+    taps_below,
+)
+from jaxdistill.models.masking import patch_grid, patchify, sincos_positions
+
+_SIZES = {
+    "tiny": {"width": 192, "depth": 12, "heads": 3},
+    "small": {"width": 384, "depth": 12, "heads": 6},
+    "base": {"width": 768, "depth": 12, "heads": 12},
+    "large": {"width": 1024, "depth": 24, "heads": 16},
+    "huge": {"width": 1280, "depth": 32, "heads": 16},
+}
+
+
+def vit_size(name: str) -> dict[str, int]:
+    """Width, depth and heads of a published size.
+
+    Args:
+        name: ``"tiny"``, ``"small"``, ``"base"``, ``"large"`` or ``"huge"``.
+
+    Returns:
+        A new dict to unpack into ``ViT`` or ``Encoder``.
+
+    Raises:
+        ValueError: another name.
+
+    Example:
+        >>> ViT(patch=16, **vit_size("small")).heads
+        6
+
+    References:
+        Dosovitskiy et al. An Image is Worth 16x16 Words. ICLR 2021.
+        Touvron et al. Training data-efficient image transformers. ICML 2021.
+    """
+    if name not in _SIZES:
+        raise ValueError(unknown("ViT size", name, _SIZES))
+    return dict(_SIZES[name])
+
+
+def read_inputs(
+    inputs: jax.Array | Mapping[str, jax.Array],
+) -> tuple[jax.Array, jax.Array | None]:
+    """Image and visible patches from an array or a dict ``{"image", "keep"}``."""
+    keep = inputs.get("keep") if isinstance(inputs, Mapping) else None
+    image = image_of(inputs)
+    check_image_rank(image)
+    return image, keep
+
+
+def check_keep(keep: jax.Array, batch: int, length: int) -> None:
+    """Refuses ids of visible patches that do not fit the images."""
+    if keep.ndim != 2 or keep.shape[0] != batch or not 1 <= keep.shape[1] <= length:
+        raise ValueError(
+            f"keep must be [{batch}, K] with 1 <= K <= {length}: its shape is {keep.shape}"
+        )
+    if not jnp.issubdtype(keep.dtype, jnp.integer):
+        raise ValueError(f"keep must hold integer ids of patches, it holds {keep.dtype}")
+
+
+class Encoder(nn.Module):
+    """Patches to tokens: linear embedding, positions, class token, blocks, final norm.
+
+    Linear layers start Xavier-uniform with zero biases, as in the MAE. Removed patches are dropped
+    before the embedding, so a network costs what it sees. Ids in ``keep`` must be distinct and
+    below L; tokens of ids beyond it are NaN.
+
+    Attributes:
+        patch: side of a patch in pixels.
+        width: of the tokens, D.
+        depth: number of blocks.
+        heads: attention heads, a divisor of the width.
+        mlp_ratio: hidden units of a block's MLP per unit of width.
+        class_token: put a learned token in front.
+        positions: ``"sincos"`` (fixed) or ``"learned"`` (for one image size).
+        drop_path: stochastic depth: the rate of the last block, growing linearly from 0 at the
+            first; draws from the ``"dropout"`` stream when ``train``.
+        dtype: of the computation; parameters stay float32.
+        remat: recompute the inside of each block in the backward pass, to save memory.
+        scan: run the blocks as a loop over stacked parameters (see ``stack_blocks``), which keeps
+            compilation short.
+        taps: blocks at which the loop is split; set by ``for_taps``.
+
+    References:
+        Dosovitskiy et al. An Image is Worth 16x16 Words. ICLR 2021.
+        Huang et al. Deep Networks with Stochastic Depth. ECCV 2016.
+    """
+
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+    class_token: bool = True
+    positions: str = "sincos"
+    drop_path: float = 0.0
+    dtype: Any = None
+    remat: bool = False
+    scan: bool = False
+    taps: tuple[str, ...] = ()
+
+    @nn.compact
+    def __call__(
+        self, image: jax.Array, keep: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        """Normed tokens [B, 1 + K, D] of the images [B, H, W, C].
+
+        Args:
+            image: floating point.
+            keep: int [B, K], ids of the visible patches; None: all L, in order.
+            train: use stochastic depth.
+        """
+        self._check(image, keep)
+        batch, height, width, _ = image.shape
+        patches = patchify(image, self.patch)
+        positions = self._positions(patch_grid(height, width, self.patch))
+        offset = int(self.class_token)
+        if keep is None:
+            places = positions[None, offset:]
+        else:
+            patches = jnp.take_along_axis(patches, keep[:, :, None], axis=1)
+            places = jnp.take(positions[offset:], keep, axis=0)
+
+        tokens = nn.Dense(
+            self.width,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.xavier_uniform(),
+            name="patch_embed",
+        )(patches)
+        tokens = tokens + places.astype(tokens.dtype)
+        if self.class_token:
+            cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width))
+            cls = (cls + positions[None, :1]).astype(tokens.dtype)
+            cls = jnp.broadcast_to(cls, (batch, 1, self.width))
+            tokens = jnp.concatenate([cls, tokens], axis=1)
+
+        tokens = run_blocks(
+            self,
+            Block(self.heads, self.mlp_ratio, self.dtype, parent=None),
+            self.depth,
+            tokens,
+            self._gates(batch, train),
+            scan=self.scan,
+            remat=self.remat,
+            taps=self.taps,
+        )
+        return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(tokens)
+
+    @nn.nowrap
+    def for_taps(self, taps: Iterable[str]) -> Encoder:
+        """This encoder with its loop split so that it can give these taps.
+
+        Unrolled encoders need no change and come back as they are.
+
+        Args:
+            taps: tap paths relative to the encoder, ``block_3`` or others.
+
+        Raises:
+            ValueError: a block that does not exist, or, scanned, a place inside a block.
+        """
+        if not self.scan:
+            return self
+        taps = tuple(taps)
+        check_block_taps(taps, self.depth)
+        return self.clone(taps=taps)
+
+    def _check(self, image: jax.Array, keep: jax.Array | None) -> None:
+        check_image_rank(image)
+        check_heads(self.width, self.heads)
+        if self.positions not in ("sincos", "learned"):
+            raise ValueError(unknown("positions", self.positions, ("sincos", "learned")))
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ValueError(f"drop_path must be in [0, 1), it is {self.drop_path}")
+        rows, columns = patch_grid(image.shape[1], image.shape[2], self.patch)
+        if keep is not None:
+            check_keep(keep, image.shape[0], rows * columns)
+
+    def _positions(self, grid: tuple[int, int]) -> jax.Array:
+        if self.positions == "sincos":
+            return jnp.asarray(sincos_positions(self.width, grid, self.class_token))
+        length = grid[0] * grid[1] + int(self.class_token)
+        init = nn.initializers.truncated_normal(0.02)
+        return self.param("pos_embed", init, (length, self.width))
+
+    def _gates(self, batch: int, train: bool) -> jax.Array | None:
+        if not train or self.drop_path == 0.0:
+            return None
+        survival = 1.0 - jnp.linspace(0.0, self.drop_path, self.depth)[:, None, None]
+        key = self.make_rng("dropout")
+        return jax.random.bernoulli(key, survival, (self.depth, 2, batch)) / survival
+
+
+class ViT(nn.Module):
+    """A vision transformer with a linear head.
+
+    Inputs are images [B, H, W, C] or a dict ``{"image": ..., "keep": int [B, K]}`` with the ids of
+    the patches to see. The output is [B, classes], float32. Tap paths: ``encoder/block_0``, ...
+    ([B, 1 + K, D], before the final norm), ``encoder`` (after it), ``pooled`` [B, D] and ``head``;
+    with ``scan=False`` also inside blocks, such as ``encoder/block_0/attn/qkv`` [B, 1 + K, 3D]
+    (see ``split_qkv``).
+
+    The encoder is that of ``MAE``: an MAE's ``params["encoder"]`` may take the place of this one's.
+
+    Attributes:
+        patch: side of a patch in pixels.
+        width: of the tokens, D.
+        depth: number of blocks.
+        heads: attention heads.
+        classes: outputs of the head.
+        pool: ``"cls"`` (the class token) or ``"mean"`` (over the visible patches), both of normed
+            tokens.
+        mlp_ratio, class_token, positions, drop_path, dtype, remat, scan, taps: see ``Encoder``.
+
+    Raises:
+        ValueError: an unknown option, heads that do not divide the width, images that do not
+            divide into patches, or ``keep`` of a wrong shape.
+
+    Example:
+        >>> net = ViT(patch=4, width=8, depth=2, heads=2, classes=3)
+        >>> inputs = {"image": jnp.ones((2, 8, 8, 1)), "keep": jnp.array([[0], [3]])}
+        >>> variables = net.init(jax.random.key(0), inputs)
+        >>> net.apply(variables, inputs).shape
+        (2, 3)
+
+    References:
+        Dosovitskiy et al. An Image is Worth 16x16 Words. ICLR 2021.
+    """
+
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    classes: int = 1000
+    pool: str = "cls"
+    mlp_ratio: float = 4.0
+    class_token: bool = True
+    positions: str = "sincos"
+    drop_path: float = 0.0
+    dtype: Any = None
+    remat: bool = False
+    scan: bool = False
+    taps: tuple[str, ...] = ()
+
+    @nn.compact
+    def __call__(
+        self, inputs: jax.Array | Mapping[str, jax.Array], train: bool = False
+    ) -> jax.Array:
+        if self.pool not in ("cls", "mean"):
+            raise ValueError(unknown("pool", self.pool, ("cls", "mean")))
+        if self.pool == "cls" and not self.class_token:
+            raise ValueError("pool='cls' needs class_token=True")
+        image, keep = read_inputs(inputs)
+        tokens = Encoder(
+            patch=self.patch,
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            class_token=self.class_token,
+            positions=self.positions,
+            drop_path=self.drop_path,
+            dtype=self.dtype,
+            remat=self.remat,
+            scan=self.scan,
+            taps=taps_below(self.taps, "encoder"),
+            name="encoder",
+        )(image, keep, train)
+        if self.pool == "cls":
+            pooled = tokens[:, 0]
+        else:
+            pooled = tokens[:, int(self.class_token) :].mean(axis=1)
+        pooled = Identity(name="pooled")(pooled)
+        init = nn.initializers.truncated_normal(0.02)
+        return nn.Dense(self.classes, kernel_init=init, name="head")(pooled)
+
+    @nn.nowrap
+    def for_taps(self, taps: Iterable[str]) -> ViT:
+        """This network with its loop over blocks split so that it can give these taps.
+
+        Networks of unrolled blocks need no change and come back as they are.
+
+        Args:
+            taps: tap paths, such as ``encoder/block_3``.
+
+        Raises:
+            ValueError: a block that does not exist, or, scanned, a place inside a block.
+        """
+        if not self.scan:
+            return self
+        taps = tuple(taps)
+        check_block_taps(taps, self.depth, "encoder/")
+        return self.clone(taps=taps)

@@ -1,0 +1,293 @@
+"""Objectives: losses with their weights, sums and counts, and the learned parts that belong to them.
+
+A loss is a pure function of arrays. An objective says which arrays of a step it reads, what it is worth, and what
+its values are divided by, so that means over examples, means over tokens and batch-coupled values add up right over
+microbatches, devices and hosts. What is neither student nor teacher (projectors, critics, memory banks) lives here.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdistill.net import Forward, Net
+
+Number = float | jax.Array
+Schedule = Callable[[jax.Array], Number]
+
+
+class Term(NamedTuple):
+    """One loss inside an objective: it adds ``weight * total / count`` to what is minimised.
+
+    Attributes:
+        weight: a number, or a schedule ``step -> number``.
+        total: the sum of the loss over whatever is counted, a scalar.
+        count: how many examples, tokens or batches that were; a count of zero makes the term zero.
+        coupled: whether the value belongs to the batch as a whole (a Gram matrix, say), so that it is not the sum
+            of its microbatches. Such a term refuses gradient accumulation.
+    """
+
+    weight: Number | Schedule
+    total: jax.Array
+    count: Number
+    coupled: bool = False
+
+
+class Objective(NamedTuple):
+    """What a student minimises, as two pure functions.
+
+    Attributes:
+        init: ``(key, forward, targets, batch) -> (params, state)``: learned parts and running state of the loss.
+        terms: ``(params, state, forward, targets, batch, *, step) -> ({name: Term}, state)``.
+    """
+
+    init: Callable[..., tuple[Any, Any]]
+    terms: Callable[..., tuple[dict[str, Term], Any]]
+
+
+def per_example(weight: Number | Schedule, values: jax.Array, where: jax.Array | None = None) -> Term:
+    """A term whose values are averaged over examples, or over tokens where there is more than one axis.
+
+    Args:
+        weight: a number or a schedule.
+        values: ``[B, ...]``, one value per example or token.
+        where: ``[B]`` or ``[B, ...]``, true or 1 where a value counts; it may weigh values by fractions. Values
+            that do not count never reach the sum, be they NaN.
+
+    Example:
+        >>> term = per_example(1.0, jnp.array([1.0, jnp.nan, 3.0]), jnp.array([True, False, True]))
+        >>> float(term.total), float(term.count)
+        (4.0, 2.0)
+    """
+    if values.ndim == 0:
+        raise ValueError("per_example needs one value per example, got a scalar: use per_batch for it")
+    if where is None:
+        return Term(weight, values.sum(), float(values.size))
+    if where.shape != values.shape[: where.ndim]:
+        raise ValueError(f"where {where.shape} does not lead the shape of the values {values.shape}")
+    share = where.reshape(where.shape + (1,) * (values.ndim - where.ndim)).astype(values.dtype)
+    share = jnp.broadcast_to(share, values.shape)
+    return Term(weight, jnp.sum(jnp.where(share == 0, 0, values) * share), share.sum())
+
+
+def per_batch(weight: Number | Schedule, value: jax.Array) -> Term:
+    """A term whose one value couples the examples of the batch."""
+    if jnp.ndim(value) != 0:
+        raise ValueError(f"per_batch needs a scalar, got shape {jnp.shape(value)}: use per_example for it")
+    return Term(weight, jnp.asarray(value), 1.0, coupled=True)
+
+
+def weighted(terms: Mapping[str, Term], step: jax.Array) -> tuple[jax.Array, dict[str, tuple]]:
+    """The loss of a step, and every term's (sum, count) for the metrics."""
+    loss, metrics = jnp.zeros(()), {}
+    for name, term in terms.items():
+        total, count = jnp.asarray(term.total), jnp.asarray(term.count, jnp.result_type(term.total))
+        loss = loss + at(term.weight, step) * mean(total, count)
+        metrics[name] = (total, count)
+    return loss, {"loss": (loss, jnp.ones(())), **metrics}
+
+
+def mean(total: jax.Array, count: jax.Array) -> jax.Array:
+    """``total / count``, zero (with zero gradient) where nothing was counted."""
+    return jnp.where(count == 0, 0, total / jnp.where(count == 0, 1, count))
+
+
+def at(value: Any, step: jax.Array) -> Any:
+    """A hyper-parameter at a step: schedules are called, constants are what they are."""
+    return value(step) if callable(value) else value
+
+
+def as_objective(objective: Objective | Callable) -> Objective:
+    """Lifts a bare function ``(forward, targets, batch) -> {name: Term}`` into an objective.
+
+    The function may take ``step`` as a keyword as well. An objective is returned as it is.
+    """
+    if isinstance(objective, Objective):
+        return objective
+    takes_step = "step" in inspect.signature(objective).parameters
+
+    def terms(params, state, forward, targets, batch, *, step):
+        extra = {"step": step} if takes_step else {}
+        return objective(forward, targets, batch, **extra), state
+
+    return Objective(lambda key, forward, targets, batch: ({}, {}), terms)
+
+
+def combine(objectives: Mapping[str, Objective | Callable]) -> Objective:
+    """Several objectives as one; each has its own learned parts under its name.
+
+    Raises:
+        ValueError: at ``init``, listing every objective that does not fit its arrays; and when two objectives
+            give terms of one name.
+    """
+    parts = {name: as_objective(objective) for name, objective in objectives.items()}
+
+    def init(key, forward, targets, batch):
+        params, state, faults = {}, {}, []
+        for name, part in parts.items():
+            # A fold by name: adding one objective does not change how the others start.
+            own = jax.random.fold_in(key, _stable_hash(name))
+            try:
+                params[name], state[name] = part.init(own, forward, targets, batch)
+            except ValueError as fault:
+                faults.append(f"- {name}: {fault}")
+        if faults:
+            raise ValueError("the objective does not fit its arrays:\n" + "\n".join(faults))
+        return params, state
+
+    def terms(params, state, forward, targets, batch, *, step):
+        found, states = {}, {}
+        for name, part in parts.items():
+            new, states[name] = part.terms(
+                params[name], state[name], forward, targets, batch, step=step
+            )
+            if twice := found.keys() & new.keys():
+                raise ValueError(f"two objectives give a term named {sorted(twice)[0]!r}")
+            found |= new
+        return found, states
+
+    return Objective(init, terms)
+
+
+def match(
+    loss: Callable,
+    *,
+    name: str,
+    student: str = "out",
+    target: str | None = "out",
+    weight: Number | Schedule = 1.0,
+    where: str | None = None,
+    arguments: Mapping[str, str] | None = None,
+    projector: Callable[[tuple, tuple], Net] | None = None,
+    **hyper: Any,
+) -> Objective:
+    """One loss between an array of the student and one of its targets.
+
+    Args:
+        loss: ``loss(student, target, **arguments, **hyper)``; values per example or token, or a scalar that
+            couples the batch.
+        name: the term's name.
+        student: where the student's array is found, see :func:`lookup`.
+        target: likewise for what it is compared with; ``None`` for losses of the student alone.
+        weight: a number or a schedule.
+        where: likewise for the mask; the batch's own ``where`` (padding) by default.
+        arguments: further arrays by keyword, e.g. ``{"labels": "batch/label"}``.
+        projector: builds, from the shapes of student and target, a net that maps the student's array before it is
+            compared. It is trained with the student and is no part of the result.
+        hyper: keywords of the loss; a callable one is a schedule of the step.
+
+    Raises:
+        ValueError: at ``init``, when the arrays do not fit the loss: both shapes, and the projector that helps.
+    """
+
+    def arrays(forward, targets, batch):
+        find = functools.partial(lookup, forward=forward, targets=targets, batch=batch)
+        extra = {keyword: find(path) for keyword, path in (arguments or {}).items()}
+        goal = () if target is None else (find(target, side="target"),)
+        return find(student), goal, extra
+
+    def mask(forward, targets, batch):
+        if where is None:
+            return batch.get("where") if isinstance(batch, Mapping) else None
+        return lookup(where, forward=forward, targets=targets, batch=batch)
+
+    takes_where = "where" in inspect.signature(loss).parameters
+
+    def value(feature, goal, extra, where, step):
+        if takes_where and where is not None:
+            extra = {**extra, "where": where}
+        settings = {keyword: at(setting, step) for keyword, setting in hyper.items()}
+        return loss(feature, *goal, **extra, **settings)
+
+    def init(key, forward, targets, batch):
+        feature, goal, extra = arrays(forward, targets, batch)
+        params, state = {}, {}
+        if projector is not None:
+            net = projector(feature.shape, goal[0].shape)
+            params, state = net.init(key, feature)
+            feature = net.apply(params, state, feature).out
+        where = mask(forward, targets, batch)
+        try:
+            jax.eval_shape(lambda *a: value(*a, where, jnp.zeros((), jnp.int32)), feature, goal, extra)
+        except (ValueError, TypeError) as fault:
+            raise ValueError(_mismatch(student, target, feature, goal, projector, fault)) from fault
+        return params, state
+
+    def terms(params, state, forward, targets, batch, *, step):
+        feature, goal, extra = arrays(forward, targets, batch)
+        if projector is not None:
+            net = projector(feature.shape, goal[0].shape)
+            projected = net.apply(params, state, feature, train=True)
+            feature, state = projected.out, projected.state
+        where = mask(forward, targets, batch)
+        values = value(feature, goal, extra, where, step)
+        if values.ndim == 0:
+            return {name: per_batch(weight, values)}, state
+        return {name: per_example(weight, values, where)}, state
+
+    return Objective(init, terms)
+
+
+def lookup(path: str, *, forward: Forward, targets: Any, batch: Any, side: str = "student") -> Any:
+    """The array that a path names.
+
+    ``batch/<key>`` reads the batch and ``target/<key>`` the targets; ``out``, ``out/<key>`` and ``params/<path>``
+    read the student's forward pass, and any other path is one of its taps. With ``side="target"`` a path without
+    such a prefix is a key of the targets.
+
+    Raises:
+        ValueError: if there is nothing under the path; the message lists what there is.
+    """
+    head, _, rest = path.partition("/")
+    if head == "batch":
+        return _get(batch, rest, "key of the batch")
+    if head == "target":
+        return _get(targets, rest, "target")
+    if side == "target":
+        return _get(targets, path, "target")
+    if head == "out":
+        return _get(forward.out, rest, "output of the student") if rest else forward.out
+    if head == "params":
+        return functools.reduce(lambda tree, key: _get(tree, key, "parameter"), rest.split("/"), forward.params)
+    return _get(forward.taps, path, "tap of the student")
+
+
+def taps_of(*paths: str | None) -> tuple[str, ...]:
+    """Those of some lookup paths that name taps of a net, each once."""
+    fixed = ("out", "params", "batch", "target")
+    return tuple(dict.fromkeys(path for path in paths if path and path.split("/")[0] not in fixed))
+
+
+def _get(container: Any, key: str, kind: str) -> Any:
+    from jaxdistill._errors import unknown
+
+    if not isinstance(container, Mapping):
+        raise ValueError(f"there is no {kind} named {key!r}: it is {type(container).__name__}, not a dict")
+    if key in container:
+        return container[key]
+    head, _, rest = key.partition("/")
+    if rest and head in container:
+        return _get(container[head], rest, kind)
+    raise ValueError(unknown(kind, key, container))
+
+
+def _mismatch(student, target, feature, goal, projector, fault) -> str:
+    shapes = f"student {student!r} {jnp.shape(feature)}"
+    if goal:
+        shapes += f" against target {target!r} {jnp.shape(goal[0])}"
+    hint = ""
+    if goal and projector is None and jnp.shape(feature) != jnp.shape(goal[0]):
+        same_grid = jnp.shape(feature)[:-1] == jnp.shape(goal[0])[:-1]
+        hint = f"; projector='{'linear' if same_grid else 'resize'}' would map one onto the other"
+    return f"{shapes}: {fault}{hint}"
+
+
+def _stable_hash(name: str) -> int:
+    import zlib
+
+    return zlib.crc32(name.encode()) & 0x7FFFFFFF

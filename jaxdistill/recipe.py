@@ -1,0 +1,355 @@
+"""Recipes: an ordered list of stages from a config, each handing its result on to later ones.
+
+A stage's folder is named by a hash of all that its result depends on (its own part of the config, the data, the seed,
+and the stages it builds on), so that arms and runs that share a stage share its result.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxdistill import build
+from jaxdistill._errors import unknown
+from jaxdistill.data import split
+from jaxdistill.data.sources import filter_labels
+from jaxdistill.data.stream import evaluation_batches, stream
+from jaxdistill.distiller import model_to_model
+from jaxdistill.net import Net
+from jaxdistill.objective import combine
+from jaxdistill.training.checkpoint import digest
+from jaxdistill.training.fit import load_result
+from jaxdistill.training.loop import Evaluation, Outcome, Stage, run_stage
+from jaxdistill.training.metrics import Writer
+from jaxdistill.training.sharding import make_mesh
+
+CONFIG_KEYS = (
+    "title", "sentence", "seed", "data", "mesh", "rules", "recipe", "stages", "variants", "claim", "tune",
+)  # fmt: skip
+STAGE_DEFAULTS: dict[str, Any] = {
+    "student": None,  # the net: {"net": name, ...}
+    "initial": None,  # {"stage": name, "parts": {own path: path there}}: what the student starts from
+    "targets": None,  # what it learns from, see build.target
+    "view": None,  # what is drawn for both nets, see build.view
+    "objective": None,  # {term: {"loss": name, ...}}, see build.match; an entry of None is left out
+    "optimizer": None,  # see build.transformation
+    "batch_size": 128,
+    "steps": 0,
+    "records": None,  # {"labelled": count, "exclude": labels, "only": labels}: a part of the training set
+    "accumulate": 1,
+    "ema": None,
+    "returns": "student",
+    "evaluate": None,  # {label: {"evaluator": name, "sets": (...), "every": steps, ...}}
+    "log_every": 50,
+    "checkpoint_every": 0,
+    "keep": 2,
+    "best": None,  # (metric, "max" or "min")
+    "select": "last",
+    "checkpoint": "",  # a finished stage's folder, to be taken in place of running this one
+    "pictures": None,  # "reconstruction" or "reliability", for the report
+}
+# What changes how a stage is run but not what comes out.
+_NOT_IDENTITY = ("log_every", "checkpoint_every", "keep", "pictures")
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A stage whose names are all resolved; nothing is computed yet.
+
+    Attributes:
+        name: its name in the config.
+        settings: its part of the config, defaults filled in.
+        net: the student.
+        needs: the earlier stages whose results it reads.
+        identity: hash of all that its result depends on.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    net: Net
+    needs: tuple[str, ...]
+    identity: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A whole recipe, checked.
+
+    Attributes:
+        config: the config as plain data.
+        data: its train, validation and test sets.
+        stages: in order.
+    """
+
+    config: dict[str, Any]
+    data: split.Splits
+    stages: tuple[Planned, ...]
+
+
+def plan(config: Mapping[str, Any]) -> Plan:
+    """Resolves every name of a config.
+
+    Raises:
+        ValueError: for an unknown key or name anywhere, with the nearest valid one.
+        FileNotFoundError: for a data set that is not there, with how to prepare it.
+    """
+    config = copy.deepcopy(dict(config))
+    for key in config:
+        if key not in CONFIG_KEYS:
+            raise ValueError(unknown("key of the config", key, CONFIG_KEYS))
+    for name in config["recipe"]:
+        if name not in config["stages"]:
+            raise ValueError(unknown("stage in the recipe", name, config["stages"]))
+    sets = build.data(config["data"])
+    nets: dict[str, Net] = {}
+    planned: list[Planned] = []
+    for name in config["recipe"]:
+        settings = _filled(name, config["stages"][name])
+        net = build.net(_required(name, settings, "student"), sets["train"].info)
+        needs = _needs(name, settings, [p.name for p in planned])
+        identity = digest(
+            {
+                "settings": {k: v for k, v in settings.items() if k not in _NOT_IDENTITY},
+                "data": config["data"],
+                "seed": config["seed"],
+                "needs": {p.name: p.identity for p in planned if p.name in needs},
+            }
+        )
+        stage = Planned(name, settings, net, needs, identity)
+        _distiller(stage, nets, sets)  # resolves every name of the stage, or says which is wrong
+        nets[name] = net
+        planned.append(stage)
+    for stage in planned:
+        for label, spec in (stage.settings["evaluate"] or {}).items():
+            _evaluator(label, spec, stage.net, None, sets, config["seed"])
+    return Plan(config, sets, tuple(planned))
+
+
+def run(
+    plan: Plan,
+    root: Path | str,
+    *,
+    writers: Sequence[Writer] = (),
+    quiet: bool = False,
+) -> dict[str, Outcome]:
+    """Runs the stages of a plan in order, each in ``root/stages/<name>-<identity>``.
+
+    Returns:
+        What every stage left, by name.
+    """
+    mesh = make_mesh(plan.config.get("mesh"))
+    rules = tuple(plan.config.get("rules") or ())
+    outcomes: dict[str, Outcome] = {}
+    for planned in plan.stages:
+        stage = stage_of(plan, planned, {name: outcomes[name].result for name in planned.needs})
+        if planned.settings["checkpoint"]:
+            outcomes[planned.name] = _given(planned, stage)
+            continue
+        outcomes[planned.name] = run_stage(
+            stage, folder(root, planned), mesh=mesh, rules=rules, writers=writers, quiet=quiet
+        )
+        _warn_of_a_weak_teacher(planned, outcomes[planned.name])
+    return outcomes
+
+
+def folder(root: Path | str, planned: Planned) -> Path:
+    """Where a stage keeps what it writes."""
+    return Path(root) / "stages" / f"{planned.name}-{planned.identity}"
+
+
+def stage_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> Stage:
+    """The stage that the loop runs, once the results that it builds on are there."""
+    settings, sets, seed = planned.settings, plan.data, plan.config["seed"]
+    nets = {p.name: p.net for p in plan.stages}
+    teachers = build.target_stages(settings["targets"])
+    source = _records(sets["train"], settings["records"], seed)
+    shard = (jax.process_index(), jax.process_count())
+    initial = {}
+    if settings["initial"]:
+        initial = {"initial": _parts(results[settings["initial"]["stage"]], settings["initial"])}
+    evaluations: list[Evaluation] = []
+    before: list[tuple[str, Evaluation]] = []
+    for label, spec in (settings["evaluate"] or {}).items():
+        teacher = nets[teachers[0]] if len(teachers) == 1 else None
+        evaluator = _evaluator(label, spec, planned.net, teacher, sets, seed)
+        for part in spec.get("sets", ("validation",)):
+            batches = evaluation_batches(sets[part], spec.get("batch_size", 256), shard=shard)
+            every = spec.get("every", 0) if part != "test" else 0
+            evaluations.append(Evaluation(part, evaluator, batches, every))
+            if part == "validation":
+                for name in teachers:
+                    own = _evaluator(label, spec, nets[name], None, sets, seed)
+                    before.append((name, Evaluation(part, own, batches)))
+    return Stage(
+        name=planned.name,
+        distiller=_distiller(planned, nets, sets),
+        data=stream(source, min(settings["batch_size"], len(source)), seed=seed, shard=shard),
+        steps=settings["steps"],
+        frozen={name: results[name] for name in teachers},
+        initial=initial,
+        seed=seed,
+        before=tuple(before),
+        evaluations=tuple(evaluations),
+        log_every=settings["log_every"],
+        checkpoint_every=settings["checkpoint_every"],
+        keep=settings["keep"],
+        best=tuple(settings["best"]) if settings["best"] else None,
+        returns=settings["select"],
+        identity={"identity": planned.identity},
+    )
+
+
+def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with some entries changed, named by dotted paths; None takes an entry out.
+
+    Raises:
+        ValueError: for a path that the config does not have, with the nearest key.
+
+    Example:
+        >>> override({"stages": {"distil": {"steps": 5}}}, {"stages.distil.steps": 3})
+        {'stages': {'distil': {'steps': 3}}}
+    """
+    config = copy.deepcopy(dict(config))
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        node = config
+        for key in parents:
+            if not isinstance(node, dict) or key not in node:
+                raise ValueError(unknown(f"key of the config in {path!r}", key, node if isinstance(node, dict) else ()))
+            node = node[key]
+        # A stage's settings may be left to their defaults; everything else must be there to be changed.
+        if last not in node and not (len(parents) == 2 and parents[0] == "stages" and last in STAGE_DEFAULTS):
+            raise ValueError(unknown(f"key of the config in {path!r}", last, node))
+        node[last] = copy.deepcopy(value)
+    return config
+
+
+def smoke(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with every stage cut to two steps."""
+    config = copy.deepcopy(dict(config))
+    for name in config["recipe"]:
+        settings = config["stages"][name]
+        if settings.get("steps", 0):
+            settings["steps"] = 2
+    return config
+
+
+def _filled(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    for key in settings:
+        if key not in STAGE_DEFAULTS:
+            raise ValueError(unknown(f"key of stage {name!r}", key, STAGE_DEFAULTS))
+    return {**STAGE_DEFAULTS, **settings}
+
+
+def _required(name: str, settings: Mapping[str, Any], key: str) -> Any:
+    if not settings[key]:
+        raise ValueError(f"stage {name!r} needs {key!r}")
+    return settings[key]
+
+
+def _needs(name: str, settings: Mapping[str, Any], earlier: Sequence[str]) -> tuple[str, ...]:
+    needs = list(build.target_stages(settings["targets"]))
+    if settings["initial"]:
+        for key in settings["initial"]:
+            if key not in ("stage", "parts"):
+                raise ValueError(unknown(f"key of 'initial' in stage {name!r}", key, ("stage", "parts")))
+        needs.append(build.named("initial", settings["initial"], "stage"))
+    for other in needs:
+        if other not in earlier:
+            raise ValueError(f"stage {name!r} builds on a stage that does not come before it: " + unknown("stage", other, earlier))
+    return tuple(dict.fromkeys(needs))
+
+
+def _distiller(planned: Planned, nets: Mapping[str, Net], sets: split.Splits):
+    settings = planned.settings
+    entries = {k: v for k, v in _required(planned.name, settings, "objective").items() if v is not None}
+    steps = settings["steps"]
+    terms = combine({name: build.match(name, entry, steps) for name, entry in entries.items()})
+    goal = build.target(settings["targets"], build.target_paths(entries), nets, planned.net)
+    tx = build.transformation(_required(planned.name, settings, "optimizer"), steps)
+    return model_to_model(
+        planned.net,
+        goal,
+        terms,
+        tx,
+        inputs="student",
+        taps=build.student_taps(entries),
+        prepare=build.view(settings["view"], sets["train"].info),
+        ema=build.schedule(settings["ema"], steps),
+        accumulate=settings["accumulate"],
+        initial="initial" if settings["initial"] else None,
+        returns=settings["returns"],
+    )
+
+
+def _evaluator(label: str, spec: Mapping[str, Any], net: Net, teacher: Net | None, sets: split.Splits, seed: int):
+    name = build.named(f"evaluation {label!r}", spec, "evaluator")
+    own = build.without(spec, "evaluator", "sets", "every", "batch_size")
+    for part in spec.get("sets", ("validation",)):
+        if part not in sets:
+            raise ValueError(unknown(f"set in evaluation {label!r}", part, sets))
+    return build.call("evaluator", build.EVALUATORS, name, own, net=net, teacher=teacher, sets=sets, seed=seed)
+
+
+def _records(source: Any, settings: Mapping[str, Any] | None, seed: int) -> Any:
+    settings = settings or {}
+    known = ("labelled", "exclude", "only")
+    for key in settings:
+        if key not in known:
+            raise ValueError(unknown("key of records", key, known))
+    if settings.get("exclude") or settings.get("only"):
+        classes = settings.get("only") or range(source.info["classes"])
+        kept = [label for label in classes if label not in (settings.get("exclude") or ())]
+        source = filter_labels(source, kept)
+    if settings.get("labelled"):
+        source = split.labelled_subset(source, settings["labelled"], seed=seed)
+    return source
+
+
+def _parts(result: Any, settings: Mapping[str, Any]) -> Any:
+    """Those parts of an earlier result that a student starts from, under the student's own paths."""
+    parts = settings.get("parts")
+    if not parts:
+        return result
+    params, state = result
+    return tuple(
+        {own: _at(tree, there) for own, there in parts.items() if _at(tree, there) is not None}
+        for tree in (params, state)
+    )
+
+
+def _at(tree: Any, path: str) -> Any:
+    for key in path.split("/"):
+        if not isinstance(tree, Mapping) or key not in tree:
+            return None
+        tree = tree[key]
+    return tree
+
+
+def _given(planned: Planned, stage: Stage) -> Outcome:
+    """The result of a stage that somebody has run already, checked against the net of this one."""
+    result = load_result(planned.settings["checkpoint"])
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stage.data.at(0))
+    started = {**stage.frozen, **stage.initial}
+    own = jax.eval_shape(lambda *a: stage.distiller.result(stage.distiller.init(*a)), jax.random.key(0), started, batch)
+    from jaxdistill.training.checkpoint import refuse_other_arrays
+
+    refuse_other_arrays(planned.settings["checkpoint"], result, own)
+    return Outcome(tuple(result), [], {}, 0.0)
+
+
+def _warn_of_a_weak_teacher(planned: Planned, outcome: Outcome) -> None:
+    for name in build.target_stages(planned.settings["targets"]):
+        for metric, value in outcome.values.items():
+            teacher = outcome.values.get(f"{name}:{metric}")
+            if metric.endswith("accuracy") and teacher is not None and teacher < value:
+                logging.warning(
+                    "%s: the teacher %r is worse than its student: %s %.4f against %.4f",
+                    planned.name, name, metric, teacher, value,
+                )  # fmt: skip

@@ -1,0 +1,144 @@
+"""Targets computed within the step: teachers, their ensembles, averages and snapshots of the student, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxdistill._errors import unknown
+from jaxdistill.net import Net
+
+Targets = Callable[..., dict[str, Any]]
+
+
+def live(
+    net: Net,
+    source: str = "teacher",
+    *,
+    inputs: str = "image",
+    taps: Sequence[str] = (),
+    mode: Literal["eval", "train"] = "eval",
+) -> Targets:
+    """The outputs and taps of a net run within the step.
+
+    Nothing flows back into it, and its variables stay what they were. What nobody reads is cut out of the compiled
+    step: a teacher tapped at half its depth costs half.
+
+    Args:
+        net: the teacher's net; for ``"ema"`` and ``"self"`` the student's own.
+        source: whose variables it runs with: a name of ``frozen``, ``"ema"`` (the running average of the student)
+            or ``"self"`` (the student as it stands).
+        inputs: which entry of the batch it sees.
+        taps: the features to add to its output.
+        mode: ``"eval"``, or ``"train"`` for batch statistics and dropout in the teacher; its running statistics
+            do not move in either.
+
+    Returns:
+        A function to ``{"out": ..., <tap>: ...}``.
+
+    Raises:
+        ValueError: when ``sources`` holds nothing under that name, or ``mode`` is neither of the two.
+    """
+    if mode not in ("eval", "train"):
+        raise ValueError(unknown("teacher mode", mode, ("eval", "train")))
+
+    def targets(sources: Mapping, batch: Mapping, key: jax.Array, step: jax.Array) -> dict[str, Any]:
+        params, state = _variables(sources, source)
+        rng = key if mode == "train" else None
+        forward = net.apply(
+            params, state, _input(batch, inputs), taps=tuple(taps), train=mode == "train", rng=rng
+        )
+        return jax.lax.stop_gradient({"out": forward.out, **forward.taps})
+
+    return targets
+
+
+def ensemble(
+    members: Mapping[str, Targets],
+    *,
+    weights: Mapping[str, float] | None = None,
+    average: Literal["probabilities", "logits"] = "probabilities",
+) -> Targets:
+    """The mean of several teachers' predictions.
+
+    Args:
+        members: a target function per teacher, whose ``"out"`` are logits over the same classes.
+        weights: one non-negative weight per teacher, made to sum to one; equal by default.
+        average: ``"probabilities"`` gives the logarithm of the mean probability, ``"logits"`` the mean logit.
+
+    Returns:
+        A function to ``{"out": [B, K]}`` and, under ``<member>/<name>``, all that the members give.
+    """
+    if average not in ("probabilities", "logits"):
+        raise ValueError(unknown("average", average, ("probabilities", "logits")))
+    if not members:
+        raise ValueError("an ensemble needs at least one member")
+    weights = dict(weights) if weights is not None else dict.fromkeys(members, 1.0)
+    if weights.keys() != members.keys():
+        raise ValueError(f"weights are given for {sorted(weights)}, members are {sorted(members)}")
+    total = sum(weights.values())
+    if min(weights.values()) < 0 or total <= 0:
+        raise ValueError(f"weights must be non-negative and not all zero, got {weights}")
+    every = merge(members)
+
+    def targets(sources, batch, key, step):
+        found = every(sources, batch, key, step)
+        logits = jnp.stack([found[f"{name}/out"] for name in members])
+        shares = jnp.array([weights[name] / total for name in members], logits.dtype)
+        if average == "probabilities":
+            shares = shares.reshape((-1,) + (1,) * (logits.ndim - 1))
+            out = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0, b=shares)
+        else:
+            out = jnp.tensordot(shares, logits, 1)
+        return {"out": out, **found}
+
+    return targets
+
+
+def labels(key: str = "label") -> Targets:
+    """The labels that the batch carries, as ``{"out": batch[key]}``."""
+    return lambda sources, batch, _key, step: {"out": _input(batch, key)}
+
+
+def merge(members: Mapping[str, Targets]) -> Targets:
+    """Several targets side by side, each array under ``<member>/<name>``."""
+
+    def targets(sources, batch, key, step):
+        found = {}
+        for place, (name, member) in enumerate(members.items()):
+            own = member(sources, batch, jax.random.fold_in(key, place), step)
+            found |= {f"{name}/{inner}": value for inner, value in own.items()}
+        return found
+
+    return targets
+
+
+def snapshot_every(steps: int) -> Callable[[jax.Array], jax.Array]:
+    """A decay for the running average that makes it an earlier self: the student as it was at the last multiple
+    of ``steps``.
+
+    Example:
+        >>> decay = snapshot_every(10)
+        >>> float(decay(jnp.array(9))), float(decay(jnp.array(10)))
+        (1.0, 0.0)
+    """
+    if steps < 1:
+        raise ValueError(f"a snapshot is taken every 1 or more steps, got {steps}")
+    return lambda step: jnp.where(step % steps == 0, 0.0, 1.0)
+
+
+def _variables(sources: Mapping, name: str) -> tuple[Any, Any]:
+    if name not in sources:
+        raise ValueError(unknown("source of targets", name, sources))
+    if sources[name] is None:
+        raise ValueError("the run keeps no average of the student: give model_to_model an ema decay")
+    return sources[name]
+
+
+def _input(batch: Mapping, name: str) -> Any:
+    if name not in batch:
+        raise ValueError(unknown("key of the batch", name, batch))
+    return batch[name]

@@ -1,0 +1,1 @@
+"""Running distillers: the one loop, stages, meshes, checkpoints, metrics and reports."""
