@@ -40,6 +40,19 @@ def test_dropout_under_grad():
     )
 
 
+class Drops(nnx.Module):
+    def __init__(self, rngs):
+        self.layers = nnx.List([nnx.Dropout(0.5, rngs=rngs) for _ in range(2)])
+
+    def __call__(self, x):
+        return [layer(x) for layer in self.layers]
+
+
+def test_every_layer_draws_its_own_mask():
+    first, second = from_nnx(Drops).apply({}, {}, jnp.ones((4, 8)), train=True, rng=KEY).out
+    assert (first != second).any()
+
+
 def test_a_legacy_key_is_as_good():
     net = from_nnx(Layer)
     params, state = net.init(jax.random.PRNGKey(0), INPUTS)

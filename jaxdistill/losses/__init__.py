@@ -1,5 +1,38 @@
-"""Losses: pure functions of arrays."""
+"""Losses: pure functions of arrays, for any training code.
 
+Every loss is called as ``loss(student, teacher, [labels,] *, hyper_parameters)``, computes in float32
+or wider, stops no gradient that its formula does not stop, and returns
+
+- one value per example or per token, not reduced, or
+- one scalar, if its value belongs to the batch as a whole. It then takes ``where`` (``[B]``, true
+  where an example counts), so that padding never enters it, and means the global batch on any mesh.
+
+A loss with a temperature is multiplied by its square, always. Hard inputs (saturated logits, zero
+rows, equal inputs, a batch of one, nothing that counts) give the finite value and gradient that the
+docstring states. :func:`catalogue` lists every loss with what it declares; ``docs/losses.md`` is
+written from it, and :mod:`jaxdistill.testing` holds every loss to it.
+"""
+
+from __future__ import annotations
+
+from jaxdistill.losses._entry import Entry
+from jaxdistill.losses.activations import (
+    activation_boundary,
+    overhaul,
+    overhaul_margin,
+    review,
+    review_enlarge,
+    review_fuse,
+)
+from jaxdistill.losses.attention import (
+    attention_kl,
+    attention_mse,
+    attention_transfer,
+    qkv_relations,
+    relation_scores,
+)
+from jaxdistill.losses.contrastive import clip, hinge_rank, info_nce, nt_xent
+from jaxdistill.losses.crd import Bank, crd, crd_bank, crd_calibrate, crd_negatives, crd_update
 from jaxdistill.losses.divergences import (
     forward_kl,
     generalized_jsd,
@@ -10,6 +43,31 @@ from jaxdistill.losses.divergences import (
     symmetric_kl,
     total_variation,
 )
+from jaxdistill.losses.factors import factor_transfer, kta, srd, srrl
+from jaxdistill.losses.features import (
+    feature_match,
+    hidden_cosine,
+    hint,
+    layer_normalise,
+    pkd,
+    smooth_l1,
+)
+from jaxdistill.losses.fused import linear_divergence
+from jaxdistill.losses.fused_sparse import linear_sparse_kl
+from jaxdistill.losses.generative import channel_mask, mgd, pad, vid, vitkd
+from jaxdistill.losses.grams import affinity, fsp, fsp_matrix, ickd, nst, token_gram
+from jaxdistill.losses.information import (
+    barber_agakov_bound,
+    info_nce_bound,
+    jensen_shannon_bound,
+    jensen_shannon_objective,
+    leave_one_out_bound,
+    mi_alpha_bound,
+    nwj_bound,
+    tuba_bound,
+)
+from jaxdistill.losses.kernels import cka, cka_similarity, mmd
+from jaxdistill.losses.layers import layer_map, transport_masses, transport_plan
 from jaxdistill.losses.logits import (
     cross_entropy,
     hinton_kd,
@@ -35,7 +93,17 @@ from jaxdistill.losses.logits_labelled import (
     one_for_all,
     weighted_soft_labels,
 )
+from jaxdistill.losses.relations import (
+    correlation_congruence,
+    neighbour_correlation,
+    pkt,
+    rkd,
+    rkd_angle,
+    rkd_distance,
+    similarity_preserving,
+)
 from jaxdistill.losses.sparse import sparse_jsd, sparse_kl, sparse_total_variation
+from jaxdistill.losses.sskd import sskd_pretext, sskd_similarity, sskd_transformed
 from jaxdistill.losses.temperatures import cwsm_temperature, flsw_temperature
 from jaxdistill.losses.tokens import (
     hinge_ranking,
@@ -44,3 +112,175 @@ from jaxdistill.losses.tokens import (
     minillm_single_step,
     universal_logit_distillation,
 )
+
+# Public, but no losses: transforms, weights and measures that losses are used with.
+NOT_LOSSES = (
+    "Bank",
+    "channel_mask",
+    "cka_similarity",
+    "crd_bank",
+    "crd_calibrate",
+    "crd_negatives",
+    "crd_update",
+    "cwsm_temperature",
+    "flsw_temperature",
+    "fsp_matrix",
+    "layer_map",
+    "layer_normalise",
+    "minillm_advantages",
+    "overhaul_margin",
+    "relation_scores",
+    "review_enlarge",
+    "review_fuse",
+    "standardise",
+    "top_k_agreement",
+    "transport_masses",
+    "transport_plan",
+)
+
+# Sums over tokens from hidden states; they have a suite of their own.
+FUSED = ("linear_divergence", "linear_sparse_kl")
+
+
+def catalogue() -> tuple[Entry, ...]:
+    """Every loss (the fused ones aside), with all that it declares.
+
+    Example:
+        >>> [entry.formula for entry in catalogue() if entry.name == "hinton_kd"]
+        ['T^2 KL(t || s)']
+    """
+    from jaxdistill.losses import (
+        _catalogue_features,
+        _catalogue_relations,
+        divergences,
+        logits,
+        logits_batch,
+        logits_labelled,
+        sparse,
+        tokens,
+    )
+
+    modules = (
+        logits,
+        logits_labelled,
+        logits_batch,
+        divergences,
+        sparse,
+        tokens,
+        _catalogue_features,
+        _catalogue_relations,
+    )
+    return tuple(entry for module in modules for entry in module.CATALOGUE)
+
+
+__all__ = [
+    "FUSED",
+    "NOT_LOSSES",
+    "Bank",
+    "Entry",
+    "activation_boundary",
+    "affinity",
+    "attention_kl",
+    "attention_mse",
+    "attention_transfer",
+    "barber_agakov_bound",
+    "batch_correlation",
+    "catalogue",
+    "channel_mask",
+    "cka",
+    "cka_similarity",
+    "class_correlation",
+    "clip",
+    "correlation_congruence",
+    "crd",
+    "crd_bank",
+    "crd_calibrate",
+    "crd_negatives",
+    "crd_update",
+    "cross_entropy",
+    "cwsm_temperature",
+    "decoupled_kd",
+    "direction_skd",
+    "dist",
+    "factor_transfer",
+    "feature_match",
+    "flsw_temperature",
+    "forward_kl",
+    "fsp",
+    "fsp_matrix",
+    "generalized_jsd",
+    "hidden_cosine",
+    "hinge_rank",
+    "hinge_ranking",
+    "hint",
+    "hinton_kd",
+    "ickd",
+    "info_nce",
+    "info_nce_bound",
+    "jensen_shannon",
+    "jensen_shannon_bound",
+    "jensen_shannon_objective",
+    "kta",
+    "layer_map",
+    "layer_normalise",
+    "leave_one_out_bound",
+    "linear_divergence",
+    "linear_sparse_kl",
+    "logistic_ranking",
+    "logit_distance",
+    "logit_mse",
+    "mgd",
+    "mi_alpha_bound",
+    "minifinetuning",
+    "minillm_advantages",
+    "minillm_single_step",
+    "mmd",
+    "neighbour_correlation",
+    "normalised_kd",
+    "nst",
+    "nt_xent",
+    "nwj_bound",
+    "one_for_all",
+    "overhaul",
+    "overhaul_margin",
+    "pad",
+    "pkd",
+    "pkt",
+    "qkv_relations",
+    "relation_scores",
+    "reverse_kl",
+    "review",
+    "review_enlarge",
+    "review_fuse",
+    "rkd",
+    "rkd_angle",
+    "rkd_distance",
+    "similarity_preserving",
+    "skewed_forward_kl",
+    "skewed_reverse_kl",
+    "smooth_l1",
+    "soft_binary_cross_entropy",
+    "soft_cross_entropy",
+    "sparse_jsd",
+    "sparse_kl",
+    "sparse_total_variation",
+    "srd",
+    "srrl",
+    "sskd_pretext",
+    "sskd_similarity",
+    "sskd_transformed",
+    "standardise",
+    "standardised_kd",
+    "symmetric_kl",
+    "token_gram",
+    "top_k_agreement",
+    "total_variation",
+    "transport_masses",
+    "transport_plan",
+    "tuba_bound",
+    "universal_logit_distillation",
+    "universal_self_kd",
+    "vid",
+    "vitkd",
+    "weighted_soft_labels",
+]

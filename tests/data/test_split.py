@@ -52,7 +52,7 @@ def test_an_official_test_set_is_left_alone():
 
 
 def test_parts_that_are_not_there():
-    with pytest.raises(KeyError, match="unknown part of the data 'test'.*'train', 'validation'"):
+    with pytest.raises(KeyError, match=r"unknown part of the data 'test'.*'train', 'validation'"):
         splits(numbers(100))["test"]
     with pytest.raises(ValueError, match="did you mean 'validation'"):
         split(numbers(100), "valid")

@@ -48,7 +48,8 @@ def test_the_seed_is_all_that_matters():
     assert (first == again).all()
     assert not (first == other).all()
     # The seed of one run must not give the epochs of another, one later.
-    assert not (indices(stream(numbers(), 50, seed=1), 1, 1) == indices(stream(numbers(), 50, seed=2), 1)).all()
+    second_epoch = indices(stream(numbers(), 50, seed=1), 1, start=1)
+    assert not (second_epoch == indices(stream(numbers(), 50, seed=2), 1)).all()
 
 
 def test_the_order_is_fixed_for_all_time():
@@ -92,7 +93,7 @@ def test_a_mixture_may_change_between_steps():
     share = np.mean([even.at(step)["group"].mean() for step in range(20)])
     assert share == pytest.approx(0.5, abs=0.05)
     assert (stream(whole, 100, seed=0, weights={"large": 2}).at(20)["group"] == 1).all()
-    with pytest.raises(ValueError, match="unknown group of 'small\\+large' 'larg': did you mean 'large'"):
+    with pytest.raises(ValueError, match=r"unknown group of .* 'larg': did you mean 'large'"):
         stream(whole, 10, seed=0, weights={"larg": 1})
 
 
@@ -173,5 +174,3 @@ def test_a_reader_still_open_at_exit_says_nothing():
     command = [sys.executable, "-W", "error", "-c", QUIT]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-
-
