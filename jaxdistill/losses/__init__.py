@@ -1,7 +1,7 @@
 """Losses: pure functions of arrays, for any training code.
 
-Every loss is called as ``loss(student, teacher, [labels,] *, hyper_parameters)``, computes in float32
-or wider, stops no gradient that its formula does not stop, and returns
+Every loss is called as ``loss(student, teacher, [labels,] *, hyper_parameters)``, computes in
+float32 or wider, stops no gradient that its formula does not stop, and returns
 
 - one value per example or per token, not reduced, or
 - one scalar, if its value belongs to the batch as a whole. It then takes ``where`` (``[B]``, true

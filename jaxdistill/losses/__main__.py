@@ -10,24 +10,25 @@ _INTRODUCTION = """# Losses
 
 Written by `python -m jaxdistill.losses > docs/losses.md` from the code; a test compares the two.
 
-Every loss is a pure function of arrays, `loss(student, teacher, [labels,] *, hyper_parameters)`, and
-needs nothing else of this library.
+Every loss is a pure function of arrays, `loss(student, teacher, [labels,] *, hyper_parameters)`,
+and needs nothing else of this library.
 
-- **Reduction.** A loss is *per example*, *per token*, or belongs to the *batch*. The first two return
-  one value for each, not reduced: average what counts. A batch loss returns a scalar and takes
-  `where`, true where an example counts, so that padding never enters it; with nothing that counts it
-  is 0.
+- **Reduction.** A loss is *per example*, *per token*, or belongs to the *batch*. The first two
+  return one value for each, not reduced: average what counts. A batch loss returns a scalar and takes
+  `where`, true where an example counts, so that padding never enters it; with nothing that counts
+  it is 0.
 - **Temperature.** A loss with a temperature is multiplied by its square, always. Public code that
   leaves the factor out is listed as *divided by T^2*.
-- **Precision.** bfloat16 and float16 are widened to float32, float64 is kept; products of matrices ask
-  for the highest precision.
+- **Precision.** bfloat16 and float16 are widened to float32, float64 is kept; products of matrices
+  ask for the highest precision.
 - **Gradient.** Nothing is stopped but what the formula stops.
 - **Hard values.** Large and saturated logits, zero rows, equal rows, a batch of one, a student that
   equals its teacher, nothing that counts: finite value, finite gradient, and what the last column
   says. *-inf* means that the loss accepts it in the teacher, for a class that is ruled out.
 - **Meshes.** A batch loss means the global batch, on Auto and on Explicit meshes.
 
-`s` and `t` are student and teacher; in formulas of losses on logits, their softmax. `y` is the label.
+`s` and `t` are student and teacher; in formulas of losses on logits, their softmax. `y` is the
+label.
 """
 
 _COLUMNS = (
@@ -53,8 +54,9 @@ def table() -> str:
     lines += [
         "## Fused",
         "",
-        "Sums over tokens from hidden states and heads; logits exist for a few tokens at a time, and the",
-        "gradient is taken in the forward pass. Divide by the number of tokens. No second derivative.",
+        "Sums over tokens, from hidden states and heads: logits exist for a few tokens at a time,",
+        "and the gradient is taken in the forward pass. Divide by the number of tokens. There is",
+        "no second derivative.",
         "",
         *_described(losses.FUSED),
         "",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._entry import BATCH, PER_EXAMPLE, Entry, features
+from jaxdistill.losses._numerics import matmul
 from jaxdistill.losses.contrastive import clip, hinge_rank, info_nce, nt_xent
 from jaxdistill.losses.crd import crd, crd_bank
 from jaxdistill.losses.information import (
@@ -48,6 +51,16 @@ def _labelled(key: jax.Array, dtype: Any) -> tuple[tuple, dict]:
     return (student, teacher, jnp.array([1, 4, 0], jnp.int32)), {"views": 2}
 
 
+def _of_vectors(bound: Callable) -> Callable:
+    """A bound under the critic ``f(s, t) = s . t``, so that the sample's rows are its examples."""
+
+    @functools.wraps(bound)
+    def loss(student, teacher, *others, **options):
+        return bound(matmul(student, teacher.T), *others, **options)
+
+    return loss
+
+
 CATALOGUE: tuple[Entry, ...] = (
     Entry(
         rkd_distance,
@@ -59,7 +72,7 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Park 2019, arXiv 1904.05068",
         equal_to=(("the distance part of rkd", ""),),
         invariances="scale, shift and rotation of either side",
-        hard={"single": 0.0, "masked": 0.0},
+        hard={"single": 0.0},
         remarks="equal rows: 1e-6 apart, gradient 0",
         zero_at_equality=True,
     ),
@@ -73,7 +86,7 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Park 2019, arXiv 1904.05068",
         equal_to=(("the angle part of rkd", ""),),
         invariances="scale, shift and rotation of either side",
-        hard={"single": 0.0, "masked": 0.0},
+        hard={"single": 0.0},
         remarks="equal rows: cosine 0, gradient 0",
         zero_at_equality=True,
     ),
@@ -91,7 +104,7 @@ CATALOGUE: tuple[Entry, ...] = (
             ("KD_Lib RKDLoss", "0.5, 0.5, epsilon=1e-7"),
         ),
         invariances="scale, shift and rotation of either side",
-        hard={"single": 0.0, "masked": 0.0},
+        hard={"single": 0.0},
         remarks="as its parts",
         zero_at_equality=True,
     ),
@@ -105,7 +118,7 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Tung 2019, arXiv 1907.09682",
         equal_to=(("mdistiller similarity_loss, RepDistiller Similarity", ""),),
         invariances="scale and rotation of either side",
-        hard={"single": 0.0, "masked": 0.0},
+        hard={"single": 0.0},
         remarks="zero row: similarity 0, gradient 0 (single: 1 if one side is zero)",
         zero_at_equality=True,
     ),
@@ -119,7 +132,6 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Peng 2019, arXiv 1904.01802",
         equal_to=(("torchdistill CCKDLoss", "gamma, order=max_p"),),
         invariances="rotation of either side",
-        hard={"masked": 0.0},
         remarks="equality: 0, gradient 0",
         zero_at_equality=True,
         order=1,
@@ -133,7 +145,7 @@ CATALOGUE: tuple[Entry, ...] = (
         ALIKE,
         paper="Peng 2019, arXiv 1904.01802",
         equal_to=(("RepDistiller Correlation", ""),),
-        hard={"single": 0.0, "masked": 0.0},
+        hard={"single": 0.0},
         zero_at_equality=True,
         permutation=False,
         order=1,
@@ -148,7 +160,7 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Passalis 2018, arXiv 1803.10837",
         equal_to=(("mdistiller pkt_loss, RepDistiller PKT, torchdistill PKTLoss", ""),),
         invariances="scale and rotation of either side",
-        hard={"single": 0.0, "masked": 0.0},
+        hard={"single": 0.0},
         remarks="zero row: cosine 0, gradient 0",
         zero_at_equality=True,
     ),
@@ -161,7 +173,6 @@ CATALOGUE: tuple[Entry, ...] = (
         ALIKE,
         paper="Gretton 2012, JMLR",
         invariances="permutation of either side by itself",
-        hard={"masked": 0.0},
         zero_at_equality=True,
     ),
     Entry(
@@ -214,7 +225,7 @@ CATALOGUE: tuple[Entry, ...] = (
         features((5, 3), (5, 3), temperature=0.5),
         paper="van den Oord 2018, arXiv 1807.03748",
         invariances="scale of every row; rotation of both sides",
-        hard={"single": 0.0, "masked": 0.0},
+        hard={"single": 0.0},
         remarks="zero row: cosine 0 to all, gradient 0",
     ),
     Entry(
@@ -227,7 +238,7 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Radford 2021, arXiv 2103.00020",
         equal_to=(("OpenCLIP ClipLoss", "temperature=1/logit_scale"),),
         invariances="scale of every row; rotation of both sides",
-        hard={"single": 0.0, "masked": 0.0},
+        hard={"single": 0.0},
         remarks="zero row: cosine 0 to all, gradient 0",
     ),
     Entry(
@@ -240,7 +251,7 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Chen 2020, arXiv 2002.05709",
         equal_to=(("VidLanKD contrastive_loss_item", "divided by 2n"),),
         invariances="scale of every row; rotation of both sides",
-        hard={"single": 0.0, "masked": 0.0},
+        hard={"single": 0.0},
         remarks="zero row: cosine 0 to all, gradient 0",
     ),
     Entry(
@@ -253,7 +264,7 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Tang 2021, arXiv 2107.02681",
         equal_to=(("VidLanKD paired_hinge_rank_loss", ""),),
         invariances="scale of every row; rotation of both sides",
-        hard={"single": 0.0, "masked": 0.0},
+        hard={"single": 0.0},
         remarks="zero row: cosine 0, gradient 0",
         permutation=False,
         order=1,
@@ -281,7 +292,7 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Xu 2020, arXiv 2006.07114",
         equal_to=(("torchdistill AuxSSKDLoss", "views=4"),),
         invariances="scale of every row",
-        hard={"single": "refused", "masked": 0.0},
+        hard={"single": "refused"},
         remarks="a batch is a multiple of the views",
         teacher=None,
         permutation=False,
@@ -296,7 +307,7 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Xu 2020, arXiv 2006.07114",
         equal_to=(("torchdistill SSKDLoss, its ss part", "ss_temp, ss_ratio"),),
         invariances="scale of every row",
-        hard={"single": "refused", "masked": 0.0},
+        hard={"single": "refused"},
         remarks="a batch is a multiple of the views",
         zero_at_equality=True,
         permutation=False,
@@ -311,7 +322,7 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Xu 2020, arXiv 2006.07114",
         equal_to=(("torchdistill SSKDLoss, its tf part", "tf_temp, tf_ratio"),),
         invariances="shift of either side's logits",
-        hard={"single": "refused", "masked": 0.0},
+        hard={"single": "refused"},
         remarks="a batch is a multiple of the views",
         batched=(0, 1),
         scores=True,
@@ -327,107 +338,83 @@ CATALOGUE: tuple[Entry, ...] = (
         "mean over examples",
         features((5,)),
         paper="Barber 2003, NeurIPS",
-        hard={"masked": 0.0},
         teacher=None,
     ),
     Entry(
-        tuba_bound,
+        _of_vectors(tuba_bound),
         "information",
         BATCH,
         "1 + mean_i (f_ii - a_i) - mean_i!=j e^(f_ij - a_i)",
         "means over n and n(n - 1)",
-        features((5, 5), (5,)),
+        features((5, 3), (5, 3), (5,)),
         paper="Poole 2019, arXiv 1905.06922",
         equal_to=(("Distiller tuba_lower_bound", ""),),
-        hard={"single": "refused", "masked": 0.0},
         remarks="the exponential goes on along its tangent before it overflows",
-        student=(0, 1),
-        teacher=None,
-        permutation=False,
+        student=(0, 2),
     ),
     Entry(
-        nwj_bound,
+        _of_vectors(nwj_bound),
         "information",
         BATCH,
         "mean_i f_ii - mean_i!=j e^(f_ij - 1)",
         "means over n and n(n - 1)",
-        features((5, 5)),
+        ALIKE,
         paper="Nguyen 2010, arXiv 0809.0853",
         equal_to=(("Distiller nwj_lower_bound", ""),),
-        hard={"single": "refused", "masked": 0.0},
         remarks="the exponential goes on along its tangent before it overflows",
-        teacher=None,
-        permutation=False,
     ),
     Entry(
-        info_nce_bound,
+        _of_vectors(info_nce_bound),
         "information",
         BATCH,
         "log n + mean_i (f_ii - logsumexp_j f_ij)",
         "mean over n, at most log n",
-        features((5, 5)),
+        ALIKE,
         paper="van den Oord 2018, arXiv 1807.03748",
         invariances="shift of a row",
-        hard={"single": "refused", "masked": 0.0},
-        teacher=None,
-        permutation=False,
-        shift_invariant=True,
     ),
     Entry(
-        jensen_shannon_objective,
+        _of_vectors(jensen_shannon_objective),
         "information",
         BATCH,
         "-mean_i softplus(-f_ii) - mean_i!=j softplus(f_ij)",
         "means over n and n(n - 1)",
-        features((5, 5)),
+        ALIKE,
         paper="Hjelm 2019, arXiv 1808.06670",
         equal_to=(("vbmi js_fgan_lower_bound", ""),),
-        hard={"single": "refused", "masked": 0.0},
-        teacher=None,
-        permutation=False,
     ),
     Entry(
-        jensen_shannon_bound,
+        _of_vectors(jensen_shannon_bound),
         "information",
         BATCH,
         "NWJ(f + 1) in value, JS(f) in gradient",
         "means over n and n(n - 1)",
-        features((5, 5)),
+        ALIKE,
         paper="Poole 2019, arXiv 1905.06922",
         equal_to=(("vbmi js_lower_bound", "its NWJ at f + 1"),),
-        hard={"single": "refused", "masked": 0.0},
-        teacher=None,
-        permutation=False,
         order=0,
     ),
     Entry(
-        leave_one_out_bound,
+        _of_vectors(leave_one_out_bound),
         "information",
         BATCH,
         "mean_i!=j (f_ii - log mean_k!=j e^f_ik)",
         "means over n(n - 1)",
-        features((5, 5)),
+        ALIKE,
         paper="Poole 2019, arXiv 1905.06922",
         equal_to=(("Distiller interpolated_lower_bound", "alpha_logit to +inf"),),
         invariances="shift of a row",
-        hard={"single": "refused", "masked": 0.0},
-        teacher=None,
-        permutation=False,
-        shift_invariant=True,
     ),
     Entry(
-        mi_alpha_bound,
+        _of_vectors(mi_alpha_bound),
         "information",
         BATCH,
         "1 + mean_i!=j (f_ii - b_ij) - mean_i!=j e^(f_ij - b_ii)",
         "means over n(n - 1), at most log(n / alpha)",
-        features((5, 5), (5,), alpha=0.3),
+        features((5, 3), (5, 3), (5,), alpha=0.3),
         paper="Poole 2019, arXiv 1905.06922",
         equal_to=(("Distiller interpolated_lower_bound", "alpha_logit=log(alpha / (1 - alpha))"),),
-        hard={"single": "refused", "masked": 0.0},
         remarks="fewer than two rows that count: 0",
-        student=(0, 1),
-        teacher=None,
-        permutation=False,
+        student=(0, 2),
     ),
 )

@@ -53,7 +53,9 @@ class Side(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def head_sum(plan: Plan, student: Side, side: Any, constants: Any, weights: jax.Array) -> jax.Array:
+def head_sum(
+    plan: Plan, student: Side, side: Any, constants: Any, weights: jax.Array
+) -> jax.Array:
     """``sum_i weights_i loss(student_i, side_i)``, differentiable once in the student and the
     weights.
 
@@ -93,8 +95,8 @@ def _once(x):
 @_once.defjvp
 def _refuse(primals, tangents):
     raise NotImplementedError(
-        "fused losses have no second derivative: their gradient is taken in the forward pass. Use the "
-        "loss on logits (losses.forward_kl, generalized_jsd, ...) where second derivatives are needed"
+        "fused losses have no second derivative: their gradient is taken in the forward pass. Use "
+        "the loss on logits (forward_kl, generalized_jsd, ...) where second derivatives are needed"
     )
 
 
@@ -233,7 +235,8 @@ def checked(student: Side, weights: jax.Array | None) -> tuple[Side, jax.Array, 
     n.rank(1, hidden=hidden)
     if weight.ndim != 2 or hidden.shape[-1] != weight.shape[0]:
         raise ValueError(
-            f"a head must be [H, V] and the hidden states [..., H], got {weight.shape} and {hidden.shape}"
+            f"a head must be [H, V] and the hidden states [..., H], got {weight.shape} and "
+            f"{hidden.shape}"
         )
     if bias is not None and bias.shape != weight.shape[1:]:
         raise ValueError(f"the bias of a head {weight.shape} must be [V], got {bias.shape}")

@@ -16,7 +16,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import off_diagonal, pairs
-from jaxdistill.losses._numerics import count, masked_mean, on_any_mesh, ratio, widen
+from jaxdistill.losses._numerics import (
+    count,
+    is_class,
+    masked_mean,
+    on_any_mesh,
+    ratio,
+    widen,
+)
 
 
 @on_any_mesh
@@ -353,26 +360,31 @@ def _log_mix(first: jax.Array, second: jax.Array, share: jax.Array) -> jax.Array
 
 
 def _log_leave_one_out(scores: jax.Array, where: jax.Array | None) -> jax.Array:
-    """``log sum_{k != j} exp scores[i, k]`` for every i and j, from sums before and after j.
+    """``log sum_{k != j} exp scores[i, k]`` for every i and j; zero where there is no other k.
 
-    Nothing is subtracted, so nothing cancels; log-sum-exp runs as two scans along the row.
+    The largest score of a row is left out by summing the others. To leave out another one it is
+    subtracted from the sum, which keeps at least half of it, so nothing cancels.
     """
     allowed = pairs(where, scores.shape[0])
-    floor = jnp.finfo(scores.dtype).min / 4
-    row = jnp.where(allowed, scores, jnp.where(allowed.any(1, keepdims=True), floor, 0))
-    edge = jnp.full((row.shape[0], 1), floor, row.dtype)
-
-    def before(x):
-        sums = jax.lax.associative_scan(jnp.logaddexp, x, axis=1)
-        return jnp.concatenate([edge, sums[:, :-1]], axis=1)
-
-    return jnp.logaddexp(before(row), before(row[:, ::-1])[:, ::-1])
+    row = jnp.where(allowed, scores, -jnp.inf)
+    first = is_class(jnp.argmax(row, axis=1), row)
+    others = allowed & ~first
+    some = others.any(axis=1, keepdims=True)
+    # Rows without two entries stand in as zeros, so that neither branch meets an infinity.
+    row = jnp.where(some, row, 0)
+    top = jax.lax.stop_gradient(jnp.max(row, axis=1, keepdims=True))
+    parts = jnp.exp(row - top)
+    rest = jnp.log(jnp.where(first, 1, jnp.sum(parts, axis=1, keepdims=True) - parts)) + top
+    without_first = jax.nn.logsumexp(
+        jnp.where(some, jnp.where(first, -jnp.inf, row), 0), axis=1, keepdims=True
+    )
+    return jnp.where(some, jnp.where(first, without_first, rest), 0)
 
 
 def _exp(x: jax.Array) -> jax.Array:
     """The exponential, continued by its tangent where it would overflow: a bound that is hopelessly
     low stays finite, and its gradient still leads out."""
-    top = jnp.log(jnp.finfo(x.dtype).max) - 12
+    top = jnp.log(jnp.finfo(x.dtype).max) - 24
     over = x > top
     inside = jnp.exp(jnp.where(over, top, x))
     return jnp.where(over, inside * (1 + jnp.where(over, x - top, 0)), inside)

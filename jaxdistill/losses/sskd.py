@@ -221,12 +221,13 @@ def _trusted(scores: jax.Array, labels: jax.Array, counts: jax.Array, share: flo
     truth = is_class(labels, scores)
     value = pick(jax.lax.stop_gradient(scores), labels)[:, None]
     above = (scores > value) | (
-        (scores == value) & (jnp.arange(scores.shape[1])[None, :] < labels[:, None])
+        (scores == value)
+        & (jnp.arange(scores.shape[1], dtype=labels.dtype)[None, :] < labels[:, None])
     )
     rank = jnp.where(counts, jnp.sum(above & ~truth, axis=1), scores.shape[1] + 1)
     wrong = jnp.sum(counts & (rank > 0))
     # One part in a million of slack: 0.9 of ten is nine, whatever the floats say.
-    kept_wrong = jnp.floor(wrong * share + 1e-6).astype(rank.dtype)
+    kept_wrong = jnp.floor(wrong.astype(scores.dtype) * share + 1e-6).astype(rank.dtype)
     limit = jnp.sum(counts & (rank == 0)) + kept_wrong
     place = jnp.argsort(jnp.argsort(rank, stable=True), stable=True)
     return counts & (place < limit)

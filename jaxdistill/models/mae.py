@@ -142,8 +142,8 @@ class MAE(nn.Module):
         >>> decoder = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
         >>> net = MAE(patch=4, width=8, depth=2, heads=2, **decoder)
         >>> inputs = {"image": jnp.ones((2, 8, 8, 1)), "keep": jnp.array([[0], [3]])}
-        >>> variables = net.init(jax.random.key(0), inputs)
-        >>> {name: value.shape for name, value in net.apply(variables, inputs).items()}
+        >>> out, variables = jax.eval_shape(net.init_with_output, jax.random.key(0), inputs)
+        >>> {name: value.shape for name, value in out.items()}
         {'pixels': (2, 4, 16), 'tokens': (2, 2, 8)}
 
     References:

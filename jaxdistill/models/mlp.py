@@ -30,11 +30,10 @@ class MLP(nn.Module):
         dtype: of the computation in the hidden layers; parameters and head stay float32.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> net = MLP(widths=(8,), classes=3)
-        >>> variables = net.init(jax.random.key(0), jnp.ones((2, 4, 4, 1)))
-        >>> net.apply(variables, jnp.ones((2, 4, 4, 1))).shape
-        (2, 3)
+        >>> net, images = MLP(widths=(8,), classes=3), jax.numpy.ones((2, 4, 4, 1))
+        >>> out, variables = jax.eval_shape(net.init_with_output, jax.random.key(0), images)
+        >>> out.shape, variables["params"]["hidden_0"]["kernel"].shape
+        ((2, 3), (16, 8))
 
     References:
         Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. 2015.

@@ -234,9 +234,9 @@ class ViT(nn.Module):
     Example:
         >>> net = ViT(patch=4, width=8, depth=2, heads=2, classes=3)
         >>> inputs = {"image": jnp.ones((2, 8, 8, 1)), "keep": jnp.array([[0], [3]])}
-        >>> variables = net.init(jax.random.key(0), inputs)
-        >>> net.apply(variables, inputs).shape
-        (2, 3)
+        >>> out, variables = jax.eval_shape(net.init_with_output, jax.random.key(0), inputs)
+        >>> out.shape, variables["params"]["encoder"]["patch_embed"]["kernel"].shape
+        ((2, 3), (16, 8))
 
     References:
         Dosovitskiy et al. An Image is Worth 16x16 Words. ICLR 2021.

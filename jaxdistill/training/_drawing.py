@@ -65,6 +65,8 @@ def chart(title: str, series: Sequence[Series]) -> str:
         values = np.concatenate([np.asarray(s.y, float) for s in series])
         _scale(axes, values[np.isfinite(values)])
         axes.margins(x=0.02)
+        if min(min(s.x) for s in series) >= 0:
+            axes.set_xlim(left=0)
         svg = _svg(figure, title)
     keys = [
         _key(name, f"{s.label} {_page.number(float(s.y[-1]))}".strip())
@@ -86,12 +88,18 @@ def reliability(models: Mapping[str, Any]) -> str:
             upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
             upper.bar(middles[filled], accuracy[filled], 0.9 * width, color=STAND_IN["first"])
             upper.plot(
-                confidence[filled], accuracy[filled], "o", ms=3.5, color=STAND_IN["second"], zorder=3
+                confidence[filled],
+                accuracy[filled],
+                "o",
+                ms=3.5,
+                color=STAND_IN["second"],
+                zorder=3,
             )
             upper.plot([0, 1], [0, 1], color=STAND_IN["soft"], lw=1, ls=(0, (4, 3)))
             upper.set(ylim=(0, 1.02), ylabel="accuracy")
             lower.bar(middles, share, 0.9 * width, color=STAND_IN["soft"], alpha=0.6)
             lower.set(xlim=(0, 1), xlabel="confidence", ylabel="share")
+            lower.locator_params(axis="y", nbins=2)
             figure.align_ylabels()
             svg = _svg(figure, f"reliability of {name}")
         found.append(_captioned(str(name), [f"calibration error {_page.number(error)}"], svg))
@@ -103,38 +111,45 @@ def arms(
 ) -> str:
     """A row for every arm: a dot for each seed, the mean, and its interval where there is one."""
     names = list(values)[::-1]
-    with _figure(6.2, 0.75 + 0.32 * len(names)) as figure:
+    with _figure(7.4, 0.75 + 0.32 * len(names)) as figure:
         axes = _rows(figure, names)
         for place, name in enumerate(names):
             seeds = np.array([float(value) for value in values[name]])
             ours = STAND_IN["first"]
-            axes.plot(seeds, np.full(len(seeds), place), "o", ms=5, mew=0, color=ours, alpha=0.45)
+            axes.plot(seeds, np.full(len(seeds), place), "o", ms=4.5, mew=0, color=ours, alpha=0.75)
             if name in intervals and np.isfinite([float(x) for x in intervals[name]]).all():
                 _, low, high = (float(x) for x in intervals[name])
-                axes.plot([low, high], [place, place], color=ours, lw=1.6, solid_capstyle="round")
+                band = {"color": ours, "lw": 9, "alpha": 0.22, "solid_capstyle": "butt"}
+                axes.plot([low, high], [place, place], **band)
             if np.isfinite(seeds).all():
-                axes.plot([seeds.mean()], [place], "|", ms=15, mew=2.2, color=STAND_IN["ink"])
-        return _captioned(metric, ["a dot for every seed, a bar at the mean"], _svg(figure, metric))
+                axes.plot([seeds.mean()], [place], "|", ms=13, mew=2, color=STAND_IN["ink"])
+        band = ", its 95 % interval behind it" if intervals else ""
+        note = f"a dot for every seed, a bar at the mean{band}"
+        return _captioned(metric, [note], _svg(figure, metric))
 
 
 def contrasts(metric: str, found: Mapping[str, Mapping[str, Any]]) -> str:
     """A row for every contrast: its mean and interval against the margin that it must exceed."""
     names = list(found)[::-1]
-    with _figure(6.2, 0.75 + 0.32 * len(names)) as figure:
+    with _figure(7.4, 0.75 + 0.32 * len(names)) as figure:
         axes = _rows(figure, names)
         axes.axvline(0, color=STAND_IN["soft"], lw=1)
         for place, name in enumerate(names):
             contrast = found[name]
             colour = STAND_IN[TONES.get(contrast.get("verdict", ""), "soft")]
             mean, low, high = (float(contrast[key]) for key in ("mean", "low", "high"))
-            if np.isfinite([low, high]).all():
+            known = bool(np.isfinite([low, high]).all())
+            if known:
                 axes.plot([low, high], [place, place], color=colour, lw=2.2, solid_capstyle="round")
             if margin := float(contrast.get("margin") or 0):
                 axes.plot([margin], [place], "|", ms=14, mew=1.2, color=STAND_IN["soft"])
             if np.isfinite(mean):
-                axes.plot([mean], [place], "o", ms=7, color=colour)
+                face = colour if known else "none"
+                axes.plot([mean], [place], "o", ms=7, color=colour, mfc=face)
         title = f"difference in {metric}"
-        return _captioned(title, ["mean and 95 % interval"], _svg(figure, title))
+        return _captioned(
+            title, ["mean and 95 % interval, hollow where there is none"], _svg(figure, title)
+        )
 
 
 def images(rows: Mapping[str, Any]) -> str:
@@ -161,8 +176,9 @@ def _image(image: np.ndarray) -> str:
 
     height, width, channels = image.shape
     pixels = np.clip(np.nan_to_num(image), 0, 1)
+    rgb = pixels if channels == 3 else np.repeat(pixels, 3, -1)
     buffer = io.BytesIO()
-    imsave(buffer, pixels if channels == 3 else np.repeat(pixels, 3, -1), format="png", metadata={"Software": None})
+    imsave(buffer, rgb, format="png")
     kind = ' class="small"' if min(height, width) < SMALL else ""
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img{kind} alt="" src="data:image/png;base64,{data}">'
@@ -195,7 +211,7 @@ def _smoothed(y: np.ndarray) -> np.ndarray:
 def _scale(axes: Any, values: np.ndarray) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     if values.size and values.min() > 0 and values.max() > 30 * values.min():
         axes.set_yscale("log")
@@ -205,7 +221,7 @@ def _scale(axes: Any, values: np.ndarray) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.minorticks_off()
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
 
 
 @contextlib.contextmanager
@@ -213,7 +229,7 @@ def _figure(width: float, height: float) -> Iterator[Any]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    style = {
+    style: Any = {
         "axes.edgecolor": STAND_IN["line"],
         "axes.facecolor": "none",
         "axes.formatter.useoffset": False,
@@ -227,6 +243,7 @@ def _figure(width: float, height: float) -> Iterator[Any]:
         "font.size": 8,
         "grid.color": STAND_IN["line"],
         "grid.linewidth": 0.6,
+        "text.color": STAND_IN["ink"],
         "svg.fonttype": "none",
         "svg.hashsalt": "jaxdistill",
         "xtick.color": STAND_IN["soft"],
@@ -245,6 +262,7 @@ def _svg(figure: Any, label: str) -> str:
     svg = buffer.getvalue().decode()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
+    svg = re.sub(r"<style.*?</style>\s*", "", svg, flags=re.S)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.S)
     svg = re.sub(r'\s+(xmlns(:\w+)?|version)="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r"font-family: [^;\"]*;?\s*", "", svg)

@@ -53,6 +53,8 @@ th, td { text-align: right; padding: 5px 0 5px 28px; border-bottom: 1px solid va
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 th { font-weight: 600; color: var(--soft); font-size: 13px; vertical-align: bottom; }
 tr:last-child td { border-bottom: 0; }
+td { white-space: nowrap; }
+td:first-child { white-space: normal; }
 td.text, th.text { text-align: left; }
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: 13px; margin: 0 0 4px; display: flex; flex-wrap: wrap; gap: 2px 12px; }
@@ -67,11 +69,13 @@ figcaption b { color: var(--ink); font-weight: 600; }
 }
 .pair { display: flex; flex-wrap: wrap; gap: 20px 32px; }
 svg { display: block; width: 100%; height: auto; font-family: inherit; }
+svg * { stroke-linejoin: round; }
 .images { display: grid; gap: 5px; align-items: center; justify-content: start; }
 .images span { font-size: 13px; color: var(--soft); padding-right: 12px; text-align: right; }
 .images img { display: block; width: 100%; border-radius: 3px; }
 .images img.small { image-rendering: pixelated; }
-.pair > figure + figure, .card > figure + figure { margin-top: 0; }
+.card > figure + figure { margin-top: 22px; }
+.narrow { width: fit-content; max-width: 100%; }
 .verdict {
   display: inline-block; padding: 1px 10px; border-radius: 999px; font-size: 13px;
   font-weight: 600; color: var(--tone); border: 1px solid var(--tone); white-space: nowrap;
@@ -106,19 +110,23 @@ def text(value: Any) -> str:
 
 
 def number(value: Any) -> str:
-    """A value as text for people: four digits of a float, thousands set apart.
+    """A value as text for people: four decimals, or digits, of a float, thousands set apart.
 
     Example:
-        >>> number(0.123456), number(1234567), number(12.0), number("inf"), number(None)
-        ('0.1235', '1,234,567', '12', 'inf', '–')
+        >>> number(0.95), number(-0.000123), number(31.41592), number(1234567), number(12.0)
+        ('0.9500', '−0.000123', '31.42', '1,234,567', '12')
+        >>> number("-inf"), number(None)
+        ('−∞', '–')
     """
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return text(value)
-    if isinstance(value, float) and not (math.isfinite(value) and value == int(value)):
-        return f"{value:.4g}"
-    return f"{int(value):,}" if abs(value) < 1e12 else f"{value:.4g}"
+        return text({"inf": "∞", "-inf": "−∞"}.get(str(value), value))
+    if isinstance(value, int) or (math.isfinite(value) and value == int(value)):
+        shown = f"{int(value):,}" if abs(value) < 1e12 else f"{value:.4g}"
+    else:
+        shown = f"{value:.4f}" if 1e-3 <= abs(value) < 10 else f"{value:.4g}"
+    return f"−{shown[1:]}" if shown.startswith("-") else shown
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[int] = ()) -> str:
@@ -138,9 +146,9 @@ def facts(*parts: str) -> str:
     return '<p class="facts">' + "".join(f"<span>{p}</span>" for p in parts if p) + "</p>"
 
 
-def card(*parts: str) -> str:
-    """Parts that belong together, in a box."""
-    return f'<section class="card">{"".join(parts)}</section>'
+def card(*parts: str, narrow: bool = False) -> str:
+    """Parts that belong together in a box, as wide as the page or as they are."""
+    return f'<section class="card{" narrow" if narrow else ""}">{"".join(parts)}</section>'
 
 
 def tree(value: Any) -> str:

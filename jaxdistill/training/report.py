@@ -18,10 +18,7 @@ Only ``title`` must be there. In the JSON a float that is not finite is a string
 from __future__ import annotations
 
 import math
-import platform
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,8 +28,11 @@ import numpy as np
 from jaxdistill._errors import unknown
 from jaxdistill.training import _drawing as drawing
 from jaxdistill.training import _page as html
+from jaxdistill.training._environment import environment
 from jaxdistill.training.checkpoint import write_json
 from jaxdistill.training.progress import duration
+
+__all__ = ["Picture", "environment", "plain", "write_claim", "write_report"]
 
 # Metrics that say nothing as a curve.
 _UNDRAWN = ("step", "set", "kind", "steps_per_second")
@@ -77,7 +77,7 @@ def write_report(
     """
     report = plain(report)
     body = [_head(report), _summary(report), _claim_section(report)]
-    body += [_pictures(pictures), _stages(report), _config(report), _environment(report)]
+    body += [_pictures(pictures, report), _stages(report), _config(report), _environment(report)]
     page = html.page(report["title"], "\n".join(part for part in body if part) + _foot("report"))
     return _write(Path(directory), "report", report, page)
 
@@ -105,29 +105,6 @@ def write_claim(directory: Path | str, claim: Mapping[str, Any]) -> Path:
     body += [_config(claim), _environment(claim)]
     page = html.page(title, "\n".join(part for part in body if part) + _foot("claim"))
     return _write(Path(directory), "claim", claim, page)
-
-
-def environment() -> dict[str, Any]:
-    """What a run depends on besides its config: versions, devices, and the commit if there is one.
-
-    Example:
-        >>> environment()["platform"]
-        '...'
-    """
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
-    kinds = [device.device_kind for device in jax.devices()]
-    found: dict[str, Any] = {
-        "jaxdistill": _version("jaxdistill"),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
-        "devices": ", ".join(f"{kinds.count(kind)} × {kind}" for kind in dict.fromkeys(kinds)),
-        "platform": f"{jax.default_backend()} on {platform.system()} {platform.machine()}",
-    }
-    if jax.process_count() > 1:
-        found["processes"] = jax.process_count()
-    if commit := _commit():
-        found["commit"] = commit
-    return found
 
 
 def plain(value: Any, path: str = "") -> Any:
@@ -192,10 +169,10 @@ def _summary(report: Mapping[str, Any]) -> str:
     metrics = dict.fromkeys(name for row in rows for name in row if name != "model")
     header = ["", *(html.text(row.get("model", "")) for row in rows)]
     lines = [[html.text(m), *(html.number(row.get(m)) for row in rows)] for m in metrics]
-    return "<h2>Summary</h2>" + html.card(html.table(header, lines))
+    return "<h2>Summary</h2>" + html.card(html.table(header, lines), narrow=True)
 
 
-def _pictures(pictures: Sequence[Picture]) -> str:
+def _pictures(pictures: Sequence[Picture], report: Mapping[str, Any]) -> str:
     draw: dict[str, Callable[[Any], str]] = {
         "images": drawing.images,
         "reliability": drawing.reliability,
@@ -204,13 +181,16 @@ def _pictures(pictures: Sequence[Picture]) -> str:
     for picture in pictures:
         if picture.kind not in draw:
             raise ValueError(unknown("kind of picture", picture.kind, draw))
-    if not drawing.available():
-        return f"<h2>Pictures</h2>{drawing.MISSING}"
-    cards = [
-        html.card(f"<figure><figcaption><b>{html.text(p.title)}</b></figcaption>{draw[p.kind](p.data)}</figure>")
-        for p in pictures
-    ]
-    return f"<h2>Pictures</h2>{''.join(cards)}" if cards else ""
+    if not pictures and (drawing.available() or not report.get("stages")):
+        return ""
+    cards = [drawing.MISSING]
+    if drawing.available():
+        cards = [html.card(_titled(p.title, draw[p.kind](p.data))) for p in pictures]
+    return f"<h2>Pictures</h2>{''.join(cards)}"
+
+
+def _titled(title: str, picture: str) -> str:
+    return f"<figure><figcaption><b>{html.text(title)}</b></figcaption>{picture}</figure>"
 
 
 def _curves(charts: Mapping[str, Mapping[str, Any]]) -> str:
@@ -237,8 +217,9 @@ def _stage(stage: Mapping[str, Any]) -> str:
     ]
     note = f"<p>{html.text(stage['note'])}</p>" if stage.get("note") else ""
     metrics, evaluations = stage.get("metrics") or [], stage.get("evaluations") or []
-    charts = [drawing.chart(title, lines) for title, lines in _lines(metrics, evaluations)] if drawing.available() else []
-    curves = f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+    lines = _lines(metrics, evaluations) if drawing.available() else []
+    charts = "".join(drawing.chart(title, series) for title, series in lines)
+    curves = f'<div class="charts">{charts}</div>' if charts else ""
     return html.card(
         f"<h3>{html.text(stage['name'])}</h3>",
         html.facts(*facts),
@@ -265,6 +246,10 @@ def _lines(metrics: Sequence[Any], evaluations: Sequence[Any]) -> list[tuple[str
                 x, y = zip(*points, strict=True)
                 chart = charts.setdefault(base if theirs else name, [])
                 chart.append(drawing.Series(label, x, y, dashed=theirs))
+    for chart in charts.values():
+        dashed = [place for place, series in enumerate(chart) if series.dashed]
+        if len(dashed) == 1:
+            chart[dashed[0]] = chart[dashed[0]]._replace(label="teacher")
     return list(charts.items())
 
 
@@ -284,7 +269,8 @@ def _last_values(metrics: Sequence[Any], evaluations: Sequence[Any]) -> str:
     names = dict.fromkeys(name for column in columns.values() for name in column)
     rows = [[html.text(n), *(html.number(c.get(n)) for c in columns.values())] for n in names]
     table = html.table(["", *map(html.text, columns)], rows)
-    return f"<details><summary>Last values</summary><div>{table}</div></details>"
+    unfolded = "" if drawing.available() else " open"
+    return f"<details{unfolded}><summary>Last values</summary><div>{table}</div></details>"
 
 
 def _config(report: Mapping[str, Any]) -> str:
@@ -298,7 +284,8 @@ def _environment(report: Mapping[str, Any]) -> str:
     if not report.get("environment"):
         return ""
     rows = [[html.text(k), html.text(v)] for k, v in report["environment"].items()]
-    return f"<h2>Environment</h2>{html.card(html.table(['', ''], rows, words=(1,)))}"
+    table = html.table(["", ""], rows, words=(1,))
+    return f"<h2>Environment</h2>{html.card(table, narrow=True)}"
 
 
 def _claim_section(report: Mapping[str, Any]) -> str:
@@ -324,38 +311,41 @@ def _claim(claim: Mapping[str, Any]) -> str:
         + (f'<p class="soft">Held equal: {html.text(held)}.</p>' if held else "")
         + html.card(_contrasts(contrasts, metric))
         + html.card(*plots)
-        + html.card(_arms(claim["arms"], seeds, metric))
+        + html.card(_arms(claim["arms"], seeds, metric), narrow=True)
     )
 
 
 def _contrasts(contrasts: Mapping[str, Any], metric: str) -> str:
     rows = []
     for name, contrast in contrasts.items():
-        weights = " ".join(
-            f"{'+' if float(w) >= 0 else '−'} {'' if abs(float(w)) == 1 else f'{abs(float(w)):g} '}{arm}"
-            for arm, w in (contrast.get("coefficients") or {}).items()
-        )
+        weights = " ".join(_weighted(a, w) for a, w in (contrast.get("coefficients") or {}).items())
         words = contrast.get("sentence") or ""
         title = f"<b>{html.text(name)}</b>" + (f"<br>{html.text(words)}" if words else "")
-        title += f'<br><span class="soft">{html.text(weights.removeprefix("+ "))}</span>'
+        measured = f"{weights.removeprefix('+ ')}, in {contrast.get('metric') or metric}"
+        title += f'<br><span class="soft">{html.text(measured)}</span>'
         interval = f"[{html.number(contrast['low'])}, {html.number(contrast['high'])}]"
         rows.append(
             [
                 title,
-                html.text(contrast.get("metric") or metric),
                 html.number(contrast["mean"]),
                 interval,
                 html.number(contrast.get("margin", 0)),
                 _verdict(contrast.get("verdict")),
             ]
         )
-    header = ["contrast", "metric", "mean", "95 % interval", "margin", ""]
-    return html.table(header, rows, words=(1, 5))
+    header = ["contrast", "mean", "95 % interval", "margin", ""]
+    return html.table(header, rows, words=(4,))
+
+
+def _weighted(arm: str, weight: float) -> str:
+    size = "" if abs(weight) == 1 else f"{abs(weight):g} "
+    return f"{'−' if weight < 0 else '+'} {size}{arm}"
 
 
 def _arms(arms: Mapping[str, Sequence[Any]], seeds: Sequence[Any], metric: str) -> str:
     count = max((len(values) for values in arms.values()), default=0)
-    names = [f"seed {html.text(s)}" for s in seeds] or [f"run {i + 1}" for i in range(count)]
+    names = [f"seed {html.text(s)}" for s in seeds]
+    names += [f"run {i + 1}" for i in range(len(names), count)]
     rows = []
     for arm, values in arms.items():
         mean = html.number(float(np.mean([float(v) for v in values])))
@@ -367,28 +357,5 @@ def _arms(arms: Mapping[str, Sequence[Any]], seeds: Sequence[Any], metric: str) 
 def _verdict(verdict: str | None) -> str:
     if not verdict:
         return ""
-    return f'<span class="verdict {html.text(verdict).replace(" ", "-")}">{html.text(verdict)}</span>'
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this package runs from, marked where files were changed."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-
-    def git(*command: str) -> str:
-        call = ["git", "-C", str(root), *command]
-        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout
-
-    try:
-        commit = git("rev-parse", "HEAD").strip()
-        return f"{commit} with changes" if git("status", "--porcelain").strip() else commit
-    except (OSError, subprocess.SubprocessError):
-        return None
+    tone = html.text(verdict).replace(" ", "-")
+    return f'<span class="verdict {tone}">{html.text(verdict)}</span>'

@@ -134,6 +134,6 @@ FLOAT32_INSIDE = {
 }
 
 LEFT_OUT = {
-    "kd_torchdistill_soft_only_T4": "torchdistill drops the factor T^2 when its alpha is 0 or None; "
-    "the value is ours divided by 16",
+    "kd_torchdistill_soft_only_T4": "torchdistill drops the factor T^2 when its alpha is 0 or "
+    "None; the value is ours divided by 16",
 }

@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 
-from jaxdistill.losses import crd as memory
 from jaxdistill.losses import logits
 from jaxdistill.losses._numerics import matmul
+from jaxdistill.losses.crd import Bank, crd, crd_calibrate, crd_update
 from jaxdistill.losses.kernels import cka
 from jaxdistill.losses.relations import (
     correlation_congruence,
@@ -31,10 +31,10 @@ def _crd(x):
 
     student, teacher = embedded("s"), embedded("t")
     start = jnp.zeros(2, student.dtype), jnp.zeros((), bool)
-    bank = memory.Bank(x["memory_v1"], x["memory_v2"], *start)
-    bank = memory.crd_calibrate(bank, student, teacher, x["contrast_idx"])
-    value = memory.crd(student, teacher, bank, x["contrast_idx"]).mean()
-    after = memory.crd_update(bank, student, teacher, x["idx"])
+    bank = Bank(x["memory_v1"], x["memory_v2"], *start)
+    bank = crd_calibrate(bank, student, teacher, x["contrast_idx"])
+    value = crd(student, teacher, bank, x["contrast_idx"]).mean()
+    after = crd_update(bank, student, teacher, x["idx"])
     z = jnp.exp(bank.log_z)
     return {
         "loss": value,

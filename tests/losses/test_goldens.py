@@ -2,8 +2,8 @@
 
 The numbers lie in ``tests/goldens`` (where they come from is in its ORIGIN.md), the cases in
 ``goldens_<family>.py`` beside this file: a dict ``CASES`` of functions from the inputs of a case to
-its value, a dict ``LEFT_OUT`` with a reason for every case that is not met, and, where the reference
-rounds to float32 inside, a set ``FLOAT32_INSIDE`` of the names.
+its value, a dict ``LEFT_OUT`` with a reason for every case that is not met, and, where the
+reference rounds to float32 inside, a set ``FLOAT32_INSIDE`` of the names.
 """
 
 import importlib.util

@@ -111,7 +111,7 @@ def test_a_strided_block_by_hand(bottleneck, shortcut):
 
 
 def test_training_moves_the_statistics_by_a_tenth_and_gradients_are_finite():
-    net = ResNet(blocks=(1, 1), widths=(4, 8), classes=3, stem_width=4, dtype=jnp.bfloat16)
+    net = ResNet(blocks=(1,), widths=(4,), classes=3, stem_width=4, dtype=jnp.bfloat16)
     image = jax.random.uniform(jax.random.key(1), (4, 16, 16, 3))
     variables = variables_of(net, image)
     # Convolutions of one sign overwhelm the statistics that the test wants to see move.
@@ -135,18 +135,24 @@ def test_training_moves_the_statistics_by_a_tenth_and_gradients_are_finite():
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(grads))
     assert out.dtype == jnp.float32
     taps = moved["intermediates"]
-    assert taps["stage_2"]["__call__"][0].dtype == jnp.bfloat16
+    assert taps["stage_1"]["__call__"][0].dtype == jnp.bfloat16
     inside = np.asarray(taps["stem"]["conv"]["__call__"][0], np.float32)
     found, before = moved["batch_stats"]["stem"]["norm"], variables["batch_stats"]["stem"]["norm"]
     for name, now in (("mean", inside.mean((0, 1, 2))), ("var", inside.var((0, 1, 2)))):
         np.testing.assert_allclose(found[name], 0.9 * before[name] + 0.1 * now, rtol=5e-3)
 
 
-def test_zero_init_residual_starts_as_the_shortcut():
-    maps = jax.random.normal(jax.random.key(1), (2, 6, 6, 4))
-    block = ResidualBlock(width=4, zero_init_residual=True)
-    out = jax.jit(block.init_with_output)(jax.random.key(0), maps)[0]
-    np.testing.assert_array_equal(out, jnp.maximum(maps, 0))
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_zero_init_residual_starts_the_last_scale_at_zero(bottleneck):
+    def scales(zero):
+        block = ResidualBlock(width=4, bottleneck=bottleneck, zero_init_residual=zero)
+        params = block.init(jax.random.key(0), jnp.ones((1, 2, 2, 4)))["params"]
+        return [params[name]["scale"] for name in sorted(params) if name.startswith("norm_")]
+
+    *inner, last = jax.jit(scales, static_argnums=0)(True)
+    assert all((scale == 1).all() for scale in inner)
+    assert (last == 0).all()
+    assert (jax.jit(scales, static_argnums=0)(False)[-1] == 1).all()
 
 
 @pytest.mark.parametrize(
