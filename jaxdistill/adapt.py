@@ -97,8 +97,3 @@ def resize(student: tuple[int, ...], target: tuple[int, ...]) -> Net:
             f"a resize projector needs [B, ..., D] arrays of one rank and batch, got {student} and {target}"
         )
     return from_linen(_Resize(tuple(target)))
-
-
-def parameters(net_params: dict) -> int:
-    """How many numbers a tree of arrays holds."""
-    return sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(net_params))

@@ -150,13 +150,8 @@ def run_stage(
             return _finished(directory, identity, distiller, started, stage, mesh, rules)
 
     plan = None
-    if stage.between:
-        # The first batch may depend on the first plan, which may depend on the first state.
-        stream = _stream(stage.data, plan) if not callable(stage.data) else None
-    else:
-        stream = _stream(stage.data, plan)
     key = jax.random.key(stage.seed)
-    example = (stream or _stream(stage.data, None)).at(0, distiller.takes)
+    example = _stream(stage.data, plan).at(0, distiller.takes)
     abstract_batch = _abstract(example)
     abstract_state = check(distiller, key, started, fixed, abstract_batch)
     state_shardings = shardings(mesh, abstract_state, rules)
