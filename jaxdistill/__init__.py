@@ -25,9 +25,10 @@ _WHERE = {
     "over_seeds": "jaxdistill.training.loop",
     "per_batch": "jaxdistill.objective",
     "per_example": "jaxdistill.objective",
+    "restore": "jaxdistill.recipe",
     "run_stage": "jaxdistill.training.loop",
 }
-_MODULES = ("adapt", "data", "losses", "models", "targets", "training")
+_MODULES = ("adapt", "build", "data", "evaluation", "losses", "models", "recipe", "targets", "training")
 
 __all__ = sorted([*_WHERE, *_MODULES])
 

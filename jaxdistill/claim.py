@@ -23,7 +23,7 @@ SEEDS = flags.DEFINE_integer("seeds", 3, "how many seeds each arm is run with", 
 FIRST_SEED = flags.DEFINE_integer("first_seed", 0, "the first of them", lower_bound=0)
 TUNE = flags.DEFINE_bool("tune", False, "run the grid of config.tune on the validation set, with seeds of its own")
 
-CLAIM_KEYS = ("metric", "arms", "contrasts", "held_equal", "sentence")
+CLAIM_KEYS = ("metric", "common", "arms", "contrasts", "held_equal", "sentence")
 CONTRAST_KEYS = ("sentence", "coefficients", "metric", "margin")
 EXIT = {"holds": 0, "not shown": 3, "contradicted": 1}
 # Seeds that no claim is ever answered with.
@@ -45,9 +45,10 @@ def arms_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for key in claim:
         if key not in CLAIM_KEYS:
             raise ValueError(unknown("key of the claim", key, CLAIM_KEYS))
+    base = recipe.override(config, command.flattened(claim.get("common") or {}))
     arms = {}
     for name, changes in claim["arms"].items():
-        arms[name] = recipe.override(config, command.flattened(changes or {}))
+        arms[name] = recipe.override(base, command.flattened(changes or {}))
     for name, contrast in claim["contrasts"].items():
         for key in contrast:
             if key not in CONTRAST_KEYS:
@@ -58,23 +59,35 @@ def arms_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return arms
 
 
-def run_arm(config: Mapping[str, Any], seed: int, root: Path, quiet: bool) -> dict[str, float]:
-    """Every metric of one arm with one seed, as ``<stage>/<set>/<name>``."""
+def run_arm(
+    config: Mapping[str, Any], seed: int, root: Path, quiet: bool, wanted: Sequence[str] = ()
+) -> dict[str, float]:
+    """Every metric of one arm with one seed, as ``<stage>/<set>/<name>``; ``<stage>/step_flops`` if wanted."""
     from jaxdistill import recipe
 
-    outcomes = recipe.run(recipe.plan({**config, "seed": seed}), root, quiet=quiet)
-    return {f"{name}/{m}": v for name, outcome in outcomes.items() for m, v in outcome.values.items()}
+    plan = recipe.plan({**config, "seed": seed})
+    outcomes = recipe.run(plan, root, quiet=quiet)
+    values = {f"{name}/{m}": v for name, outcome in outcomes.items() for m, v in outcome.values.items()}
+    for metric in wanted:
+        stage, _, last = metric.rpartition("/")
+        if last == "step_flops" and stage in outcomes:
+            values[metric] = recipe.step_flops(plan, stage)
+    return values
 
 
 def measure(
-    arms: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], root: Path, quiet: bool
+    arms: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+    root: Path,
+    quiet: bool,
+    wanted: Sequence[str] = (),
 ) -> dict[str, list[dict[str, float]]]:
     """All arms with all seeds: for every arm, a dict of metrics a seed."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
     for seed in seeds:
         for name, config in arms.items():
             print(f"seed {seed}, arm {name!r}", file=sys.stderr, flush=True)
-            found[name].append(run_arm(config, seed, root, quiet))
+            found[name].append(run_arm(config, seed, root, quiet, wanted))
     return found
 
 
@@ -83,17 +96,17 @@ def answer(claim: Mapping[str, Any], found: Mapping[str, list[dict[str, float]]]
     from jaxdistill._errors import unknown
     from jaxdistill.evaluation import statistics
 
-    def values(metric: str) -> dict[str, list[float]]:
-        for name, runs in found.items():
-            if metric not in runs[0]:
-                raise ValueError(unknown(f"metric of arm {name!r}", metric, runs[0]))
-        return {name: [run[metric] for run in runs] for name, runs in found.items()}
+    def values(metric: str, arms: Sequence[str]) -> dict[str, list[float]]:
+        for name in arms:
+            if metric not in found[name][0]:
+                raise ValueError(unknown(f"metric of arm {name!r}", metric, found[name][0]))
+        return {name: [run[metric] for run in found[name]] for name in arms}
 
     contrasts = {}
     for name, contrast in claim["contrasts"].items():
         metric = contrast.get("metric") or claim["metric"]
         coefficients = contrast["coefficients"]
-        differences = statistics.contrast(values(metric), coefficients)
+        differences = statistics.contrast(values(metric, list(coefficients)), coefficients)
         mean, low, high = statistics.paired_interval(differences)
         margin = contrast.get("margin", 0.0)
         contrasts[name] = {
@@ -113,7 +126,7 @@ def answer(claim: Mapping[str, Any], found: Mapping[str, list[dict[str, float]]]
         "sentence": claim.get("sentence", ""),
         "held_equal": list(claim.get("held_equal", ())),
         "metric": claim["metric"],
-        "arms": values(claim["metric"]),
+        "arms": values(claim["metric"], list(found)),
         "contrasts": contrasts,
         "verdict": overall,
     }
@@ -134,10 +147,13 @@ def table(result: Mapping[str, Any], seeds: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
-    """Runs ``config.tune``: a grid of values of one or more settings, for one or more arms, on validation data.
+TUNE_KEYS = ("metric", "seeds", "grid")
 
-    Every arm is run with every value, with seeds that no claim uses; the best mean of the metric is the choice.
+
+def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
+    """Runs ``config.tune``: for every arm its grid, ``{label: changes}``, on validation data.
+
+    Seeds are such as no claim uses; the setting with the best mean of the metric is the choice.
     """
     from jaxdistill import recipe
     from jaxdistill._errors import unknown
@@ -145,26 +161,32 @@ def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
     settings = config.get("tune")
     if not settings:
         raise ValueError("this config has nothing to tune: it has no 'tune'")
-    known = ("metric", "arms", "grid", "seeds")
     for key in settings:
-        if key not in known:
-            raise ValueError(unknown("key of tune", key, known))
-    if "/test/" in settings["metric"]:
-        raise ValueError(f"tuning reads the validation set, not {settings['metric']!r}")
+        if key not in TUNE_KEYS:
+            raise ValueError(unknown("key of tune", key, TUNE_KEYS))
+    metric = settings["metric"]
+    if "/test/" in metric:
+        raise ValueError(f"tuning reads the validation set, not {metric!r}")
+    arms = arms_of(config)
+    for arm in settings["grid"]:
+        if arm not in arms:
+            raise ValueError(unknown("arm in the grid of tune", arm, arms))
     seeds = range(TUNING_SEED, TUNING_SEED + settings.get("seeds", 2))
+    candidates = {
+        (arm, label): recipe.override(arms[arm], command.flattened(changes))
+        for arm, grid in settings["grid"].items()
+        for label, changes in grid.items()
+    }
     rows = []
-    for arm in settings["arms"]:
-        base = arms_of(config)[arm]
-        for label, changes in settings["grid"].items():
-            candidate = recipe.override(base, command.flattened(changes))
-            runs = measure({f"{arm}, {label}": candidate}, seeds, root, quiet)
-            values = [run[settings["metric"]] for run in next(iter(runs.values()))]
-            rows.append({"arm": arm, "setting": label, "values": values, "mean": sum(values) / len(values)})
+    for (arm, label), candidate in candidates.items():
+        runs = measure({f"{arm}, {label}": candidate}, seeds, root, quiet)
+        values = [run[metric] for run in next(iter(runs.values()))]
+        rows.append({"arm": arm, "setting": label, "values": values, "mean": sum(values) / len(values)})
     best = {
         arm: max((row for row in rows if row["arm"] == arm), key=lambda row: row["mean"])["setting"]
-        for arm in settings["arms"]
+        for arm in settings["grid"]
     }
-    return {"metric": settings["metric"], "seeds": list(seeds), "rows": rows, "best": best}
+    return {"metric": metric, "seeds": list(seeds), "rows": rows, "best": best}
 
 
 def _run() -> int:
@@ -176,7 +198,7 @@ def _run() -> int:
     arms = arms_of(config)
     for name, arm in arms.items():
         try:
-            recipe.plan(arm)
+            recipe.check_shapes(recipe.plan(arm))
         except ValueError as fault:
             raise ValueError(f"arm {name!r}: {fault}") from fault
     root = command.start(command.WORKDIR.value, config)
@@ -191,7 +213,9 @@ def _run() -> int:
         print(json.dumps(tuned))
         return 0
     seeds = range(FIRST_SEED.value, FIRST_SEED.value + SEEDS.value)
-    result = answer(config["claim"], measure(arms, seeds, root, quiet))
+    claim = config["claim"]
+    wanted = [claim["metric"], *(c.get("metric") or claim["metric"] for c in claim["contrasts"].values())]
+    result = answer(claim, measure(arms, seeds, root, quiet, tuple(dict.fromkeys(wanted))))
     result["seeds"] = list(seeds)
     result["title"] = config["title"]
     report.write_claim(root, result)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "the config, e.g. configs/mae_vitb.py:small", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints, metrics, results and the report go")
@@ -33,8 +33,17 @@ def read_config() -> dict[str, Any]:
     if CONFIG.value is None:
         raise ValueError("which config? Give --config=configs/<system>.py, and :small for a run of minutes")
     given = config_flags.get_override_values(flags.FLAGS["config"])
-    config = vary(CONFIG.value.to_dict(), given)
+    config = vary(plain(CONFIG.value), given)
     return recipe.smoke(config) if SMOKE.value else config
+
+
+def plain(value: Any) -> Any:
+    """A config as nested dicts, tuples and values."""
+    if isinstance(value, (ConfigDict, Mapping)):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(plain(each) for each in value)
+    return value
 
 
 def vary(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,14 +128,17 @@ def _run() -> int:
     started = time.time()
     config = read_config()
     plan = recipe.plan(config)
+    present.check(plan)
     root = start(WORKDIR.value, config)
     writers = [metrics.tensorboard(root / "tensorboard")] if TENSORBOARD.value else []
     outcomes = recipe.run(plan, root, writers=writers, quiet=QUIET.value)
-    present.report(root, plan, outcomes)
+    page = present.report(root, plan, outcomes)
+    files = present.student(root, plan, outcomes)
     for name, outcome in outcomes.items():
         for metric, value in outcome.values.items():
             print(f"{name:12} {metric:44} {value:.4f}")
-    print(f"done in {time.time() - started:.0f} s: {root / 'report.html'}, {root / 'student'}")
+    print(f"done in {time.time() - started:.0f} s: {page}")
+    print("student:", *files)
     return 0
 
 

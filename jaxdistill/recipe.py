@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from jaxdistill import build
 from jaxdistill._errors import unknown
 from jaxdistill.data import split
-from jaxdistill.data.sources import filter_labels
 from jaxdistill.data.stream import evaluation_batches, stream
 from jaxdistill.distiller import model_to_model
 from jaxdistill.net import Net
 from jaxdistill.objective import combine
-from jaxdistill.training.checkpoint import digest
+from jaxdistill.training.checkpoint import digest, refuse_other_arrays, write_json
 from jaxdistill.training.fit import load_result
-from jaxdistill.training.loop import Evaluation, Outcome, Stage, run_stage
+from jaxdistill.training.loop import Evaluation, Outcome, Stage, abstract, check, run_stage
 from jaxdistill.training.metrics import Writer
 from jaxdistill.training.sharding import make_mesh
 
@@ -52,7 +52,7 @@ STAGE_DEFAULTS: dict[str, Any] = {
     "best": None,  # (metric, "max" or "min")
     "select": "last",
     "checkpoint": "",  # a finished stage's folder, to be taken in place of running this one
-    "pictures": None,  # "reconstruction" or "reliability", for the report
+    "pictures": (),  # "reconstruction", "reliability": what the report shows of it
 }
 # What changes how a stage is run but not what comes out.
 _NOT_IDENTITY = ("log_every", "checkpoint_every", "keep", "pictures")
@@ -92,6 +92,15 @@ class Plan:
     stages: tuple[Planned, ...]
 
 
+class Restored(NamedTuple):
+    """What :func:`restore` gives back."""
+
+    net: Net
+    params: Any
+    state: Any
+    config: dict[str, Any]
+
+
 def plan(config: Mapping[str, Any]) -> Plan:
     """Resolves every name of a config.
 
@@ -103,32 +112,57 @@ def plan(config: Mapping[str, Any]) -> Plan:
     for key in config:
         if key not in CONFIG_KEYS:
             raise ValueError(unknown("key of the config", key, CONFIG_KEYS))
-    for name in config["recipe"]:
-        if name not in config["stages"]:
-            raise ValueError(unknown("stage in the recipe", name, config["stages"]))
+    settings = stage_settings(config)
+    hashes = identities(config)
     sets = build.data(config["data"])
     nets: dict[str, Net] = {}
     planned: list[Planned] = []
     for name in config["recipe"]:
-        settings = _filled(name, config["stages"][name])
-        net = build.net(_required(name, settings, "student"), sets["train"].info)
-        needs = _needs(name, settings, [p.name for p in planned])
-        identity = digest(
+        net = build.net(settings[name]["student"], sets["train"].info)
+        stage = Planned(name, settings[name], net, _needs(name, settings[name], list(nets)), hashes[name])
+        # Resolves every name of the stage, or says which is wrong.
+        _distiller(stage, nets, sets)
+        build.records(sets["train"], stage.settings["records"], config["seed"])
+        for label, spec in (stage.settings["evaluate"] or {}).items():
+            _evaluator(label, spec, stage, sets, config["seed"])
+        nets[name] = net
+        planned.append(stage)
+    return Plan(config, sets, tuple(planned))
+
+
+def stage_settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings of every stage of the recipe, in order, with defaults filled in.
+
+    Raises:
+        ValueError: for an unknown stage or key, with the nearest valid one, and for what every stage must have.
+    """
+    for name in config["recipe"]:
+        if name not in config["stages"]:
+            raise ValueError(unknown("stage in the recipe", name, config["stages"]))
+    found = {name: _filled(name, config["stages"][name]) for name in config["recipe"]}
+    for name, settings in found.items():
+        for key in ("student", "objective", "optimizer"):
+            if not settings[key]:
+                raise ValueError(f"stage {name!r} needs {key!r}")
+        if "name" not in config["data"]:
+            raise ValueError("config.data needs 'name'")
+    return found
+
+
+def identities(config: Mapping[str, Any]) -> dict[str, str]:
+    """For every stage of the recipe a hash of all that its result depends on."""
+    found: dict[str, str] = {}
+    for name, settings in stage_settings(config).items():
+        needs = _needs(name, settings, list(found))
+        found[name] = digest(
             {
                 "settings": {k: v for k, v in settings.items() if k not in _NOT_IDENTITY},
                 "data": config["data"],
                 "seed": config["seed"],
-                "needs": {p.name: p.identity for p in planned if p.name in needs},
+                "needs": {other: found[other] for other in needs},
             }
         )
-        stage = Planned(name, settings, net, needs, identity)
-        _distiller(stage, nets, sets)  # resolves every name of the stage, or says which is wrong
-        nets[name] = net
-        planned.append(stage)
-    for stage in planned:
-        for label, spec in (stage.settings["evaluate"] or {}).items():
-            _evaluator(label, spec, stage.net, None, sets, config["seed"])
-    return Plan(config, sets, tuple(planned))
+    return found
 
 
 def run(
@@ -140,11 +174,17 @@ def run(
 ) -> dict[str, Outcome]:
     """Runs the stages of a plan in order, each in ``root/stages/<name>-<identity>``.
 
+    Besides them ``root/data.json`` says what nets must know of the data, so that a result can be restored without it.
+
     Returns:
         What every stage left, by name.
     """
+    check_shapes(plan)
     mesh = make_mesh(plan.config.get("mesh"))
     rules = tuple(plan.config.get("rules") or ())
+    Path(root).mkdir(parents=True, exist_ok=True)
+    info = plan.data["train"].info
+    write_json(Path(root) / "data.json", {k: info[k] for k in ("classes", "image_shape") if k in info})
     outcomes: dict[str, Outcome] = {}
     for planned in plan.stages:
         stage = stage_of(plan, planned, {name: outcomes[name].result for name in planned.needs})
@@ -152,15 +192,77 @@ def run(
             outcomes[planned.name] = _given(planned, stage)
             continue
         outcomes[planned.name] = run_stage(
-            stage, folder(root, planned), mesh=mesh, rules=rules, writers=writers, quiet=quiet
+            stage, folder(root, planned.name, planned.identity), mesh=mesh, rules=rules, writers=writers, quiet=quiet
         )
         _warn_of_a_weak_teacher(planned, outcomes[planned.name])
     return outcomes
 
 
-def folder(root: Path | str, planned: Planned) -> Path:
+def check_shapes(plan: Plan) -> dict[str, Any]:
+    """Traces every stage on shapes alone, so that a tap of the last one that does not exist is said before the first.
+
+    Returns:
+        The shapes of every stage's result.
+
+    Raises:
+        ValueError: naming the stage, for taps, features and results that do not fit.
+    """
+    results: dict[str, Any] = {}
+    for planned in plan.stages:
+        try:
+            stage = stage_of(plan, planned, {name: results[name] for name in planned.needs})
+            key, batch = jax.random.key(0), abstract(stage.data.at(0))
+            started = {**stage.frozen, **stage.initial}
+            state = check(stage.distiller, key, started, dict(stage.frozen), batch)
+            results[planned.name] = jax.eval_shape(stage.distiller.result, state)
+        except ValueError as fault:
+            raise ValueError(f"stage {planned.name!r}: {fault}") from fault
+    return results
+
+
+def step_flops(plan: Plan, name: str) -> float:
+    """The floating point operations of one compiled step of a stage, as XLA counts them (loops once)."""
+    results = check_shapes(plan)
+    planned = next(p for p in plan.stages if p.name == name)
+    stage = stage_of(plan, planned, {other: results[other] for other in planned.needs})
+    key, batch = jax.random.key(0), abstract(stage.data.at(0))
+    state = check(stage.distiller, key, {**stage.frozen, **stage.initial}, dict(stage.frozen), batch)
+    step = jax.jit(stage.distiller.step).lower(state, dict(stage.frozen), batch).compile()
+    return float(step.cost_analysis()["flops"])
+
+
+def restore(workdir: Path | str, stage: str | None = None) -> Restored:
+    """A student that the command left in its working directory.
+
+    Args:
+        workdir: what ``--workdir`` was.
+        stage: which stage's, the last one by default.
+
+    Returns:
+        The net with its ``params`` and ``state``, so that ``net.apply(params, state, images).out`` is its answer, and
+        the config.
+
+    Raises:
+        ValueError: if there is no such run or stage, or the stage is not done.
+    """
+    root = Path(workdir)
+    if not (root / "config.json").exists() or not (root / "data.json").exists():
+        raise ValueError(f"{root} is no working directory of a run: it has no config.json and data.json")
+    config = json.loads((root / "config.json").read_text())
+    info = json.loads((root / "data.json").read_text())
+    hashes = identities(config)
+    stage = stage or list(hashes)[-1]
+    if stage not in hashes:
+        raise ValueError(unknown("stage", stage, hashes))
+    settings = stage_settings(config)[stage]
+    where = settings["checkpoint"] or folder(root, stage, hashes[stage])
+    params, state = load_result(where)
+    return Restored(build.net(settings["student"], info), params, state, config)
+
+
+def folder(root: Path | str, name: str, identity: str) -> Path:
     """Where a stage keeps what it writes."""
-    return Path(root) / "stages" / f"{planned.name}-{planned.identity}"
+    return Path(root) / "stages" / f"{name}-{identity}"
 
 
 def stage_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> Stage:
@@ -168,7 +270,7 @@ def stage_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> Stage:
     settings, sets, seed = planned.settings, plan.data, plan.config["seed"]
     nets = {p.name: p.net for p in plan.stages}
     teachers = build.target_stages(settings["targets"])
-    source = _records(sets["train"], settings["records"], seed)
+    source = build.records(sets["train"], settings["records"], seed)
     shard = (jax.process_index(), jax.process_count())
     initial = {}
     if settings["initial"]:
@@ -176,16 +278,16 @@ def stage_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> Stage:
     evaluations: list[Evaluation] = []
     before: list[tuple[str, Evaluation]] = []
     for label, spec in (settings["evaluate"] or {}).items():
-        teacher = nets[teachers[0]] if len(teachers) == 1 else None
-        evaluator = _evaluator(label, spec, planned.net, teacher, sets, seed)
+        evaluator = _evaluator(label, spec, planned, sets, seed, nets)
         for part in spec.get("sets", ("validation",)):
             batches = evaluation_batches(sets[part], spec.get("batch_size", 256), shard=shard)
             every = spec.get("every", 0) if part != "test" else 0
             evaluations.append(Evaluation(part, evaluator, batches, every))
-            if part == "validation":
-                for name in teachers:
-                    own = _evaluator(label, spec, nets[name], None, sets, seed)
-                    before.append((name, Evaluation(part, own, batches)))
+            if part != "validation" or not spec.get("teacher", True):
+                continue
+            for name in teachers:
+                own = dataclasses.replace(planned, name=name, net=nets[name], needs=())
+                before.append((name, Evaluation(part, _evaluator(label, spec, own, sets, seed), batches)))
     return Stage(
         name=planned.name,
         distiller=_distiller(planned, nets, sets),
@@ -247,12 +349,6 @@ def _filled(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**STAGE_DEFAULTS, **settings}
 
 
-def _required(name: str, settings: Mapping[str, Any], key: str) -> Any:
-    if not settings[key]:
-        raise ValueError(f"stage {name!r} needs {key!r}")
-    return settings[key]
-
-
 def _needs(name: str, settings: Mapping[str, Any], earlier: Sequence[str]) -> tuple[str, ...]:
     needs = list(build.target_stages(settings["targets"]))
     if settings["initial"]:
@@ -268,11 +364,11 @@ def _needs(name: str, settings: Mapping[str, Any], earlier: Sequence[str]) -> tu
 
 def _distiller(planned: Planned, nets: Mapping[str, Net], sets: split.Splits):
     settings = planned.settings
-    entries = {k: v for k, v in _required(planned.name, settings, "objective").items() if v is not None}
+    entries = {k: v for k, v in settings["objective"].items() if v is not None}
     steps = settings["steps"]
     terms = combine({name: build.match(name, entry, steps) for name, entry in entries.items()})
     goal = build.target(settings["targets"], build.target_paths(entries), nets, planned.net)
-    tx = build.transformation(_required(planned.name, settings, "optimizer"), steps)
+    tx = build.transformation(settings["optimizer"], steps)
     return model_to_model(
         planned.net,
         goal,
@@ -288,28 +384,26 @@ def _distiller(planned: Planned, nets: Mapping[str, Net], sets: split.Splits):
     )
 
 
-def _evaluator(label: str, spec: Mapping[str, Any], net: Net, teacher: Net | None, sets: split.Splits, seed: int):
-    name = build.named(f"evaluation {label!r}", spec, "evaluator")
-    own = build.without(spec, "evaluator", "sets", "every", "batch_size")
-    for part in spec.get("sets", ("validation",)):
-        if part not in sets:
-            raise ValueError(unknown(f"set in evaluation {label!r}", part, sets))
-    return build.call("evaluator", build.EVALUATORS, name, own, net=net, teacher=teacher, sets=sets, seed=seed)
-
-
-def _records(source: Any, settings: Mapping[str, Any] | None, seed: int) -> Any:
-    settings = settings or {}
-    known = ("labelled", "exclude", "only")
-    for key in settings:
-        if key not in known:
-            raise ValueError(unknown("key of records", key, known))
-    if settings.get("exclude") or settings.get("only"):
-        classes = settings.get("only") or range(source.info["classes"])
-        kept = [label for label in classes if label not in (settings.get("exclude") or ())]
-        source = filter_labels(source, kept)
-    if settings.get("labelled"):
-        source = split.labelled_subset(source, settings["labelled"], seed=seed)
-    return source
+def _evaluator(
+    label: str,
+    spec: Mapping[str, Any],
+    planned: Planned,
+    sets: split.Splits,
+    seed: int,
+    nets: Mapping[str, Net] | None = None,
+):
+    """The evaluator of a stage; with the nets of all stages, one that compares it with its only teacher."""
+    teachers = build.target_stages(planned.settings["targets"]) if nets else ()
+    name = teachers[0] if len(teachers) == 1 and spec.get("teacher", True) else None
+    return build.evaluator(
+        label,
+        spec,
+        net=planned.net,
+        teacher=nets[name] if nets and name else None,
+        teacher_name=name or "",
+        sets=sets,
+        seed=seed,
+    )
 
 
 def _parts(result: Any, settings: Mapping[str, Any]) -> Any:
@@ -335,11 +429,9 @@ def _at(tree: Any, path: str) -> Any:
 def _given(planned: Planned, stage: Stage) -> Outcome:
     """The result of a stage that somebody has run already, checked against the net of this one."""
     result = load_result(planned.settings["checkpoint"])
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stage.data.at(0))
+    batch = abstract(stage.data.at(0))
     started = {**stage.frozen, **stage.initial}
     own = jax.eval_shape(lambda *a: stage.distiller.result(stage.distiller.init(*a)), jax.random.key(0), started, batch)
-    from jaxdistill.training.checkpoint import refuse_other_arrays
-
     refuse_other_arrays(planned.settings["checkpoint"], result, own)
     return Outcome(tuple(result), [], {}, 0.0)
 

@@ -6,6 +6,7 @@ on padding, which counts nowhere. The functions here make evaluators of nets; ea
 however often it is called.
 """
 
+from jaxdistill.evaluation.biases import class_bias
 from jaxdistill.evaluation.classifiers import Reliability, classification, reliability
 from jaxdistill.evaluation.probes import linear_probe, nearest_neighbours
 from jaxdistill.evaluation.representations import Features, features
@@ -16,6 +17,7 @@ __all__ = [
     "Features",
     "Reliability",
     "cka",
+    "class_bias",
     "classification",
     "contrast",
     "features",

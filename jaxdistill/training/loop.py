@@ -152,7 +152,7 @@ def run_stage(
     plan = None
     key = jax.random.key(stage.seed)
     example = _stream(stage.data, plan).at(0, distiller.takes)
-    abstract_batch = _abstract(example)
+    abstract_batch = abstract(example)
     abstract_state = check(distiller, key, started, fixed, abstract_batch)
     state_shardings = shardings(mesh, abstract_state, rules)
     on_batch = batch_sharding(mesh, distiller.takes)
@@ -328,12 +328,12 @@ def _finished(directory, identity, distiller, started, stage, mesh, rules) -> Ou
     path = directory / "result"
     _refuse_other(path, identity)
     key = jax.random.key(stage.seed)
-    batch = _abstract(_stream(stage.data, None).at(0, distiller.takes))
-    abstract = jax.eval_shape(
+    batch = abstract(_stream(stage.data, None).at(0, distiller.takes))
+    expected = jax.eval_shape(
         lambda *a: distiller.result(distiller.init(*a)), key, started, batch
     )
-    abstract = _with_shardings(abstract, shardings(mesh, abstract, rules))
-    result, record = load_tree(path, abstract)
+    expected = _with_shardings(expected, shardings(mesh, expected, rules))
+    result, record = load_tree(path, expected)
     lines = metric.read_json_lines(directory / "metrics.jsonl")
     return Outcome(result, lines, record["values"], record["seconds"])
 
@@ -370,7 +370,8 @@ def _stream(data: Any, plan: Any) -> Any:
     return data(plan) if callable(data) else data
 
 
-def _abstract(batch: Any) -> Any:
+def abstract(batch: Any) -> Any:
+    """The shapes and types that a batch of numpy arrays has on a device."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(np.asarray(x).dtype)), batch)
 
 

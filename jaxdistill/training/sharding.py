@@ -76,9 +76,10 @@ def shardings(mesh: Mesh, tree: Any, rules: Rules = ()) -> Any:
             axis divides. The first match counts; what no rule matches is sliced as by ``"fsdp"``.
 
     Raises:
-        ValueError: for a rule with an unknown axis, or a partition that does not divide the dimension it names.
+        ValueError: for a rule that is no pair or no regular expression, that names an unknown axis, or whose
+            partition does not divide the dimension it names.
     """
-    compiled = [(re.compile(pattern), partition) for pattern, partition in rules]
+    compiled = [_compiled(rule) for rule in rules]
 
     def one(path, leaf):
         name, shape = path_name(path), tuple(leaf.shape)
@@ -99,6 +100,15 @@ def path_name(path: Sequence[Any]) -> str:
 def place(mesh: Mesh, tree: Any, rules: Rules = ()) -> Any:
     """Puts a tree of arrays onto the mesh by its rules."""
     return jax.device_put(tree, shardings(mesh, tree, rules))
+
+
+def _compiled(rule: Any) -> tuple[re.Pattern[str], Any]:
+    if isinstance(rule, str) or len(rule) != 2:
+        raise ValueError(f"rule {rule!r} is no pair of a regular expression and a partition")
+    try:
+        return re.compile(rule[0]), rule[1]
+    except re.error as fault:
+        raise ValueError(f"rule {rule[0]!r} is no regular expression: {fault}") from fault
 
 
 def _spec(mesh: Mesh, name: str, shape: tuple[int, ...], partition: Any) -> PartitionSpec:
