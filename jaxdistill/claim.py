@@ -62,15 +62,21 @@ def arms_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def run_arm(
     config: Mapping[str, Any], seed: int, root: Path, quiet: bool, wanted: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Every metric of one arm with one seed, as ``<stage>/<set>/<name>``; ``<stage>/step_flops`` if wanted."""
+    """Every metric of one arm with one seed, as ``<stage>/<set>/<name>``; ``<stage>/step_flops`` if wanted.
+
+    The arm's last stage goes by the name ``last`` too, so that arms with stages of other names can be compared.
+    """
     from jaxdistill import recipe
 
     plan = recipe.plan({**config, "seed": seed})
     outcomes = recipe.run(plan, root, quiet=quiet)
     values = {f"{name}/{m}": v for name, outcome in outcomes.items() for m, v in outcome.values.items()}
+    last = plan.stages[-1].name
+    values |= {f"last/{m}": v for m, v in outcomes[last].values.items()}
     for metric in wanted:
-        stage, _, last = metric.rpartition("/")
-        if last == "step_flops" and stage in outcomes:
+        stage, _, kind = metric.rpartition("/")
+        stage = last if stage == "last" else stage
+        if kind == "step_flops" and stage in outcomes:
             values[metric] = recipe.step_flops(plan, stage)
     return values
 
@@ -190,6 +196,8 @@ def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
 
 
 def _run() -> int:
+    import jax
+
     from jaxdistill import recipe
     from jaxdistill.training import report
     from jaxdistill.training.checkpoint import write_json
@@ -203,6 +211,8 @@ def _run() -> int:
             raise ValueError(f"arm {name!r}: {fault}") from fault
     root = command.start(command.WORKDIR.value, config)
     quiet = command.QUIET.value
+    # Arms and seeds compile the same few programs again and again.
+    jax.config.update("jax_compilation_cache_dir", str((root / "compiled").absolute()))
     if TUNE.value:
         tuned = tune(config, root, quiet)
         write_json(root / "tune.json", tuned)

@@ -112,7 +112,7 @@ def reliability(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -
     """How often a classifier is right by how sure it is, and its teacher beside it."""
     names = (planned.name, *build.target_stages(planned.settings["targets"]))
     spec = next(
-        (s for s in (planned.settings["evaluate"] or {}).values() if s["evaluator"] == "classification"), {}
+        (s for s in planned.settings["evaluate"].values() if s["evaluator"] == "classification"), {}
     )
     part = "test" if "test" in plan.data else "validation"
     batches = evaluation_batches(plan.data[part], spec.get("batch_size", 256))

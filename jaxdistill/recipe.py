@@ -45,7 +45,7 @@ STAGE_DEFAULTS: dict[str, Any] = {
     "accumulate": 1,
     "ema": None,
     "returns": "student",
-    "evaluate": None,  # {label: {"evaluator": name, "sets": (...), "every": steps, ...}}
+    "evaluate": None,  # {label: {"evaluator": name, "sets": (...), "every": steps, ...}}; None is left out too
     "log_every": 50,
     "checkpoint_every": 0,
     "keep": 2,
@@ -56,6 +56,10 @@ STAGE_DEFAULTS: dict[str, Any] = {
 }
 # What changes how a stage is run but not what comes out.
 _NOT_IDENTITY = ("log_every", "checkpoint_every", "keep", "pictures")
+
+
+# Where entries bear names of the config's own choice.
+_FREE = (["claim", "arms"], ["claim", "contrasts"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +127,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
         # Resolves every name of the stage, or says which is wrong.
         _distiller(stage, nets, sets)
         build.records(sets["train"], stage.settings["records"], config["seed"])
-        for label, spec in (stage.settings["evaluate"] or {}).items():
+        for label, spec in stage.settings["evaluate"].items():
             _evaluator(label, spec, stage, sets, config["seed"])
         nets[name] = net
         planned.append(stage)
@@ -277,7 +281,7 @@ def stage_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> Stage:
         initial = {"initial": _parts(results[settings["initial"]["stage"]], settings["initial"])}
     evaluations: list[Evaluation] = []
     before: list[tuple[str, Evaluation]] = []
-    for label, spec in (settings["evaluate"] or {}).items():
+    for label, spec in settings["evaluate"].items():
         evaluator = _evaluator(label, spec, planned, sets, seed, nets)
         for part in spec.get("sets", ("validation",)):
             batches = evaluation_batches(sets[part], spec.get("batch_size", 256), shard=shard)
@@ -325,8 +329,8 @@ def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
             if not isinstance(node, dict) or key not in node:
                 raise ValueError(unknown(f"key of the config in {path!r}", key, node if isinstance(node, dict) else ()))
             node = node[key]
-        # A stage's settings may be left to their defaults; everything else must be there to be changed.
-        if last not in node and not (len(parents) == 2 and parents[0] == "stages" and last in STAGE_DEFAULTS):
+        # What a stage may hold is checked when the recipe is planned.
+        if last not in node and parents[:1] != ["stages"] and parents not in _FREE:
             raise ValueError(unknown(f"key of the config in {path!r}", last, node))
         node[last] = copy.deepcopy(value)
     return config
@@ -346,7 +350,10 @@ def _filled(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     for key in settings:
         if key not in STAGE_DEFAULTS:
             raise ValueError(unknown(f"key of stage {name!r}", key, STAGE_DEFAULTS))
-    return {**STAGE_DEFAULTS, **settings}
+    filled = {**STAGE_DEFAULTS, **settings}
+    for key in ("objective", "evaluate"):
+        filled[key] = {name: entry for name, entry in (filled[key] or {}).items() if entry is not None}
+    return filled
 
 
 def _needs(name: str, settings: Mapping[str, Any], earlier: Sequence[str]) -> tuple[str, ...]:
@@ -364,7 +371,7 @@ def _needs(name: str, settings: Mapping[str, Any], earlier: Sequence[str]) -> tu
 
 def _distiller(planned: Planned, nets: Mapping[str, Net], sets: split.Splits):
     settings = planned.settings
-    entries = {k: v for k, v in settings["objective"].items() if v is not None}
+    entries = settings["objective"]
     steps = settings["steps"]
     terms = combine({name: build.match(name, entry, steps) for name, entry in entries.items()})
     goal = build.target(settings["targets"], build.target_paths(entries), nets, planned.net)

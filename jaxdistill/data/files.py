@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,12 @@ def _existing(path: Path, expected: str) -> Path:
     raise FileNotFoundError(f"{path} does not exist: expected {expected}; {found}")
 
 
-def npz(path: str | Path, split: str = "train", name: str | None = None) -> Source:
+def npz(
+    path: str | Path,
+    split: str = "train",
+    name: str | None = None,
+    only: Sequence[str] | None = None,
+) -> Source:
     """Records from a numpy archive.
 
     Args:
@@ -33,6 +39,7 @@ def npz(path: str | Path, split: str = "train", name: str | None = None) -> Sour
         split: which archive of the folder; in a single archive with ``x_train``, ``y_train``,
             ``x_test``, ... which of its parts.
         name: what the set is called; the name of the folder or archive if not given.
+        only: the names that records keep, such as ``("image", "label")``; all if not given.
 
     Returns:
         A source of every array in the archive. ``x`` is read as ``image`` and ``y`` as ``label``;
@@ -59,6 +66,8 @@ def npz(path: str | Path, split: str = "train", name: str | None = None) -> Sour
     columns = {{"x": "image", "y": "label"}.get(key, key): value for key, value in stored.items()}
     if "image" not in columns:
         raise ValueError(f"{file} has no array 'x' or 'image': it holds {sorted(stored)}")
+    if only is not None:
+        columns = {key: value for key, value in columns.items() if key in only}
     return _images(columns, f"{name or path.resolve().stem}/{split}")
 
 

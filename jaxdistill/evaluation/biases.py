@@ -31,9 +31,9 @@ def class_bias(
     that class is far too low. The number is the one with the fewest errors on ``chosen_on``, the smallest of them if
     several are as good, and 0 if that is: it is never chosen on what the evaluator is called on.
 
-    - ``offset``, the number
-    - ``errors`` with it, and ``uncorrected_errors`` without
-    - ``class_errors`` and ``uncorrected_class_errors``, those among the records of the classes
+    - ``bias_offset``, the number
+    - ``bias_errors``, the errors with it, and ``bias_class_errors``, those of them among the records of the classes
+    - ``class_errors``, the latter without it
 
     Args:
         net: the classifier.
@@ -70,11 +70,10 @@ def class_bias(
         own = np.isin(labels, listed)
         corrected, plain = wrong(logits, labels, offset), wrong(logits, labels, 0.0)
         return {
-            "offset": offset,
-            "errors": float(corrected.sum()),
-            "uncorrected_errors": float(plain.sum()),
-            "class_errors": float((corrected & own).sum()),
-            "uncorrected_class_errors": float((plain & own).sum()),
+            "bias_offset": offset,
+            "bias_errors": float(corrected.sum()),
+            "bias_class_errors": float((corrected & own).sum()),
+            "class_errors": float((plain & own).sum()),
         }
 
     return evaluator

@@ -7,10 +7,11 @@ float32 or wider, stops no gradient that its formula does not stop, and returns
 - one scalar, if its value belongs to the batch as a whole. It then takes ``where`` (``[B]``, true
   where an example counts), so that padding never enters it, and means the global batch on any mesh.
 
-A loss with a temperature is multiplied by its square, always. Hard inputs (saturated logits, zero
-rows, equal inputs, a batch of one, nothing that counts) give the finite value and gradient that the
-docstring states. :func:`catalogue` lists every loss with what it declares; ``docs/losses.md`` is
-written from it, and :mod:`jaxdistill.testing` holds every loss to it.
+A divergence between softened outputs is multiplied by the square of its temperature, always. Hard
+inputs (saturated logits, zero rows, equal inputs, a batch of one, nothing that counts) give the
+finite value and gradient that the docstring states. :func:`catalogue` lists every loss with what it
+declares; ``docs/losses.md`` is written from it, and :mod:`jaxdistill.testing` holds every loss to
+it.
 """
 
 from __future__ import annotations
@@ -150,10 +151,12 @@ def catalogue() -> tuple[Entry, ...]:
         ['T^2 KL(t || s)']
     """
     from jaxdistill.losses import (
+        _catalogue_attention,
         _catalogue_features,
+        _catalogue_information,
+        _catalogue_logits,
         _catalogue_relations,
         divergences,
-        logits,
         logits_batch,
         logits_labelled,
         sparse,
@@ -161,14 +164,16 @@ def catalogue() -> tuple[Entry, ...]:
     )
 
     modules = (
-        logits,
+        _catalogue_logits,
         logits_labelled,
         logits_batch,
         divergences,
         sparse,
         tokens,
         _catalogue_features,
+        _catalogue_attention,
         _catalogue_relations,
+        _catalogue_information,
     )
     return tuple(entry for module in modules for entry in module.CATALOGUE)
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 from jaxdistill import losses
 
 _INTRODUCTION = """# Losses
 
-Written by `python -m jaxdistill.losses > docs/losses.md` from the code; a test compares the two.
+Written by `python -m jaxdistill.losses > docs/losses.md` from the code; a test compares the two,
+and `jaxdistill.testing.check_loss` holds every loss to what its row says.
 
 Every loss is a pure function of arrays, `loss(student, teacher, [labels,] *, hyper_parameters)`,
-and needs nothing else of this library.
+and needs nothing else of this library. Arrays are channels last.
 
 - **Reduction.** A loss is *per example*, *per token*, or belongs to the *batch*. The first two
-  return one value for each, not reduced: average what counts. A batch loss returns a scalar and takes
-  `where`, true where an example counts, so that padding never enters it; with nothing that counts
-  it is 0.
-- **Temperature.** A loss with a temperature is multiplied by its square, always. Public code that
-  leaves the factor out is listed as *divided by T^2*.
+  return one value for each, not reduced: average what counts. A batch loss returns a scalar and
+  takes `where`, true where an example counts, so that padding never enters it; with nothing that
+  counts it is 0.
+- **Temperature.** A divergence between softened outputs is multiplied by the square of its
+  temperature, always. Public code that leaves the factor out is listed as *divided by T^2*. The
+  temperature of a contrast (`info_nce`, `clip`, `nt_xent`, `crd`) only scales the similarities.
 - **Precision.** bfloat16 and float16 are widened to float32, float64 is kept; products of matrices
   ask for the highest precision.
 - **Gradient.** Nothing is stopped but what the formula stops.
@@ -28,19 +31,24 @@ and needs nothing else of this library.
 - **Meshes.** A batch loss means the global batch, on Auto and on Explicit meshes.
 
 `s` and `t` are student and teacher; in formulas of losses on logits, their softmax. `y` is the
-label.
+label, `T` a temperature, `n` how many examples count. `forward_kl` is another name of `hinton_kd`.
 """
 
-_COLUMNS = (
-    "loss",
-    "formula",
-    "for each",
-    "normaliser",
-    "equal to (under)",
-    "invariant to",
-    "hard values",
-    "paper",
-)
+_ENDING = """## Public code that is not matched
+
+Four public functions share a name with a loss above and differ on purpose:
+
+- KD_Lib's attention loss leaves out the sum over channels, so that it compares features, not
+  attention.
+- torchdistill's `DISTPlusLoss` adds the correlation of channels where it should take it from one.
+- torchdistill's `KDLoss` drops the factor T^2 when its `alpha` is 0 or None: divide `hinton_kd` by
+  T^2 to get its value.
+- torchdistill's `SPKDLoss` divides rows of the Gram matrix by their L1 norm; the paper, and
+  `similarity_preserving`, by their L2 norm.
+"""
+
+_FORMULAS = ("loss", "formula", "for each", "normaliser", "paper")
+_BEHAVIOUR = ("loss", "equal to (under)", "invariant to", "hard values")
 
 
 def table() -> str:
@@ -48,9 +56,11 @@ def table() -> str:
     lines = [_INTRODUCTION]
     entries = losses.catalogue()
     for family in dict.fromkeys(entry.family for entry in entries):
-        lines += [f"## {family.capitalize()}", "", _row(_COLUMNS), _row(["---"] * len(_COLUMNS))]
-        lines += [_row(_cells(entry)) for entry in entries if entry.family == family]
-        lines.append("")
+        lines += [f"## {family.capitalize()}", ""]
+        for columns, cells in ((_FORMULAS, _formulas), (_BEHAVIOUR, _behaviour)):
+            lines += [_row(columns), _row(["---"] * len(columns))]
+            lines += [_row(cells(entry)) for entry in entries if entry.family == family]
+            lines.append("")
     lines += [
         "## Fused",
         "",
@@ -63,6 +73,8 @@ def table() -> str:
         "## Used with losses",
         "",
         *_described(losses.NOT_LOSSES),
+        "",
+        _ENDING.rstrip(),
     ]
     return "\n".join(lines) + "\n"
 
@@ -70,27 +82,32 @@ def table() -> str:
 def _described(names):
     for name in names:
         first = inspect.getdoc(getattr(losses, name)).split("\n\n")[0]
-        yield f"- `{name}`: {' '.join(first.split())}"
+        plain = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", " ".join(first.split()))
+        yield f"- `{name}`: {plain.replace('``', '`')}"
 
 
-def _cells(entry):
-    hard = [f"{case}: {value}" for case, value in entry.hard.items() if value != "finite"]
+def _name(entry):
+    return f"`{entry.loss.__name__}`" + (f" ({entry.label})" if entry.label else "")
+
+
+def _formulas(entry):
+    each = entry.kind.removeprefix("per ")
+    return _name(entry), f"`{entry.formula}`", each, entry.normaliser, entry.paper
+
+
+def _behaviour(entry):
+    equal = "; ".join(f"{peer} ({how})" if how else peer for peer, how in entry.equal_to)
+    hard = [
+        f"{case}: {value if isinstance(value, str) else f'{value:g}'}"
+        for case, value in entry.hard.items()
+    ]
     if entry.zero_at_equality and "equal" not in entry.hard:
         hard.append("equal: 0")
     if entry.accepts_neginf:
         hard.append("-inf")
     if entry.remarks:
         hard.append(entry.remarks)
-    return (
-        f"`{entry.loss.__name__}`" + (f" ({entry.label})" if entry.label else ""),
-        f"`{entry.formula}`",
-        entry.kind.removeprefix("per "),
-        entry.normaliser,
-        "; ".join(f"{peer} ({how})" if how else peer for peer, how in entry.equal_to),
-        entry.invariances,
-        "; ".join(hard),
-        entry.paper,
-    )
+    return _name(entry), equal, entry.invariances, "; ".join(hard)
 
 
 def _row(cells):

@@ -1,28 +1,15 @@
-"""The cards of the losses that relate examples: relations, kernels, contrast, information."""
+"""The cards of the losses that relate examples: relations, kernels, contrast."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._entry import BATCH, PER_EXAMPLE, Entry, features
-from jaxdistill.losses._numerics import matmul
 from jaxdistill.losses.contrastive import clip, hinge_rank, info_nce, nt_xent
 from jaxdistill.losses.crd import crd, crd_bank
-from jaxdistill.losses.information import (
-    barber_agakov_bound,
-    info_nce_bound,
-    jensen_shannon_bound,
-    jensen_shannon_objective,
-    leave_one_out_bound,
-    mi_alpha_bound,
-    nwj_bound,
-    tuba_bound,
-)
 from jaxdistill.losses.kernels import cka, mmd
 from jaxdistill.losses.relations import (
     correlation_congruence,
@@ -49,16 +36,6 @@ def _crd(key: jax.Array, dtype: Any) -> tuple[tuple, dict]:
 def _labelled(key: jax.Array, dtype: Any) -> tuple[tuple, dict]:
     (student, teacher), _ = features((6, 5), (6, 5))(key, dtype)
     return (student, teacher, jnp.array([1, 4, 0], jnp.int32)), {"views": 2}
-
-
-def _of_vectors(bound: Callable) -> Callable:
-    """A bound under the critic ``f(s, t) = s . t``, so that the sample's rows are its examples."""
-
-    @functools.wraps(bound)
-    def loss(student, teacher, *others, **options):
-        return bound(matmul(student, teacher.T), *others, **options)
-
-    return loss
 
 
 CATALOGUE: tuple[Entry, ...] = (
@@ -184,7 +161,7 @@ CATALOGUE: tuple[Entry, ...] = (
         UNLIKE,
         paper="Kornblith 2019, arXiv 1905.00414",
         invariances="scale, shift and rotation of either side",
-        hard={"single": 1.0, "masked": 1.0},
+        hard={"single": 1.0},
         remarks="a side that does not vary: 1, gradient 0",
         zero_at_equality=True,
     ),
@@ -197,7 +174,7 @@ CATALOGUE: tuple[Entry, ...] = (
         features((5, 3), (5, 4), kernel="rbf"),
         paper="Kornblith 2019, arXiv 1905.00414",
         invariances="scale, shift and rotation of either side",
-        hard={"single": 1.0, "masked": 1.0},
+        hard={"single": 1.0},
         remarks="a side that does not vary: 1, gradient 0",
         zero_at_equality=True,
         label="rbf",
@@ -208,10 +185,10 @@ CATALOGUE: tuple[Entry, ...] = (
         BATCH,
         "1 - CKA of the unbiased HSIC",
         "none",
-        features((6, 3), (6, 4), estimator="debiased"),
+        features((5, 3), (5, 4), estimator="debiased"),
         paper="Song 2012, JMLR",
         invariances="scale, shift and rotation of either side",
-        hard={"single": "refused", "masked": 1.0},
+        hard={"single": "refused"},
         remarks="fewer than four rows that count: 1",
         zero_at_equality=True,
         label="debiased",
@@ -292,10 +269,10 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Xu 2020, arXiv 2006.07114",
         equal_to=(("torchdistill AuxSSKDLoss", "views=4"),),
         invariances="scale of every row",
-        hard={"single": "refused"},
-        remarks="a batch is a multiple of the views",
+        hard={"single": 0.0},
+        remarks="one image: 0",
         teacher=None,
-        permutation=False,
+        group=2,
     ),
     Entry(
         sskd_similarity,
@@ -307,10 +284,11 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Xu 2020, arXiv 2006.07114",
         equal_to=(("torchdistill SSKDLoss, its ss part", "ss_temp, ss_ratio"),),
         invariances="scale of every row",
-        hard={"single": "refused"},
-        remarks="a batch is a multiple of the views",
+        hard={"single": 0.0},
+        remarks="one image: 0",
         zero_at_equality=True,
-        permutation=False,
+        permutation=False,  # of equal mistakes of the teacher the first are kept
+        group=2,
     ),
     Entry(
         sskd_transformed,
@@ -322,99 +300,9 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Xu 2020, arXiv 2006.07114",
         equal_to=(("torchdistill SSKDLoss, its tf part", "tf_temp, tf_ratio"),),
         invariances="shift of either side's logits",
-        hard={"single": "refused"},
-        remarks="a batch is a multiple of the views",
-        batched=(0, 1),
         scores=True,
         zero_at_equality=True,
         shift_invariant=True,
-        permutation=False,
-    ),
-    Entry(
-        barber_agakov_bound,
-        "information",
-        BATCH,
-        "mean log q(t | s) + H(t)",
-        "mean over examples",
-        features((5,)),
-        paper="Barber 2003, NeurIPS",
-        teacher=None,
-    ),
-    Entry(
-        _of_vectors(tuba_bound),
-        "information",
-        BATCH,
-        "1 + mean_i (f_ii - a_i) - mean_i!=j e^(f_ij - a_i)",
-        "means over n and n(n - 1)",
-        features((5, 3), (5, 3), (5,)),
-        paper="Poole 2019, arXiv 1905.06922",
-        equal_to=(("Distiller tuba_lower_bound", ""),),
-        remarks="the exponential goes on along its tangent before it overflows",
-        student=(0, 2),
-    ),
-    Entry(
-        _of_vectors(nwj_bound),
-        "information",
-        BATCH,
-        "mean_i f_ii - mean_i!=j e^(f_ij - 1)",
-        "means over n and n(n - 1)",
-        ALIKE,
-        paper="Nguyen 2010, arXiv 0809.0853",
-        equal_to=(("Distiller nwj_lower_bound", ""),),
-        remarks="the exponential goes on along its tangent before it overflows",
-    ),
-    Entry(
-        _of_vectors(info_nce_bound),
-        "information",
-        BATCH,
-        "log n + mean_i (f_ii - logsumexp_j f_ij)",
-        "mean over n, at most log n",
-        ALIKE,
-        paper="van den Oord 2018, arXiv 1807.03748",
-        invariances="shift of a row",
-    ),
-    Entry(
-        _of_vectors(jensen_shannon_objective),
-        "information",
-        BATCH,
-        "-mean_i softplus(-f_ii) - mean_i!=j softplus(f_ij)",
-        "means over n and n(n - 1)",
-        ALIKE,
-        paper="Hjelm 2019, arXiv 1808.06670",
-        equal_to=(("vbmi js_fgan_lower_bound", ""),),
-    ),
-    Entry(
-        _of_vectors(jensen_shannon_bound),
-        "information",
-        BATCH,
-        "NWJ(f + 1) in value, JS(f) in gradient",
-        "means over n and n(n - 1)",
-        ALIKE,
-        paper="Poole 2019, arXiv 1905.06922",
-        equal_to=(("vbmi js_lower_bound", "its NWJ at f + 1"),),
-        order=0,
-    ),
-    Entry(
-        _of_vectors(leave_one_out_bound),
-        "information",
-        BATCH,
-        "mean_i!=j (f_ii - log mean_k!=j e^f_ik)",
-        "means over n(n - 1)",
-        ALIKE,
-        paper="Poole 2019, arXiv 1905.06922",
-        equal_to=(("Distiller interpolated_lower_bound", "alpha_logit to +inf"),),
-        invariances="shift of a row",
-    ),
-    Entry(
-        _of_vectors(mi_alpha_bound),
-        "information",
-        BATCH,
-        "1 + mean_i!=j (f_ii - b_ij) - mean_i!=j e^(f_ij - b_ii)",
-        "means over n(n - 1), at most log(n / alpha)",
-        features((5, 3), (5, 3), (5,), alpha=0.3),
-        paper="Poole 2019, arXiv 1905.06922",
-        equal_to=(("Distiller interpolated_lower_bound", "alpha_logit=log(alpha / (1 - alpha))"),),
-        remarks="fewer than two rows that count: 0",
-        student=(0, 2),
+        group=2,
     ),
 )

@@ -53,9 +53,7 @@ class Side(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def head_sum(
-    plan: Plan, student: Side, side: Any, constants: Any, weights: jax.Array
-) -> jax.Array:
+def head_sum(plan: Plan, student: Side, side: Any, constants: Any, weights: jax.Array) -> jax.Array:
     """``sum_i weights_i loss(student_i, side_i)``, differentiable once in the student and the
     weights.
 

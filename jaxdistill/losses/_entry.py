@@ -48,6 +48,7 @@ class Entry(NamedTuple):
         student: positions of the arguments that are trained; gradients are checked there.
         teacher: position of the argument that pairs with ``student[0]``, or None.
         batched: positions of the arguments that lead with the batch; None means all of them.
+        group: how many rows of the batch make one example (the views of an image, side by side).
         scores: the student's and the teacher's last axis holds logits.
         zero_at_equality: the value is zero, and least, where the teacher equals the student.
         shift_invariant: adding a constant to the student's scores of an example changes nothing.
@@ -74,6 +75,7 @@ class Entry(NamedTuple):
     student: tuple[int, ...] = (0,)
     teacher: int | None = 1
     batched: tuple[int, ...] | None = None
+    group: int = 1
     scores: bool = False
     zero_at_equality: bool = False
     shift_invariant: bool = False

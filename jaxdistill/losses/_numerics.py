@@ -211,6 +211,16 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
 
 
+def kinked_gap(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """``student - teacher``, zero with zero gradient where the two differ by rounding alone.
+
+    For losses with a kink at equality: there the sign of a rounding error would be the gradient.
+    """
+    gap = student - teacher
+    size = jax.lax.stop_gradient(jnp.maximum(jnp.abs(student), jnp.abs(teacher)))
+    return jnp.where(jnp.abs(gap) <= 16 * jnp.finfo(gap.dtype).eps * size, 0, gap)
+
+
 def safe_norm(x: jax.Array, axis: int | tuple[int, ...] = -1, keepdims: bool = False) -> jax.Array:
     """The Euclidean norm, with gradient zero at zero and no overflow where the norm itself has
     none."""

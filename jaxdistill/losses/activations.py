@@ -222,6 +222,14 @@ def review_fuse(feature: jax.Array, residual: jax.Array, gates: jax.Array) -> ja
 def review_enlarge(x: jax.Array, height: int, width: int) -> jax.Array:
     """Maps ``[B, h, w, C]`` at ``[B, height, width, C]`` by nearest neighbours, as torch does it.
 
+    Args:
+        x: the smaller maps.
+        height: of the result.
+        width: of the result.
+
+    Returns:
+        ``[B, height, width, C]``.
+
     Example:
         >>> review_enlarge(jnp.arange(2.0).reshape(1, 1, 2, 1), 1, 4).ravel().tolist()
         [0.0, 0.0, 1.0, 1.0]

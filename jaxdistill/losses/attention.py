@@ -18,6 +18,7 @@ from jaxdistill.losses._geometry import choice, frobenius, maps, same_features, 
 from jaxdistill.losses._numerics import (
     einsum,
     entropy,
+    kinked_gap,
     kl,
     l2_normalise,
     ratio,
@@ -77,7 +78,7 @@ def attention_transfer(
         return l2_normalise(jnp.mean(strength, axis=-1).reshape(x.shape[0], -1))
 
     student, teacher = to_smaller_grid(student, teacher)
-    gap = attention(student) - attention(teacher)
+    gap = kinked_gap(attention(student), attention(teacher))
     if choice("form", form, {"mean_square": True, "norm": False}):
         return jnp.mean(jnp.square(gap), axis=-1)
     return frobenius(gap, axis=-1)

@@ -61,6 +61,8 @@ def info_nce(
     Raises:
         ValueError: if the shapes differ, with the projector that would fit.
 
+    The temperature only scales the similarities; there is no factor :math:`\tau^2`.
+
     Hard values: zero for a batch of one without further negatives and where nothing counts; a zero
     row has cosine zero to all, with gradient zero.
 
@@ -117,6 +119,8 @@ def clip(
     Raises:
         ValueError: if the shapes differ, with the projector that would fit.
 
+    The temperature only scales the similarities; there is no factor :math:`\tau^2`.
+
     Hard values: zero for a batch of one and where nothing counts; a zero row has cosine zero to
     all.
 
@@ -165,6 +169,8 @@ def nt_xent(
 
     Raises:
         ValueError: if the shapes differ, with the projector that would fit.
+
+    The temperature only scales the similarities; there is no factor :math:`\tau^2`.
 
     Hard values: zero for a batch of one and where nothing counts; a zero row has cosine zero to
     all.

@@ -52,6 +52,9 @@ def crd_bank(key: jax.Array, examples: int, width: int) -> Bank:
         examples: M, the size of the training set.
         width: D, of the embeddings.
 
+    Returns:
+        Banks in float32.
+
     Example:
         >>> bank = crd_bank(jax.random.key(0), 100, 8)
         >>> bank.student.shape, bool(bank.calibrated)
@@ -114,6 +117,16 @@ def crd_calibrate(
 
     Returns:
         The banks with ``log_z``. Its gradient is stopped: the constants are constants.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Example:
+        >>> bank = crd_bank(jax.random.key(0), 10, 4)
+        >>> rows = crd_negatives(jax.random.key(1), jnp.arange(2), bank, count=3)
+        >>> ones = jnp.full((2, 4), 0.5)
+        >>> bool(crd_calibrate(bank, ones, ones, rows).calibrated)
+        True
     """
     scores = _scores(bank, clear(student, where), clear(teacher, where), negatives, temperature)
     size = jnp.log(jnp.asarray(bank.student.shape[0], scores.dtype))
@@ -163,6 +176,8 @@ def crd(
 
     Raises:
         ValueError: if the shapes do not fit.
+
+    The temperature only scales the similarities; there is no factor :math:`\tau^2`.
 
     Hard values: computed from logarithms, so embeddings of any length give finite values and
     gradients. Without calibration the constants are one.

@@ -87,6 +87,10 @@ def symmetric_kl(
     ``symmetric_kl(lam=w)`` minus ``(1 - w)`` times the teacher's entropy (its forward part is a
     cross-entropy).
 
+    References:
+        Ko, Kim, Chen, Yun 2024, "DistiLLM: towards streamlined distillation for large language
+        models" (arXiv 2402.03898).
+
     Example:
         >>> z = jnp.array([1.0, 2.0])
         >>> float(symmetric_kl(z, z))
@@ -308,7 +312,8 @@ def total_variation(
         1.0
     """
     s, t = n.pair(student, teacher, axis)
-    gap = jnp.exp(n.log_softmax(t, temperature)) - jnp.exp(n.log_softmax(s, temperature))
+    theirs, ours = (jnp.exp(n.log_softmax(x, temperature)) for x in (t, s))
+    gap = n.kinked_gap(ours, theirs)
     value = jnp.sum(jnp.abs(gap), axis=-1) / 2
     return n.beside(temperature, value) ** 2 * value
 

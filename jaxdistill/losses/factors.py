@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxdistill.losses._geometry import choice, maps, same_features, to_smaller_grid
 from jaxdistill.losses._numerics import (
     clear,
+    count,
+    kinked_gap,
     l2_normalise,
     masked_sum,
     on_any_mesh,
@@ -122,7 +124,7 @@ def kta(student: jax.Array, teacher: jax.Array, *, p: float = 1, q: float = 2) -
         size = norm(x, q, keepdims=True)
         return jnp.where(size > 0, x / jnp.where(size > 0, size, 1), 0)
 
-    gap = unit(student) - unit(teacher)
+    gap = kinked_gap(unit(student), unit(teacher))
     return jnp.mean(jnp.abs(gap), axis=every) if p == 1 else norm(gap, p)
 
 
@@ -210,8 +212,8 @@ def srd(
     Raises:
         ValueError: if the shapes differ.
 
-    Hard values: :math:`2 \log \epsilon` with gradient zero where student and teacher are equal and
-    where nothing counts (the public code gives ``-inf`` and NaN).
+    Hard values: :math:`2 \log \epsilon` with gradient zero where student and teacher are equal (the
+    public code gives ``-inf`` and NaN); zero where nothing counts.
 
     Equal to:
         torchdistill ``SRDLoss`` without its KL (up to ``epsilon``).
@@ -231,4 +233,5 @@ def srd(
     # above one.
     moved = gap > 0
     powers = jnp.where(moved, jnp.where(moved, gap, 1) ** exponent, 0)
-    return 2 * jnp.log(epsilon + masked_sum(powers, where))
+    value = 2 * jnp.log(epsilon + masked_sum(powers, where))
+    return jnp.where(count(where, student) == 0, 0, value)

@@ -12,13 +12,21 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import choice, elementwise, mean_over, same_features
-from jaxdistill.losses._numerics import l2_normalise, widen
+from jaxdistill.losses._numerics import kinked_gap, l2_normalise, widen
 
 Axes = int | tuple[int, ...]
 
 
 def layer_normalise(x: jax.Array, axis: Axes = -1, epsilon: float = 1e-6) -> jax.Array:
     """Mean zero and variance one over ``axis``, without scale or bias; a constant row gives zeros.
+
+    Args:
+        x: features of any shape.
+        axis: the axis (or axes) that is normalised.
+        epsilon: added to the variance.
+
+    Returns:
+        The shape and dtype of ``x``.
 
     Example:
         >>> layer_normalise(jnp.array([1.0, 3.0])).round(3).tolist()
@@ -105,7 +113,9 @@ def feature_match(
     )
     if choice("value of sides", sides, {"both": True, "teacher": False}):
         student = change(student)
-    return mean_over(axis, elementwise(student - change(teacher), distance, beta), over)
+    # What was normalised is equal up to rounding only; what was not is compared as it is.
+    difference = jnp.subtract if normalise == "none" else kinked_gap
+    return mean_over(axis, elementwise(difference(student, change(teacher)), distance, beta), over)
 
 
 def hint(

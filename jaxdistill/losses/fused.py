@@ -129,8 +129,8 @@ def linear_divergence(
     if ours != theirs and (unlike == "refuse" or vocabulary_axis is not None):
         raise ValueError(
             f"the heads have unlike vocabularies: student {ours}, teacher {theirs}. Pass "
-            "unlike='zero_mass' to give the missing classes no mass (on unsharded heads), or pad the "
-            "narrower head and name the number of classes with vocabulary="
+            "unlike='zero_mass' to give the missing classes no mass (on unsharded heads), or pad "
+            "the narrower head and name the number of classes with vocabulary="
         )
     if labels is not None:
         if labels.shape != leading or not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -217,10 +217,11 @@ def divergence_of_logits(plan, divergence, student, teacher, beta, with_grad):
         values = c.class_sum(plan, p * slope)
         return values, (p * (slope - values[:, None]) if with_grad else None)
     if divergence == "total_variation":
-        values = c.class_sum(plan, jnp.abs(q - p)) / 2
+        gap = n.kinked_gap(p, q)
+        values = c.class_sum(plan, jnp.abs(gap)) / 2
         if not with_grad:
             return values, None
-        slope = jnp.sign(p - q) / 2
+        slope = jnp.sign(gap) / 2
         return values, p * (slope - c.class_sum(plan, p * slope)[:, None])
     log_m = n.log_mixture(log_q, log_p, beta)
     slope = jnp.where(no_p, 0, log_p) - jnp.where(no_p, 0, log_m)

@@ -79,6 +79,10 @@ def linear_sparse_kl(
 
     All tokens at weight 0: 0, with zero gradients. A token of padding only adds none.
 
+    References:
+        Anshumann and others 2025, "Sparse logit sampling: accelerating knowledge distillation in
+        LLMs" (arXiv 2503.16870), for targets that are sampled.
+
     Example:
         >>> hidden, head = jnp.array([[1.0, 2.0]]), jnp.eye(2)
         >>> log_p = jax.nn.log_softmax(hidden)

@@ -20,6 +20,7 @@ from jaxdistill.losses._geometry import (
 from jaxdistill.losses._numerics import (
     einsum,
     gram,
+    kinked_gap,
     l2_normalise,
     ratio,
     safe_sqrt,
@@ -103,7 +104,7 @@ def affinity(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """
     same_features(student, teacher)
     student, teacher = (l2_normalise(_channels(x)) for x in _wide(student, teacher))
-    more, less = student + teacher, student - teacher
+    more, less = student + teacher, kinked_gap(student, teacher)
     sizes = jnp.sum(jnp.square(more), -1) * jnp.sum(jnp.square(less), -1)
     square = (sizes + jnp.square(jnp.sum(more * less, axis=-1))) / 2
     return jnp.sum(safe_sqrt(square), axis=-1) / student.shape[-1]
@@ -255,7 +256,7 @@ def fsp(
     ours, theirs = (fsp_matrix(*side, pooling=pooling, mask=mask) for side in (student, teacher))
     same_features(ours, theirs)
     ours, theirs = widen(ours, theirs)
-    gap = ours - theirs
+    gap = kinked_gap(ours, theirs)
     if choice("form", form, {"mean_square": True, "column_norm": False}):
         return jnp.mean(jnp.square(gap), axis=(1, 2))
     return jnp.sum(frobenius(gap, axis=1), axis=1)

@@ -198,7 +198,8 @@ def cka(
     Raises:
         ValueError: if the batches differ, or if a debiased estimate has fewer than four rows.
 
-    Hard values: one, with gradient zero, where either side does not vary.
+    Hard values: one, with gradient zero, where either side does not vary; zero where nothing
+    counts.
 
     Example:
         >>> float(cka(jnp.array([[1.0], [2.0]]), jnp.array([[5.0], [5.0]])))
@@ -211,4 +212,4 @@ def cka(
     similarity = cka_similarity(
         student, teacher, kernel=kernel, bandwidth=bandwidth, estimator=estimator, where=where
     )
-    return 1 - similarity
+    return 1 - similarity if where is None else jnp.where(jnp.any(where), 1 - similarity, 0)

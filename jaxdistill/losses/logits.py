@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses import _numerics as n
-from jaxdistill.losses._entry import PER_EXAMPLE, Entry, scores
 
 
 def cross_entropy(
@@ -39,6 +38,10 @@ def cross_entropy(
     A class with logit ``-inf`` has no mass: infinite if it is the label or labels are smoothed,
     finite otherwise. Equals ``torch.nn.functional.cross_entropy(reduction="none")`` and ``optax``
     (integer labels).
+
+    References:
+        Szegedy and others 2016, "Rethinking the inception architecture for computer vision" (arXiv
+        1512.00567), for label smoothing.
 
     Example:
         >>> float(cross_entropy(jnp.array([0.0, 0.0]), jnp.array(1)))
@@ -77,6 +80,10 @@ def soft_cross_entropy(logits: jax.Array, probabilities: jax.Array, *, axis: int
     A class of probability 0 adds nothing, be its logit ``-inf``. Equals
     ``optax.softmax_cross_entropy``; with ``probabilities = softmax(teacher / T)`` and ``logits /
     T`` it is TextBrewer's ``kd_ce_loss`` per example.
+
+    References:
+        Hinton, Vinyals, Dean 2015, "Distilling the knowledge in a neural network" (arXiv
+        1503.02531).
 
     Example:
         >>> float(soft_cross_entropy(jnp.array([0.0, 0.0]), jnp.array([0.3, 0.7])))
@@ -306,6 +313,10 @@ def logit_distance(
 
     Equals big_vision's ``euclidean`` and ``logsoftmax_euclidean``.
 
+    References:
+        Beyer and others 2022, "Knowledge distillation: a good teacher is patient and consistent"
+        (arXiv 2106.05237).
+
     Example:
         >>> float(logit_distance(jnp.array([3.0, 4.0]), jnp.zeros(2)))
         5.0
@@ -339,134 +350,3 @@ def top_k_agreement(
     chosen = jax.lax.top_k(s, k)[1]
     best = jnp.argmax(t, axis=-1).astype(chosen.dtype)
     return jnp.any(chosen == best[..., None], axis=-1).astype(s.dtype)
-
-
-_SHIFT = "shift of either side"
-
-CATALOGUE: tuple[Entry, ...] = (
-    Entry(
-        cross_entropy,
-        "logits",
-        PER_EXAMPLE,
-        "-(1-a) log s_y - a mean_k log s_k",
-        "none",
-        scores(teacher=None, labels=True, label_smoothing=0.1),
-        equal_to=(
-            ("torch cross_entropy(reduction='none')", "label_smoothing"),
-            (
-                "big_vision dist 'hard'",
-                "labels=argmax(teacher); label_smoothing=ls K/(K-1); minus entropy",
-            ),
-        ),
-        invariances="shift of the logits",
-        remarks="label that is no class: 0",
-        teacher=None,
-        scores=True,
-        shift_invariant=True,
-    ),
-    Entry(
-        soft_cross_entropy,
-        "logits",
-        PER_EXAMPLE,
-        "-sum_k p_k log s_k",
-        "none",
-        scores(teacher="probabilities"),
-        equal_to=(
-            ("optax.softmax_cross_entropy", ""),
-            ("TextBrewer kd_ce_loss", "logits / T, softmax(teacher / T); mean"),
-        ),
-        invariances="shift of the logits",
-        remarks="p_k = 0 with s_k = -inf: 0; at equality the entropy",
-        teacher=None,
-        scores=True,
-        shift_invariant=True,
-    ),
-    Entry(
-        soft_binary_cross_entropy,
-        "logits",
-        PER_EXAMPLE,
-        "mean_k p softplus(-z) + (1-p) softplus(z)",
-        "mean over classes",
-        scores(teacher="probabilities"),
-        paper="arXiv 2110.00476",
-        equal_to=(
-            ("torch binary_cross_entropy_with_logits(reduction='none')", "mean over classes"),
-        ),
-        invariances="none",
-        teacher=None,
-        scores=True,
-    ),
-    Entry(
-        hinton_kd,
-        "logits",
-        PER_EXAMPLE,
-        "T^2 KL(t || s)",
-        "T^2",
-        scores(temperature=2.0),
-        paper="Hinton 2015, arXiv 1503.02531",
-        equal_to=(
-            ("mdistiller kd_loss, RepDistiller DistillKL, ModelOpt LogitsDistillationLoss", "mean"),
-            ("big_vision dist 'kl'", "temperature=t"),
-            ("torchdistill KDLoss, soft only; TRL GKD beta=0", "divided by T^2"),
-            ("DistillKit dense_kl_div", "divided by T^2; sum"),
-            ("cls_KD KDLoss", "plus T^2 H(t); times alpha; mean"),
-        ),
-        invariances=_SHIFT,
-        remarks="student -inf where the teacher has mass: infinite",
-        scores=True,
-        zero_at_equality=True,
-        shift_invariant=True,
-        accepts_neginf=True,
-    ),
-    Entry(
-        standardised_kd,
-        "logits",
-        PER_EXAMPLE,
-        "T^2 KL(t || s) of standardised logits",
-        "T^2",
-        scores(temperature=2.0),
-        paper="Sun 2024, arXiv 2403.01427",
-        equal_to=(
-            ("logit-standardization-KD kd_loss(logit_stand=True)", "mean"),
-            ("torchdistill LogitStdKDLoss", "its soft part; mean"),
-        ),
-        invariances="shift and scale of either side",
-        remarks="constant logits count as zeros",
-        scores=True,
-        zero_at_equality=True,
-        shift_invariant=True,
-        accepts_neginf=True,
-    ),
-    Entry(
-        logit_mse,
-        "logits",
-        PER_EXAMPLE,
-        "mean_k (s_k - t_k)^2",
-        "mean over classes",
-        scores(),
-        paper="Ba 2014, arXiv 1312.6184",
-        equal_to=(
-            ("TextBrewer kd_mse_loss", "divided by T^2; mean"),
-            ("big_vision dist 'l2'", "times K"),
-        ),
-        invariances="equal shift of both",
-        scores=True,
-        zero_at_equality=True,
-    ),
-    Entry(
-        logit_distance,
-        "logits",
-        PER_EXAMPLE,
-        "sqrt(sum_k (s_k - t_k)^2 + e)",
-        "none",
-        scores(),
-        equal_to=(
-            ("big_vision dist 'euclidean'", ""),
-            ("big_vision dist 'logsoftmax_euclidean'", "log_probabilities=True"),
-        ),
-        invariances="equal shift of both",
-        hard={"equal": 1e-6},
-        remarks="at equality sqrt(epsilon), gradient 0",
-        scores=True,
-    ),
-)

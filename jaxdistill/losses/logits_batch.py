@@ -50,8 +50,9 @@ def dist(
     Raises:
         ValueError: shapes that differ or are not ``[B, K]``.
 
-    A constant row or column has correlation 0 and no gradient (a batch of one: the second term is
-    ``b``). Equals hunto's ``DIST`` (``tau``), and torchdistill's ``DISTLoss`` with ``epsilon=0``.
+    Hard values: a constant row or column has correlation 0 and no gradient (a batch of one: the
+    second term is ``b``). Equals hunto's ``DIST`` (``tau``), and torchdistill's ``DISTLoss`` with
+    ``epsilon=0``.
 
     References:
         Huang, You, Wang, Qian, Xu 2022, "Knowledge distillation from a stronger teacher" (arXiv

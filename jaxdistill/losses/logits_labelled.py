@@ -262,7 +262,8 @@ def minifinetuning(
     Raises:
         ValueError: shapes that differ, or labels that do not fit.
 
-    The best class is piecewise constant in the teacher. Equals ModelOpt's ``MFTLoss`` (batch mean).
+    Finite for all finite students. The best class is piecewise constant in the teacher. Equals
+    ModelOpt's ``MFTLoss`` (batch mean).
 
     References:
         "Minifinetuning: low-data generation domain adaptation through corrective self-distillation"

@@ -27,6 +27,7 @@ from jaxdistill.losses._geometry import (
 from jaxdistill.losses._numerics import (
     count,
     gram,
+    kinked_gap,
     l2_normalise,
     on_any_mesh,
     ratio,
@@ -300,7 +301,7 @@ def correlation_congruence(
         return math.exp(-2 * gamma) * terms
 
     matrix = choice("kernel", kernel, {"gaussian": expanded, "bilinear": gram})
-    gap = jnp.where(pairs(where, student.shape[0]), matrix(student) - matrix(teacher), 0)
+    gap = jnp.where(pairs(where, student.shape[0]), kinked_gap(matrix(student), matrix(teacher)), 0)
     total = jnp.sum(jnp.square(gap))
     return ratio(total if squared else safe_sqrt(total), jnp.square(count(where, gap)))
 

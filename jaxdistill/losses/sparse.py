@@ -118,6 +118,9 @@ def sparse_jsd(
     Finite for all finite students. Equals DistillKit's ``sparse_js_div`` divided by :math:`\tau^2`,
     as a sum.
 
+    References:
+        Agarwal and others 2024, "On-policy distillation of language models" (arXiv 2306.13649).
+
     Example:
         >>> logits = jnp.array([2.0, 1.0, 0.0])
         >>> log_p = jax.nn.log_softmax(logits)
@@ -163,6 +166,10 @@ def sparse_total_variation(
     Finite for all finite students; gradient zero at equality. Equals DistillKit's ``sparse_tvd``
     divided by :math:`\tau^2`, as a sum.
 
+    References:
+        Wen, Li, Du, Mou 2023, "f-divergence minimization for sequence-level knowledge distillation"
+        (arXiv 2307.15190).
+
     Example:
         >>> logits = jnp.array([2.0, 1.0, 0.0])
         >>> log_p = jax.nn.log_softmax(logits)
@@ -173,7 +180,7 @@ def sparse_total_variation(
     log_s, log_t = _known(
         student, ids, log_teacher, missing, temperature, tail=missing != "renormalise"
     )
-    value = jnp.sum(jnp.abs(jnp.exp(log_t) - jnp.exp(log_s)), axis=-1) / 2
+    value = jnp.sum(jnp.abs(n.kinked_gap(jnp.exp(log_s), jnp.exp(log_t))), axis=-1) / 2
     return n.beside(temperature, value) ** 2 * value
 
 

@@ -37,9 +37,17 @@ def flsw_temperature(
         ``base_temperature > scale * 2**exponent``. Equals TextBrewer's
         ``flsw_temperature_scheduler``.
 
+    Raises:
+        ValueError: shapes that differ.
+
     References:
         Wen, Lai, Qian 2019, "Preparing lessons: improve knowledge distillation with better
         supervision" (arXiv 1911.07471).
+
+    Example:
+        >>> student, teacher = jnp.eye(2), jnp.array([[1.0, 0.0], [1.0, 0.0]])
+        >>> flsw_temperature(student, teacher).round(1).tolist()
+        [4.5, 3.5]
     """
     s, t = jax.lax.stop_gradient(n.pair(student, teacher, -1))
     norms = (n.safe_norm(s) + epsilon) * (n.safe_norm(t) + epsilon)
@@ -74,6 +82,10 @@ def cwsm_temperature(
 
     References:
         Wen, Lai, Qian 2019 (arXiv 1911.07471).
+
+    Example:
+        >>> cwsm_temperature(jnp.array([[0.0, 0.0], [9.0, 0.0]])).round(1).tolist()
+        [3.5, 4.5]
     """
     (s,) = jax.lax.stop_gradient(n.widen(student))
     weight = 1 / (jnp.max(jax.nn.softmax(s, axis=-1), axis=-1) + epsilon)

@@ -13,6 +13,7 @@ from jaxdistill.losses import _numerics as n
 from jaxdistill.losses._entry import PER_TOKEN, Entry
 
 
+@functools.partial(n.on_any_mesh, dropped=1)
 def universal_logit_distillation(
     student: jax.Array, teacher: jax.Array, *, temperature: Any = 1.0
 ) -> jax.Array:
@@ -57,7 +58,7 @@ def universal_logit_distillation(
     )
     width = max(p.shape[-1], q.shape[-1])
     p, q = (jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])]) for x in (p, q))
-    value = jnp.sum(jnp.abs(q - p), axis=-1)
+    value = jnp.sum(jnp.abs(n.kinked_gap(p, q)), axis=-1)
     return n.beside(temperature, value) ** 2 * value
 
 
@@ -83,6 +84,9 @@ def logistic_ranking(
 
     Equals DistillKit's ``sparse_logistic_ranking_loss`` where all tokens have equally many pairs
     (it averages over the pairs of all tokens together).
+
+    References:
+        Burges and others 2005, "Learning to rank using gradient descent".
 
     Example:
         >>> float(logistic_ranking(jnp.zeros(3), jnp.array([0, 1]), jnp.log(jnp.array([0.7, 0.2]))))
@@ -125,6 +129,9 @@ def hinge_ranking(
 
     Equals DistillKit's ``sparse_hinge_loss(margin)`` where all tokens have equally many pairs (it
     averages over the pairs of all tokens together).
+
+    References:
+        Herbrich, Graepel, Obermayer 1999, "Support vector learning for ordinal regression".
 
     Example:
         >>> float(hinge_ranking(jnp.zeros(2), jnp.array([0, 1]), jnp.log(jnp.array([0.75, 0.25]))))
@@ -242,8 +249,8 @@ def _chosen(values: jax.Array, ids: jax.Array, log_teacher: jax.Array):
     n.same_shape(ids=ids, log_teacher=t)
     if s.shape[:-1] != ids.shape[:-1] or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(
-            f"ids must be integers with the leading shape of the student {s.shape}, got {ids.dtype} "
-            f"{ids.shape}"
+            f"ids must be integers with the leading shape of the student {s.shape}, got "
+            f"{ids.dtype} {ids.shape}"
         )
     known = (ids >= 0) & (ids < s.shape[-1])
     chosen = jnp.take_along_axis(s, jnp.where(known, ids, 0), axis=-1)
@@ -329,7 +336,7 @@ CATALOGUE: tuple[Entry, ...] = (
         _log_probs,
         paper="Gu 2024, arXiv 2306.08543",
         equal_to=(("TRL _single_step_decomposition_loss", "token mean"),),
-        invariances="none",
+        invariances="",
         hard={"equal": 0.0},
         remarks="student without mass: 0",
     ),

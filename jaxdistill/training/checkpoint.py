@@ -6,6 +6,7 @@ variables, and whatever else the loop must know to go on as if it had never stop
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -19,6 +20,8 @@ import jax
 import numpy as np
 
 from jaxdistill.training.sharding import path_name
+
+_MARK = "_CHECKPOINT_METADATA"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +70,32 @@ class Checkpoints:
 
 
 def save_tree(path: Path, tree: Any, record: Mapping[str, Any]) -> None:
-    """Writes arrays and a JSON record into one folder, which bears its name only when it is whole."""
-    ocp = _orbax()
+    """Writes arrays and a JSON record into one folder, which bears its name only when it is whole.
+
+    Raises:
+        OSError: when it cannot be written, a full disk say. What was written of it is removed.
+    """
     path = Path(path).absolute()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ocp.save(str(path), {"tree": tree}, overwrite=True, custom_metadata=_encode(dict(record)))
+        with _orbax() as ocp:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            metadata = {"record": encode(dict(record))}
+            ocp.save(str(path), {"tree": tree}, overwrite=True, custom_metadata=metadata)
     except Exception as fault:
-        if isinstance(fault, OSError) or "space" in str(fault).lower():
-            raise OSError(f"cannot save {path}: {fault}. Earlier checkpoints are whole.") from fault
-        raise
+        # TensorStore reports what the system refused as a ValueError that names the code.
+        if not isinstance(fault, OSError) and "os_error_code" not in str(fault):
+            raise
+        remove_unfinished(path.parent)
+        raise OSError(
+            f"cannot save {path}: {_short(fault)}. Whatever was saved before it is whole."
+        ) from fault
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Removes what a run that was killed or failed while saving left there: folders that never got their name."""
+    if directory.is_dir():
+        for child in directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(child, ignore_errors=True)
 
 
 def load_tree(path: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
@@ -87,23 +106,13 @@ def load_tree(path: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
         abstract: arrays, or shapes with shardings, like those that were saved.
 
     Raises:
-        ValueError: if the folder is not a whole checkpoint, or holds other arrays than ``abstract``; the message
-            lists each that differs, with both shapes.
+        ValueError: if the folder is missing, damaged, or holds other arrays than ``abstract``; the message lists
+            each that differs, with both shapes.
     """
-    ocp = _orbax()
     path = Path(path).absolute()
-    if not _is_whole(path):
-        raise ValueError(f"{path} is missing, or not a whole checkpoint")
-    metadata = ocp.metadata(str(path))
-    refuse_other_arrays(path, metadata.metadata["tree"], abstract)
-    default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-    def placed(leaf):
-        sharding = getattr(leaf, "sharding", None) or default
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    loaded = ocp.load(str(path), {"tree": jax.tree.map(placed, abstract)})["tree"]
-    return loaded, _decode(metadata.custom_metadata)
+    tree, record = _contents(path)
+    refuse_other_arrays(path, tree, abstract)
+    return _read(path, abstract), record
 
 
 def refuse_other_arrays(path: Path | str, stored: Any, wanted: Any) -> None:
@@ -118,26 +127,24 @@ def refuse_other_arrays(path: Path | str, stored: Any, wanted: Any) -> None:
 
 
 def load_record(path: Path) -> dict[str, Any]:
-    """The JSON record of a folder that :func:`save_tree` wrote."""
-    path = Path(path).absolute()
-    if not _is_whole(path):
-        raise ValueError(f"{path} is missing, or not a whole checkpoint")
-    return _decode(_orbax().metadata(str(path)).custom_metadata)
+    """The JSON record of a folder that :func:`save_tree` wrote.
+
+    Raises:
+        ValueError: if the folder is missing or damaged.
+    """
+    return _contents(Path(path).absolute())[1]
 
 
 def load_arrays(path: Path) -> Any:
-    """The arrays of a folder as nested dicts, without being told their shapes, on one device."""
-    ocp = _orbax()
+    """The arrays of a folder as nested dicts, without being told their shapes, on one device.
+
+    Raises:
+        ValueError: if the folder is missing or damaged.
+    """
     path = Path(path).absolute()
-    if not _is_whole(path):
-        raise ValueError(f"{path} is missing, or not a whole checkpoint")
-    tree = ocp.metadata(str(path)).metadata["tree"]
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-    def placed(leaf):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    return ocp.load(str(path), {"tree": jax.tree.map(placed, tree)})["tree"]
+    # Without the shardings that are stored: they name devices which need not be here.
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _contents(path)[0])
+    return _read(path, shapes)
 
 
 def fingerprint(tree: Any) -> str:
@@ -161,7 +168,7 @@ def fingerprint(tree: Any) -> str:
 
 def digest(data: Any) -> str:
     """A short hash of JSON data, whatever the order of its keys."""
-    text = json.dumps(_encode(data), sort_keys=True, default=str)
+    text = json.dumps(encode(data), sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -173,19 +180,65 @@ def write_json(path: str | os.PathLike, data: Any) -> None:
     os.replace(temporary, path)
 
 
+@contextlib.contextmanager
 def _orbax():
+    """Orbax, without its log: all that goes wrong in it is raised as well."""
     import logging
 
     from orbax.checkpoint import v1
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    return v1
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield v1
+    finally:
+        logger.setLevel(level)
+
+
+def _contents(path: Path) -> tuple[Any, dict[str, Any]]:
+    """What arrays there are, as shapes, and the record."""
+    if not path.exists():
+        raise ValueError(f"there is no checkpoint {path}")
+    if not _is_whole(path):
+        raise ValueError(f"{path} is not a whole checkpoint: it has no {_MARK}")
+    try:
+        with _orbax() as ocp:
+            metadata = ocp.metadata(str(path))
+    except Exception as fault:
+        raise ValueError(f"{path} is damaged: {_short(fault)}") from fault
+    arrays, record = metadata.metadata, metadata.custom_metadata
+    if arrays is None or "tree" not in arrays:
+        raise ValueError(f"{path} is damaged: its list of arrays cannot be read")
+    if not record or "record" not in record:
+        raise ValueError(f"{path} is damaged: its record cannot be read")
+    return arrays["tree"], _decode(record["record"])
+
+
+def _read(path: Path, abstract: Any) -> Any:
+    default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def placed(leaf):
+        sharding = getattr(leaf, "sharding", None) or default
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    try:
+        with _orbax() as ocp:
+            return ocp.load(str(path), {"tree": jax.tree.map(placed, abstract)})["tree"]
+    except Exception as fault:
+        raise ValueError(f"{path} is damaged: {_short(fault)}") from fault
+
+
+def _short(fault: Exception) -> str:
+    """An error of TensorStore without the specification of the array."""
+    text = str(fault).split(" [tensorstore_spec")[0].split(" See full TensorStore")[0]
+    return (text if len(text) <= 300 else text[:300] + "...").rstrip(". ")
 
 
 def _is_whole(path: Path) -> bool:
     # Orbax writes into a folder of another name and renames it at the end; the marker guards file systems
     # whose rename is not atomic.
-    return (path / "_CHECKPOINT_METADATA").exists()
+    return (path / _MARK).exists()
 
 
 def _differences(stored: Any, wanted: Any) -> list[str]:
@@ -222,11 +275,12 @@ def _plain(tree: Any) -> Any:
     return tree
 
 
-def _encode(data: Any) -> Any:
+def encode(data: Any) -> Any:
+    """JSON data and numpy arrays as JSON data alone, the way records hold them."""
     if isinstance(data, Mapping):
-        return {str(key): _encode(value) for key, value in data.items()}
+        return {str(key): encode(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
-        return [_encode(value) for value in data]
+        return [encode(value) for value in data]
     if isinstance(data, (np.ndarray, np.generic, jax.Array)):
         array = np.asarray(data)
         return {"__array__": array.tolist(), "dtype": str(array.dtype)}

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxdistill.distiller import Distiller
-from jaxdistill.training.checkpoint import load_arrays
+from jaxdistill.training.checkpoint import fingerprint, load_arrays
 from jaxdistill.training.loop import Evaluation, Outcome, Stage, run_stage
 
 
@@ -57,12 +57,17 @@ def fit(
         An outcome: ``result``, ``metrics``, ``values``, ``seconds``.
 
     Raises:
-        ValueError: before anything is compiled, when shapes do not fit.
+        ValueError: before anything is compiled, when shapes do not fit, or when the working directory holds a run
+            with another teacher, seed, length, batch size or other arrays of data.
     """
+    held = _as_stream(data, batch_size, seed)
+    identity: dict[str, Any] = {"batch_size": getattr(held, "batch_size", None)}
+    if isinstance(data, Mapping):
+        identity["data"] = fingerprint(dict(data))
     stage = Stage(
         name="fit",
         distiller=distiller,
-        data=_as_stream(data, batch_size, seed),
+        data=held,
         steps=steps,
         frozen=dict(frozen),
         initial=dict(initial or {}),
@@ -71,6 +76,7 @@ def fit(
         between=between,
         log_every=log_every,
         checkpoint_every=checkpoint_every,
+        identity=identity,
     )
     return run_stage(stage, workdir, mesh=mesh, rules=rules, quiet=quiet)
 

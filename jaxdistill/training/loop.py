@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
+from jaxdistill._errors import unknown
 from jaxdistill.distiller import Distiller
 from jaxdistill.training import metrics as metric
 from jaxdistill.training.checkpoint import (
     Checkpoints,
-    digest,
+    encode,
     fingerprint,
     load_record,
     load_tree,
+    remove_unfinished,
     save_tree,
 )
 from jaxdistill.training.progress import Progress
@@ -71,7 +72,8 @@ class Stage:
         log_every: after how many steps the mean metrics are written.
         checkpoint_every: after how many steps a checkpoint is written; 0 for none.
         keep: how many of the newest checkpoints stay.
-        best: ``(metric, "max" or "min")``, by which a best checkpoint is kept besides.
+        best: ``(metric, "max" or "min")``, by which a best checkpoint is kept besides; a metric of the test set is
+            refused.
         returns: ``"last"``, or ``"best"`` for the result at the best evaluation.
         identity: JSON data that says what this run is; a checkpoint of any other is refused.
     """
@@ -92,6 +94,22 @@ class Stage:
     best: tuple[str, Literal["max", "min"]] | None = None
     returns: Literal["last", "best"] = "last"
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.returns not in ("last", "best"):
+            raise ValueError(unknown("result of a stage", self.returns, ("last", "best")))
+        if self.best is None:
+            if self.returns == "best":
+                raise ValueError("returns='best' needs best, the metric to select by")
+            return
+        name, direction = self.best
+        if direction not in ("max", "min"):
+            raise ValueError(unknown("direction", direction, ("max", "min")))
+        sets = {evaluation.set for evaluation in self.evaluations}
+        if name.split("/")[0] == "test":
+            raise ValueError(f"nothing is selected by the test set: best is {name!r}")
+        if name.split("/")[0] not in sets:
+            raise ValueError(unknown("set in the metric to select by", name.split("/")[0], sets))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +152,8 @@ def run_stage(
         ValueError: before anything is compiled, when shapes do not fit, or the directory holds another run.
         FloatingPointError: when a loss is not finite; it names the last good checkpoint.
     """
+    if stage.returns == "best" and directory is None:
+        raise ValueError("returns='best' needs a directory, where the best checkpoint is kept")
     mesh = mesh if mesh is not None else make_mesh()
     distiller = stage.distiller
     fixed = place(mesh, dict(stage.frozen), rules)
@@ -141,7 +161,8 @@ def run_stage(
     identity = {
         "stage": stage.name,
         "seed": stage.seed,
-        "config": digest(stage.identity),
+        "steps": stage.steps,
+        "config": dict(stage.identity),
         "frozen": {name: fingerprint(tree) for name, tree in {**stage.initial, **stage.frozen}.items()},
     }
     if directory is not None:
@@ -172,7 +193,8 @@ def run_stage(
         plan, best, values, before = (record[k] for k in ("plan", "best", "values", "seconds"))
     lines = directory / "metrics.jsonl" if directory else None
     if lines is not None:
-        _remove_unfinished(checkpoints)
+        remove_unfinished(directory)
+        remove_unfinished(directory / "checkpoints")
         metric.cut_json_lines(lines, begin) if begin else lines.unlink(missing_ok=True)
     if state is None:
         init = jax.jit(distiller.init, out_shardings=state_shardings)
@@ -215,7 +237,12 @@ def run_stage(
             return False
         write(step, found, "evaluation")
         values = {**values, **found}
-        if stage.best is None or stage.best[0] not in found:
+        if stage.best is None:
+            return False
+        if stage.best[0] not in found:
+            of_set = [e for e in stage.evaluations if e.set == stage.best[0].split("/")[0]]
+            if all(e in due for e in of_set):
+                raise ValueError(unknown("metric to select by", stage.best[0], found))
             return False
         sign = 1 if stage.best[1] == "max" else -1
         if best is not None and sign * found[stage.best[0]] <= sign * best["value"]:
@@ -265,8 +292,7 @@ def run_stage(
                 save(done)
             progress.update(done, means)
     if stage.returns == "best" and best is not None and best["step"] != stage.steps:
-        if checkpoints is None:
-            raise ValueError("returns='best' needs a directory, where the best checkpoint is kept")
+        assert checkpoints is not None
         state, _ = checkpoints.load(best["step"], _with_shardings(abstract_state, state_shardings))
     result = result_fn(state)
     seconds = before + time.perf_counter() - clock
@@ -339,22 +365,31 @@ def _finished(directory, identity, distiller, started, stage, mesh, rules) -> Ou
 
 
 def _refuse_other(path: Path, identity: Mapping[str, Any]) -> None:
-    stored = load_record(path)["identity"]
-    if stored == identity:
-        return
-    faults = []
-    for name in ("stage", "seed", "config"):
-        if stored.get(name) != identity[name]:
-            faults.append(f"- {name}: {stored.get(name)} there, {identity[name]} now")
-    for name in sorted(identity["frozen"].keys() | stored.get("frozen", {}).keys()):
-        there, here = stored.get("frozen", {}).get(name), identity["frozen"].get(name)
-        if there != here:
-            faults.append(f"- frozen {name!r}: fingerprint {there} there, {here} now")
-    raise ValueError(
-        f"{path} is of another run, going on would mix the two:\n"
-        + "\n".join(faults)
-        + "\nTake another workdir, or remove that folder."
-    )
+    there = dict(_entries(load_record(path)["identity"]))
+    here = dict(_entries(encode(identity)))
+    faults = [
+        f"- {name}: {there.get(name, 'absent')} there, {here.get(name, 'absent')} now"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name, "absent") != here.get(name, "absent")
+    ]
+    if faults:
+        raise ValueError(
+            f"{path} is of another run, going on would mix the two:\n"
+            + "\n".join(faults)
+            + f"\nTake another workdir, or remove {path.parent}."
+        )
+
+
+def _entries(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of JSON data with the path of each."""
+    if isinstance(data, Mapping) and data:
+        for key, value in data.items():
+            yield from _entries(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(data, list) and data:
+        for index, value in enumerate(data):
+            yield from _entries(value, f"{path}[{index}]")
+    else:
+        yield path, data
 
 
 def _refuse_infinite(means: Mapping[str, float], step: int, checkpoints: Checkpoints | None) -> None:
@@ -407,12 +442,3 @@ def _writable(directory: Path) -> Path:
     except OSError as fault:
         raise OSError(f"the working directory {directory} cannot be written: {fault}") from fault
     return directory
-
-
-def _remove_unfinished(checkpoints: Checkpoints | None) -> None:
-    """A run that was killed while saving leaves a folder that never got its name."""
-    if checkpoints is None or not checkpoints.directory.is_dir():
-        return
-    for child in checkpoints.directory.iterdir():
-        if not child.name.isdigit():
-            shutil.rmtree(child, ignore_errors=True)

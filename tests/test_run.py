@@ -1,0 +1,224 @@
+"""The command line as its users run it: every config in smoke size, what it leaves, and what it refuses."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxdistill as jd
+from jaxdistill import main, present, recipe
+from jaxdistill.data.sources import digits
+from jaxdistill.training.export import load_exported, read_named_arrays
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
+SMALLEST = "--config=configs/hinton_mnist.py:small"
+
+
+def command(*arguments, module="jaxdistill.main"):
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def refused(*arguments, **keywords):
+    done = command(*arguments, **keywords)
+    assert done.returncode != 0, done.stdout
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def smoked(request, tmp_path_factory):
+    """A finished run of a config and what it printed."""
+    workdir = tmp_path_factory.mktemp("run") / "work"
+    done = command(f"--config=configs/{request.param}:small", "--smoke", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_report(smoked):
+    workdir, _ = smoked
+    report = json.loads((workdir / "report.json").read_text())
+    config = json.loads((workdir / "config.json").read_text())
+    assert [stage["name"] for stage in report["stages"]] == config["recipe"]
+    assert all(stage["steps"] == 2 and stage["metrics"] for stage in report["stages"])
+    page = (workdir / "report.html").read_text()
+    assert config["title"] in page
+    # Pictures are part of the page.
+    assert page.count("<figure") >= 2
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_restored_and_exported_students_agree(smoked):
+    workdir, _ = smoked
+    images = digits().gather(np.arange(5))["image"]
+    student = jd.restore(workdir)
+    ours = student.net.apply(student.params, student.state, images).out
+    exported = load_exported(workdir / "student" / "student.jaxexport")(images)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, exported)
+    params, _ = read_named_arrays(workdir / "student" / "student.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(student.params))
+
+
+def test_the_same_command_goes_on(smoked):
+    workdir, first = smoked
+    if "mae" not in first.args[3]:
+        pytest.skip("one config is enough")
+    before = {p: p.stat().st_mtime_ns for p in workdir.glob("stages/*/result/_CHECKPOINT_METADATA")}
+    assert len(before) == 3
+    done = command(*first.args[3:])
+    assert done.returncode == 0, done.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+    assert values(done) == values(first)
+    message = refused(*first.args[3:], "--config.seed=7")
+    assert "- seed: 0 there, 7 now" in message
+
+
+def values(done):
+    return [line for line in done.stdout.splitlines() if "validation/" in line or "test/" in line]
+
+
+def test_misspelt_key_of_the_config(tmp_path):
+    message = refused(SMALLEST, "--config.stages.alone.step=3", f"--workdir={tmp_path / 'w'}")
+    assert "step" in message
+    assert "steps" in message
+    assert not (tmp_path / "w").exists()
+
+
+def small(**changes):
+    """The smallest config as plain data, with some values changed."""
+    spec = importlib.util.spec_from_file_location("hinton", ROOT / "configs" / "hinton_mnist.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = recipe.override(main.plain(module.get_config("small")), changes)
+    return recipe.override(config, {"recipe": ("teacher", "alone", "distilled")})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stages.alone.student.net": "mpl"}, ["net", "'mpl'", "'mlp'"]),
+        ({"stages.alone.student": {"net": "mlp", "width": 3}}, ["'width'", "'widths'"]),
+        ({"data.name": "digit"}, ["data set", "'digit'", "'digits'"]),
+        ({"data.name": "mnist"}, ["--config.data.dir"]),
+        ({"stages.distilled.objective.soft.loss": "hinton_dk"}, ["'hinton_kd'"]),
+        ({"stages.distilled.objective.soft": {"loss": "hinton_kd", "temprature": 2}}, ["'temperature'"]),
+        ({"stages.distilled.targets.stage": "teachr"}, ["'teacher'"]),
+        ({"stages.distilled.targets": {"kind": "life"}}, ["'live'"]),
+        ({"stages.distilled.objective.soft.target": "hiden_0"}, ["'distilled'", "'hidden_0'"]),
+        (
+            {"stages.distilled.objective.soft": {"loss": "hint", "student": "hidden_0", "target": "hidden_0"}},
+            ["'distilled'", "64)", "256)", "projector='linear'"],
+        ),
+        ({"stages.alone.optimizer.name": "adam"}, ["'adamw'"]),
+        ({"stages.alone.optimizer.learning_rate": {"schedule": "cosin"}}, ["'cosine'"]),
+        ({"stages.alone.evaluate.accuracy.evaluator": "classify"}, ["'classification'"]),
+        ({"stages.alone.evaluate.accuracy.sets": ("tset",)}, ["'test'"]),
+        ({"stages.alone.view": {"augment": ({"name": "flipp"},)}}, ["'flip'"]),
+        ({"stages.alone.records": {"label": 3}}, ["'labelled'"]),
+        ({"stages.alone.pictures": ("reconstruction",)}, ["masks nothing"]),
+        ({"stages.alone.pictures": ("reliabilty",)}, ["'reliability'"]),
+    ],
+)
+def test_refusals_before_anything_is_written(changes, words):
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011, PT012
+        plan = recipe.plan(small(**changes))
+        present.check(plan)
+        recipe.check_shapes(plan)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize("path", ["stages.alne.steps", "data.nme", "stages.alone.stps"])
+def test_a_change_of_nothing_is_refused(path):
+    with pytest.raises(ValueError, match="'alone'|'name'|'steps'"):
+        recipe.plan(small(**{path: 3}))
+
+
+def test_variants_yield_to_the_command_line():
+    config = {
+        "data": {"name": "b"},
+        "stages": {"s": {"steps": 1, "width": 2}},
+        "variants": {"b": {"stages/s/steps": 5, "stages/s/width": 6}},
+    }
+    varied = main.vary(config, {"stages.s.width": 2})
+    assert varied["stages"]["s"] == {"steps": 5, "width": 2}
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A config, what its teacher stage left, and the stage's folder."""
+    config = small(
+        **{
+            "stages.teacher.student.widths": (16,),
+            "stages.teacher.evaluate": None,
+            "stages.teacher.view": None,
+
+            "stages.distilled.evaluate": None,
+            "stages.distilled.student.widths": (8,),
+        }
+    )
+    config = {**recipe.smoke(config), "mesh": {"data": 1}}
+    root = tmp_path_factory.mktemp("taught")
+    plan = recipe.plan(recipe.override(config, {"recipe": ("teacher",)}))
+    result = recipe.run(plan, root, quiet=True)["teacher"].result
+    return recipe.override(config, {"recipe": ("teacher", "distilled")}), result, next(root.glob("stages/*"))
+
+
+def test_a_teacher_that_is_given_is_not_trained_again(taught, tmp_path):
+    config, result, folder = taught
+    config = recipe.override(config, {"stages.teacher.checkpoint": str(folder)})
+    again = recipe.run(recipe.plan(config), tmp_path, quiet=True)
+    jax.tree.map(np.testing.assert_array_equal, again["teacher"].result, result)
+    assert [path.name.split("-")[0] for path in tmp_path.glob("stages/*")] == ["distilled"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (shutil.rmtree, "holds no result"),
+        (lambda path: (path / "result" / "_CHECKPOINT_METADATA").unlink(), "holds no result"),
+        (lambda path: None, "other arrays"),
+    ],
+    ids=["absent", "truncated", "other"],
+)
+def test_a_teacher_that_does_not_fit_is_refused(taught, tmp_path, damage, words):
+    config, _, folder = taught
+    shutil.copytree(folder, tmp_path / "teacher")
+    damage(tmp_path / "teacher")
+    changes = {"stages.teacher.checkpoint": str(tmp_path / "teacher")}
+    if words == "other arrays":
+        changes["stages.teacher.student.widths"] = (4,)
+    with pytest.raises(ValueError, match=words):
+        recipe.run(recipe.plan(recipe.override(config, changes)), tmp_path / "run", quiet=True)
+
+
+def test_absent_imagenet_says_how_to_prepare_it(tmp_path):
+    message = refused(
+        "--config=configs/mae_vitb.py",
+        "--smoke",
+        f"--workdir={tmp_path / 'w'}",
+        f"--config.data.dir={tmp_path}",
+    )
+    assert "Traceback" not in message
+    assert "imagenet2012" in message
+    assert "tfds build" in message or "download_and_prepare" in message
+    assert not (tmp_path / "w").exists()
+
+
+def test_restore_of_what_is_no_run(tmp_path):
+    with pytest.raises(ValueError, match="no working directory"):
+        jd.restore(tmp_path)

@@ -1,0 +1,369 @@
+"""The loop: what stops it, what it refuses to mix, what it selects, and its use without a config."""
+
+import dataclasses
+import resource
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdistill as jd
+from jaxdistill.data.sources import arrays
+from jaxdistill.data.stream import stream
+from jaxdistill.distiller import Distiller
+from jaxdistill.losses import hinton_kd
+from jaxdistill.training.checkpoint import fingerprint
+from jaxdistill.training.loop import Evaluation, Stage, run_stage
+from jaxdistill.training.metrics import read_json_lines
+
+NOISE = np.random.default_rng(0)
+IMAGES = NOISE.normal(size=(64, 4)).astype(np.float32)
+DATA = stream(arrays({"image": IMAGES}), 16, seed=0, threads=0)
+
+
+def counter(trouble=None, *, size=1) -> Distiller:
+    """The least there is to run: it sums what it sees, and counts."""
+
+    def init(key, frozen, batch):
+        return {"step": jnp.int32(0), "sum": jnp.zeros(size) + frozen.get("teacher", 0.0)}
+
+    def step(state, frozen, batch):
+        loss = batch["image"].sum()
+        if trouble is not None:
+            loss = jnp.where(state["step"] == trouble, jnp.nan, loss)
+        state = {"step": state["step"] + 1, "sum": state["sum"] * 1.01 + loss}
+        return state, {"loss": (loss, 1.0)}
+
+    return Distiller(init, step, lambda state: state)
+
+
+def stage(distiller=None, **settings) -> Stage:
+    settings = {"name": "trial", "data": DATA, "steps": 12, "log_every": 2, **settings}
+    return Stage(distiller=distiller or counter(), **settings)
+
+
+def run(trial, directory=None):
+    return run_stage(trial, directory, quiet=True)
+
+
+def checkpoints(directory):
+    return sorted(int(path.name) for path in (directory / "checkpoints").iterdir())
+
+
+# --- what stops it ----------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_nan_stops_the_run_and_names_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"at step 8: .*loss.*nan.*0000000006"):
+        run(stage(counter(trouble=6), checkpoint_every=3), tmp_path)
+    assert checkpoints(tmp_path) == [3, 6]
+    written = read_json_lines(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in written] == [2, 3, 4, 6]
+    mended = run(stage(checkpoint_every=3), tmp_path)
+    assert fingerprint(mended.result) == fingerprint(run(stage()).result)
+
+
+def test_nan_before_any_checkpoint(tmp_path):
+    for directory in (None, tmp_path):
+        with pytest.raises(FloatingPointError, match="at step 2: .*there is no checkpoint"):
+            run(stage(counter(trouble=0), checkpoint_every=3), directory)
+
+
+def test_a_nan_state_is_not_saved_though_its_line_is_not_due(tmp_path):
+    with pytest.raises(FloatingPointError, match="at step 6: .*0000000003"):
+        run(stage(counter(trouble=4), checkpoint_every=3, log_every=100), tmp_path)
+    assert checkpoints(tmp_path) == [3]
+
+
+def test_a_workdir_that_cannot_be_written_is_refused_before_anything_runs(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    def never(*_):
+        raise AssertionError("must not be traced")
+
+    with pytest.raises(OSError, match=r"working directory .*file/run cannot be written"):
+        run(stage(Distiller(never, never, never)), tmp_path / "file" / "run")
+
+
+def test_a_disk_that_fills_up_leaves_a_run_that_can_go_on(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(step, values, kind):
+        if step == 6:
+            # No file may grow further: to a process the same as a disk without space.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+
+    # Each number differs, or the file would be compressed to nothing.
+    teacher = jnp.asarray(NOISE.normal(size=10_000), jnp.float32)
+    trial = stage(counter(size=10_000), frozen={"teacher": teacher}, checkpoint_every=4)
+    try:
+        with pytest.raises(OSError, match="cannot save .*0000000008"):
+            run_stage(trial, tmp_path, writers=[fill], quiet=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert checkpoints(tmp_path) == [4]
+    assert fingerprint(run(trial, tmp_path).result) == fingerprint(run(trial).result)
+
+
+# --- what it refuses to mix -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that ended with a fault, and one that is done."""
+    settings = {
+        "frozen": {"teacher": jnp.ones(1)},
+        "checkpoint_every": 3,
+        "identity": {"optimizer": {"rate": 0.1, "betas": (0.9, 0.99)}},
+    }
+    halfway, done = tmp_path_factory.mktemp("halfway"), tmp_path_factory.mktemp("done")
+    with pytest.raises(FloatingPointError):
+        run(stage(counter(trouble=6), **settings), halfway)
+    run(stage(**settings), done)
+    return settings, {"halfway": halfway, "done": done}
+
+
+@pytest.mark.parametrize("where", ["halfway", "done"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"identity": {"optimizer": {"rate": 0.2, "betas": (0.9, 0.99)}}},
+            r"config.optimizer.rate: 0.1 there, 0.2 now",
+        ),
+        (
+            {"identity": {"optimizer": {"rate": 0.1, "betas": (0.9, 0.95), "clip": 1}}},
+            r"betas\[1\]: 0.99 there, 0.95 now\n- config.optimizer.clip: absent there, 1 now",
+        ),
+        ({"seed": 1}, "seed: 0 there, 1 now"),
+        ({"steps": 20}, "steps: 12 there, 20 now"),
+        ({"name": "other"}, "stage: trial there, other now"),
+        (
+            {"frozen": {"teacher": jnp.zeros(1)}},
+            f"frozen.teacher: {fingerprint(jnp.ones(1))} there, {fingerprint(jnp.zeros(1))} now",
+        ),
+        ({"frozen": {}}, f"frozen.teacher: {fingerprint(jnp.ones(1))} there, absent now"),
+    ],
+)
+def test_going_on_with_another_run_is_refused_naming_both_values(stopped, where, change, message):
+    settings, places = stopped
+    before = (places[where] / "metrics.jsonl").read_text()
+    with pytest.raises(ValueError, match=message):
+        run(stage(**{**settings, **change}), places[where])
+    assert (places[where] / "metrics.jsonl").read_text() == before
+
+
+def test_the_same_run_goes_on(stopped):
+    settings, places = stopped
+    results = [fingerprint(run(stage(**settings), places[name]).result) for name in places]
+    assert results[0] == results[1]
+
+
+# --- what it selects --------------------------------------------------------------------------
+
+SCORES = {2: 0.1, 4: 0.9, 6: 0.3, 8: 0.9, 10: 0.5, 12: 0.2}
+
+
+def scored(name="score", every=2, **settings):
+    def evaluator(result, frozen, data):
+        return {name: SCORES[int(result["step"])]}
+
+    evaluations = (Evaluation("validation", evaluator, every=every),)
+    return stage(evaluations=evaluations, best=("validation/score", "max"), **settings)
+
+
+def test_the_best_is_kept_besides_the_newest_and_returned(tmp_path):
+    outcome = run(scored(checkpoint_every=1, keep=2, returns="best"), tmp_path)
+    assert checkpoints(tmp_path) == [4, 11, 12]
+    assert int(outcome.result["step"]) == 4
+    assert outcome.values == {"validation/score": 0.2}
+    assert int(jd.load_result(tmp_path)["step"]) == 4
+    again = run(scored(checkpoint_every=1, keep=2, returns="best"), tmp_path)
+    assert int(again.result["step"]) == 4
+    assert again.metrics == outcome.metrics
+
+
+def test_the_last_is_returned_unless_told_otherwise(tmp_path):
+    lowest = dataclasses.replace(scored(), best=("validation/score", "min"))
+    assert int(run(lowest, tmp_path).result["step"]) == 12
+    assert checkpoints(tmp_path) == [2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"returns": "best"}, "needs best, the metric"),
+        ({"returns": "bset"}, "unknown result of a stage 'bset': did you mean 'best'"),
+        ({"best": ("test/score", "max")}, "nothing is selected by the test set"),
+        ({"best": ("validaton/score", "max")}, "unknown set .*'validaton': did you mean 'validation'"),
+        ({"best": ("validation/score", "mx")}, "unknown direction 'mx': did you mean 'max'"),
+    ],
+)
+def test_selections_that_cannot_be_made_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        stage(evaluations=(Evaluation("validation", print, every=2),), **settings)
+
+
+def test_the_best_needs_a_directory_and_its_metric(tmp_path):
+    with pytest.raises(ValueError, match="needs a directory"):
+        run(scored(returns="best"))
+    with pytest.raises(ValueError, match="unknown metric to select by 'validation/score'.*scope"):
+        run(scored("scope"), tmp_path)
+
+
+def test_the_test_set_is_evaluated_once_at_the_end():
+    with pytest.raises(ValueError, match="evaluated once"):
+        Evaluation("test", print, every=2)
+    seen = []
+    final = Evaluation("test", lambda result, frozen, data: seen.append(int(result["step"])) or {"x": 1})
+    outcome = run(stage(evaluations=(final,)))
+    assert seen == [12]
+    assert outcome.values == {"test/x": 1.0}
+
+
+def test_teachers_are_measured_before_step_one(tmp_path):
+    own = Evaluation("validation", lambda teacher, frozen, data: {"mean": float(teacher.mean())})
+    trial = stage(frozen={"teacher": jnp.full(1, 3.0)}, before=(("teacher", own),))
+    outcome = run(trial, tmp_path)
+    assert outcome.metrics[0] == {"step": 0, "kind": "teacher", "teacher:validation/mean": 3.0}
+    assert outcome.values == {"teacher:validation/mean": 3.0}
+    assert read_json_lines(tmp_path / "metrics.jsonl") == outcome.metrics
+
+
+# --- the plan, shapes, metrics ----------------------------------------------------------------
+
+
+def test_the_plan_is_carried_through_between_and_through_a_stop(tmp_path):
+    given = []
+
+    def trial(fails_at):
+        def data(plan):
+            given.append(plan)
+            return DATA
+
+        def between(result, frozen, plan):
+            if int(result["step"]) == fails_at:
+                raise RuntimeError("the machine goes away")
+            seen = plan["seen"] if plan else np.zeros(0)
+            return {"seen": np.append(seen, float(result["sum"][0])), "calls": len(seen) + 1}
+
+        return stage(data=data, between=(3, between), checkpoint_every=4)
+
+    run(trial(None), tmp_path / "unbroken")
+    unbroken = given[-1]
+    assert given[0] is None
+    assert [plan["calls"] for plan in given[1:]] == [1, 2, 3, 4]
+    with pytest.raises(RuntimeError):
+        run(trial(9), tmp_path / "stopped")
+    given.clear()
+    run(trial(None), tmp_path / "stopped")
+    assert [plan["calls"] for plan in given if plan] == [3, 4]
+    assert given[-1]["seen"].dtype == np.float64
+    np.testing.assert_array_equal(given[-1]["seen"], unbroken["seen"])
+
+
+def test_a_step_that_changes_the_state_is_refused_before_it_is_compiled():
+    def grows(state, frozen, batch):
+        return {**state, "sum": jnp.zeros(3)}, {"loss": (0.0, 1.0)}
+
+    def other(state, frozen, batch):
+        return {"step": state["step"]}, {"loss": (0.0, 1.0)}
+
+    def alone(state, frozen, batch):
+        return state, {"loss": 0.0}
+
+    base = counter()
+    for step, message in (
+        (grows, r"changes arrays of the state:\n- \['sum'\]: \(1,\) float32 becomes \(3,\) float32"),
+        (other, "changes the structure of the state"),
+        (alone, "metric 'loss' must be a pair"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(stage(base._replace(step=step)))
+
+
+def test_metrics_are_means_since_the_last_line(tmp_path):
+    seen = []
+    trial = stage(log_every=5)
+    outcome = run_stage(
+        trial, tmp_path, writers=[lambda step, values, kind: seen.append((step, kind))], quiet=True
+    )
+    assert seen == [(5, "train"), (10, "train"), (12, "train")]
+    sums = [float(DATA.at(step)["image"].sum()) for step in range(12)]
+    means = [line["loss"] for line in outcome.metrics]
+    np.testing.assert_allclose(means, [np.mean(sums[a:b]) for a, b in ((0, 5), (5, 10), (10, 12))], rtol=1e-5)
+    assert all(line["steps_per_second"] > 0 for line in outcome.metrics)
+
+
+# --- without a config -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def outside():
+    """As somebody would write it who has arrays and a teacher, and nothing else of this library."""
+    images = NOISE.normal(size=(256, 8)).astype("float32")
+    teacher = jd.from_linen(nn.Sequential([nn.Dense(16), nn.relu, nn.Dense(3)]))
+    student = jd.from_linen(nn.Dense(3))
+
+    def objective(forward, goal, batch):
+        return {"kd": jd.per_example(1.0, hinton_kd(forward.out, goal["out"], temperature=2.0))}
+
+    distiller = jd.model_to_model(student, jd.targets.live(teacher), objective, optax.adam(3e-2))
+    frozen = {"teacher": teacher.init(jax.random.key(0), images[:1])}
+    return distiller, frozen, images, student
+
+
+def test_fit_on_arrays(outside, tmp_path):
+    distiller, frozen, images, student = outside
+    settings = {"steps": 40, "workdir": tmp_path, "log_every": 10, "checkpoint_every": 20, "quiet": True}
+    outcome = jd.fit(distiller, frozen, {"image": images}, **settings)
+    assert outcome.metrics[-1]["kd"] < 0.5 * outcome.metrics[0]["kd"]
+    params, state = outcome.result
+    assert student.apply(params, state, images).out.shape == (256, 3)
+    assert outcome.seconds > 0
+
+    loaded = jd.load_result(tmp_path)
+    assert fingerprint(loaded[0]) == fingerprint(params)
+    again = jd.fit(distiller, frozen, {"image": images}, **settings)
+    assert fingerprint(again.result) == fingerprint(outcome.result)
+
+    for change, message in (
+        ({"steps": 41}, "steps: 40 there, 41 now"),
+        ({"batch_size": 64}, "config.batch_size: 128 there, 64 now"),
+        ({"seed": 1}, "seed: 0 there, 1 now"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jd.fit(distiller, frozen, {"image": images}, **{**settings, **change})
+    with pytest.raises(ValueError, match=r"config.data: \w{32} there, \w{32} now"):
+        jd.fit(distiller, frozen, {"image": images + 1}, **settings)
+
+
+def test_fit_with_everything_it_takes(outside):
+    distiller, frozen, images, _ = outside
+    plans = []
+    evaluation = jd.Evaluation("validation", lambda result, frozen, data: {"one": 1.0}, every=2)
+    outcome = jd.fit(
+        distiller,
+        frozen,
+        lambda plan: plans.append(plan) or stream(arrays({"image": images}), 32, seed=1, threads=0),
+        steps=4,
+        evaluations=[evaluation],
+        between=(2, lambda result, frozen, plan: (plan or 0) + 1),
+        quiet=True,
+    )
+    assert plans == [None, 1, 2]
+    assert outcome.values == {"validation/one": 1.0}
+
+
+def test_fit_refuses_arrays_of_unequal_length(outside):
+    distiller, frozen, images, _ = outside
+    with pytest.raises(ValueError, match="256"):
+        jd.fit(distiller, frozen, {"image": images, "label": np.zeros(3)}, steps=1)
+
+
+def test_a_result_that_is_not_there_is_said_to_be_missing(tmp_path):
+    with pytest.raises(ValueError, match="holds no result: the stage is not done"):
+        jd.load_result(tmp_path)
