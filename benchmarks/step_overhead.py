@@ -1,18 +1,21 @@
-"""What the library's step costs beside one written by hand, and what a teacher tapped at half depth costs.
+"""The library's step beside one written by hand, and a teacher tapped at half its depth.
 
     python benchmarks/step_overhead.py             # sizes for a CPU; a few minutes on two cores
     python benchmarks/step_overhead.py --smoke     # a few steps of small nets, no target is checked
 
-Steps: the compiled step of ``model_to_model`` against the least that does the same in plain JAX (``value_and_grad``,
-optax, all states donated), on the same nets, batches and random masks, for the distillation of a masked autoencoder
-(DMAE) and for plain distillation of logits. The losses are asserted to be equal. The steps are timed in turn, over and
-over; the target is a median ratio of 1.03. A third step, by hand too, also measures the norm of the gradient, as the
-library's does: one more pass over all gradients, which shows where the parameters are many and the batch is small.
-``CPU`` is the ratio of processor time, which other processes on the machine disturb less.
+Steps: the compiled step of ``model_to_model`` against the least that does the same in plain JAX
+    (``value_and_grad``,
+optax, all states donated), on the same nets, batches and random masks, for the distillation of a
+masked autoencoder (DMAE) and for plain distillation of logits. The losses are asserted to be equal.
+The steps are timed in turn, over and over; the target is a median ratio of 1.03. A third step, by
+hand too, also measures the norm of the gradient, as the library's does: one more pass over all
+gradients, which shows where the parameters are many and the batch is small. ``CPU`` is the ratio of
+processor time, which other processes on the machine disturb less.
 
-Teacher: a ViT run alone, as when a cache is written, whole and tapped at half its depth, with unrolled and with scanned
-blocks. The target is 0.53 of the whole's compiled FLOPs, unrolled; XLA counts the body of a loop once, so that scanned
-blocks are only timed.
+Teacher: a ViT run alone, as when a cache is written, whole and tapped at half its depth, with
+    unrolled and with scanned
+blocks. The target is 0.53 of the whole's compiled FLOPs, unrolled; XLA counts the body of a loop
+once, so that scanned blocks are only timed.
 
 Prints a table and, as its last line, JSON; exits with 1 when a target is missed.
 """
@@ -45,14 +48,14 @@ EQUAL_STEPS = 8
 
 
 class Arm(NamedTuple):
-    """A compiled step with a state to start from: ``step(state, frozen, batch) -> (state, losses)``."""
+    """A compiled ``step(state, frozen, batch) -> (state, losses)`` and the state to start from."""
 
     step: Callable[..., tuple[Any, Any]]
     state: Any
 
 
 class Case(NamedTuple):
-    """The same distillation by several steps: ``library``, ``by_hand``, and ``measuring`` the gradient besides."""
+    """One distillation by the steps ``library``, ``by_hand`` and, with the norm, ``measuring``."""
 
     arms: dict[str, Arm]
     frozen: Any
@@ -73,7 +76,9 @@ def copied(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
-def arms(distiller: Any, step: Callable, tx: Any, frozen: Any, batch: Any, params: Callable) -> dict[str, Arm]:
+def arms(
+    distiller: Any, step: Callable, tx: Any, frozen: Any, batch: Any, params: Callable
+) -> dict[str, Arm]:
     """All arms from one initial state; ``params`` names its parameters as the step by hand does."""
     first = jax.jit(distiller.init)(jax.random.key(0), frozen, batch)
 
@@ -88,20 +93,28 @@ def arms(distiller: Any, step: Callable, tx: Any, frozen: Any, batch: Any, param
     return {"library": Arm(jax.jit(distiller.step, donate_argnums=0), first), **found}
 
 
-def descend(loss: Callable, tx: Any, state: Plain, measures: bool) -> tuple[Plain, dict[str, jax.Array]]:
+def descend(
+    loss: Callable, tx: Any, state: Plain, measures: bool
+) -> tuple[Plain, dict[str, jax.Array]]:
     """The second half of every step by hand."""
     value, grads = jax.value_and_grad(loss)(state.params)
     updates, opt = tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
-    found = {"loss": value, "gradient_norm": optax.tree.norm(grads)} if measures else {"loss": value}
+    found = (
+        {"loss": value, "gradient_norm": optax.tree.norm(grads)} if measures else {"loss": value}
+    )
     return Plain(state.step + 1, state.key, params, opt), found
 
 
 def dmae(args: argparse.Namespace) -> Case:
-    """Pixels of hidden patches and L2-normalised features of visible ones, through a linear projector."""
+    """Pixels of hidden patches, and projected L2-normalised features of the visible ones."""
     decoder = {"decoder_width": args.student_width, "decoder_depth": 1, "decoder_heads": 2}
-    wide = models.MAE(patch=4, width=args.teacher_width, depth=args.teacher_depth, heads=4, **decoder)
-    narrow = models.MAE(patch=4, width=args.student_width, depth=args.student_depth, heads=2, **decoder)
+    wide = models.MAE(
+        patch=4, width=args.teacher_width, depth=args.teacher_depth, heads=4, **decoder
+    )
+    narrow = models.MAE(
+        patch=4, width=args.student_width, depth=args.student_depth, heads=2, **decoder
+    )
     teacher_tap = f"encoder/block_{3 * args.teacher_depth // 4 - 1}"
     student_tap = f"encoder/block_{3 * args.student_depth // 4 - 1}"
     view = prepare.masked(4, 0.75)
@@ -110,7 +123,11 @@ def dmae(args: argparse.Namespace) -> Case:
 
     teacher, student = from_linen(wide), from_linen(narrow)
     pixels = match(
-        feature_match, name="pixels", student="out/pixels", target="batch/patches", where="batch/mask"
+        feature_match,
+        name="pixels",
+        student="out/pixels",
+        target="batch/patches",
+        where="batch/mask",
     )
     feature = match(
         feature_match,
@@ -135,7 +152,10 @@ def dmae(args: argparse.Namespace) -> Case:
     def tapped(module, params, inputs, tap):
         path = tuple(tap.split("/"))
         out, seen = module.apply(
-            {"params": params}, inputs, capture_intermediates=lambda m, _: m.path == path, mutable=["intermediates"]
+            {"params": params},
+            inputs,
+            capture_intermediates=lambda m, _: m.path == path,
+            mutable=["intermediates"],
         )
         return out, seen["intermediates"][path[0]][path[1]]["__call__"][0]
 
@@ -151,13 +171,19 @@ def dmae(args: argparse.Namespace) -> Case:
             out, hidden = tapped(narrow, params["net"], batch["student"], student_tap)
             error = jnp.square(out["pixels"] - batch["patches"]).mean(-1)
             pixels = (error * batch["mask"]).sum() / batch["mask"].sum()
-            mapped = hidden @ params["projector"]["kernel"] + params["projector"]["bias"][None, None]
+            mapped = (
+                hidden @ params["projector"]["kernel"] + params["projector"]["bias"][None, None]
+            )
             feature = jnp.abs(unit(mapped) - unit(goal)).mean()
             return pixels + weight * feature
 
         return descend(loss, tx, state, measures)
 
-    images = np.random.default_rng(0).uniform(size=(4, args.batch, args.side, args.side, 3)).astype(np.float32)
+    images = (
+        np.random.default_rng(0)
+        .uniform(size=(4, args.batch, args.side, args.side, 3))
+        .astype(np.float32)
+    )
     batches = [{"image": jnp.asarray(part)} for part in images]
     inputs = {"image": images[0, :1], "keep": np.zeros((1, 1), np.int32)}
     frozen = {"teacher": jax.jit(teacher.init)(jax.random.key(1), inputs)}
@@ -182,13 +208,19 @@ def plain_kd(args: argparse.Namespace) -> Case:
     teacher, student = from_linen(wide), from_linen(narrow)
     soft = match(hinton_kd, name="kd", weight=kd_weight, temperature=temperature)
     hard = match(cross_entropy, name="ce", target="batch/label", weight=ce_weight)
-    distiller = model_to_model(student, targets.live(teacher), combine({"kd": soft, "ce": hard}), tx)
+    distiller = model_to_model(
+        student, targets.live(teacher), combine({"kd": soft, "ce": hard}), tx
+    )
+
+    def logits_of(module: Any, params: Any, image: jax.Array) -> jax.Array:
+        return module.apply({"params": params}, image)
 
     def step(state, frozen, batch, *, measures):
-        goal = jax.nn.log_softmax(wide.apply({"params": frozen["teacher"][0]}, batch["image"]) / temperature)
+        goal = logits_of(wide, frozen["teacher"][0], batch["image"]) / temperature
+        goal = jax.nn.log_softmax(goal)
 
         def loss(params):
-            logits = narrow.apply({"params": params}, batch["image"])
+            logits = logits_of(narrow, params, batch["image"])
             mine = jax.nn.log_softmax(logits / temperature)
             soft = temperature**2 * (jnp.exp(goal) * (goal - mine)).sum(-1).mean()
             hard = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
@@ -205,7 +237,9 @@ def plain_kd(args: argparse.Namespace) -> Case:
         for _ in range(4)
     ]
     frozen = {"teacher": jax.jit(teacher.init)(jax.random.key(1), batches[0]["image"][:1])}
-    return Case(arms(distiller, step, tx, frozen, batches[0], lambda params: params["net"]), frozen, batches)
+    return Case(
+        arms(distiller, step, tx, frozen, batches[0], lambda params: params["net"]), frozen, batches
+    )
 
 
 def compare(case: Case, args: argparse.Namespace) -> dict[str, Any]:
@@ -214,7 +248,9 @@ def compare(case: Case, args: argparse.Namespace) -> dict[str, Any]:
     losses: dict[str, list[float]] = {name: [] for name in case.arms}
     for index in range(EQUAL_STEPS):
         for name, arm in case.arms.items():
-            states[name], found = arm.step(states[name], case.frozen, case.batches[index % len(case.batches)])
+            states[name], found = arm.step(
+                states[name], case.frozen, case.batches[index % len(case.batches)]
+            )
             value = found["loss"]
             losses[name].append(float(value[0] if isinstance(value, tuple) else value))
     for name in ("library", "measuring"):
@@ -227,7 +263,9 @@ def compare(case: Case, args: argparse.Namespace) -> dict[str, Any]:
             state, _ = step(state, case.frozen, case.batches[index % len(case.batches)])
         jax.block_until_ready(state)
         states[name] = state
-        return (time.perf_counter() - wall) / args.steps, (time.process_time() - processor) / args.steps
+        return (time.perf_counter() - wall) / args.steps, (
+            time.process_time() - processor
+        ) / args.steps
 
     names = list(case.arms)
     rounds = []
@@ -247,7 +285,10 @@ def compare(case: Case, args: argparse.Namespace) -> dict[str, Any]:
         "processor_ratio": statistics.median(ratios("by_hand", clock=1)),
         "ratio_measuring": statistics.median(ratios("measuring")),
         "processor_ratio_measuring": statistics.median(ratios("measuring", clock=1)),
-        **{f"{name}_ms": 1e3 * statistics.median(taken[name][0] for taken in rounds) for name in names},
+        **{
+            f"{name}_ms": 1e3 * statistics.median(taken[name][0] for taken in rounds)
+            for name in names
+        },
         "largest_loss_gap": max(
             abs(a - b) / abs(b) for a, b in zip(losses["library"], losses["by_hand"], strict=True)
         ),
@@ -268,13 +309,23 @@ def counted(compiled: Any) -> float:
 
 
 def tapped_teacher(args: argparse.Namespace) -> dict[str, Any]:
-    """A teacher at half its depth against the whole, alone, through the targets that a step uses."""
-    batch = {"image": jnp.asarray(np.random.default_rng(1).uniform(size=(args.batch, args.side, args.side, 3)), jnp.float32)}
+    """A teacher at half its depth against the whole, through the targets that a step uses."""
+    batch = {
+        "image": jnp.asarray(
+            np.random.default_rng(1).uniform(size=(args.batch, args.side, args.side, 3)),
+            jnp.float32,
+        )
+    }
     tap = f"encoder/block_{args.vit_depth // 2 - 1}"
     found: dict[str, Any] = {}
     for form in ("unrolled", "scanned"):
         module = models.ViT(
-            patch=4, width=args.vit_width, depth=args.vit_depth, heads=4, classes=100, scan=form == "scanned"
+            patch=4,
+            width=args.vit_width,
+            depth=args.vit_depth,
+            heads=4,
+            classes=100,
+            scan=form == "scanned",
         )
         net = from_linen(module)
         frozen = {"teacher": jax.jit(net.init)(jax.random.key(0), batch["image"])}
@@ -284,7 +335,11 @@ def tapped_teacher(args: argparse.Namespace) -> dict[str, Any]:
             return given[taps[0]] if taps else given["out"]
 
         whole = jax.jit(cached).lower(frozen, batch).compile()
-        half = jax.jit(lambda frozen, batch, run=cached: run(frozen, batch, taps=(tap,))).lower(frozen, batch).compile()
+        half = (
+            jax.jit(lambda frozen, batch, run=cached: run(frozen, batch, taps=(tap,)))
+            .lower(frozen, batch)
+            .compile()
+        )
 
         def seconds(run, frozen=frozen):
             begun = time.perf_counter()
@@ -306,7 +361,9 @@ def tapped_teacher(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def parsed(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, value, text in (
         ("repeats", 101, "rounds that are timed, of every step once"),
         ("steps", 2, "steps at a time"),
@@ -323,10 +380,20 @@ def parsed(argv: list[str] | None = None) -> argparse.Namespace:
         ("vit-depth", 12, "of the tapped teacher"),
     ):
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{text} (default {value})")
-    parser.add_argument("--smoke", action="store_true", help="small and short; no target is checked")
+    parser.add_argument(
+        "--smoke", action="store_true", help="small and short; no target is checked"
+    )
     args = parser.parse_args(argv)
     if args.smoke:
-        small = {"repeats": 3, "steps": 2, "batch": 4, "side": 8, "kd_batch": 8, "kd_teacher": 16, "kd_student": 8}
+        small = {
+            "repeats": 3,
+            "steps": 2,
+            "batch": 4,
+            "side": 8,
+            "kd_batch": 8,
+            "kd_teacher": 16,
+            "kd_student": 8,
+        }
         small |= {"teacher_width": 16, "student_width": 16, "vit_width": 16, "vit_depth": 4}
         vars(args).update(small)
     return args
@@ -341,29 +408,34 @@ def main(argv: list[str] | None = None) -> int:
         "arguments": vars(args),
         "targets": {"step_ratio": STEP_TARGET, "flops_ratio": FLOPS_TARGET},
     }
-    print(f"{report['platform']} {report['device']}, jax {jax.__version__}, {args.repeats} rounds of {args.steps} steps")
+    print(f"{report['platform']} {report['device']}, jax {jax.__version__}", end=", ")
+    print(f"{args.repeats} rounds of {args.steps} steps")
     print(
-        f"{'step':<10}{'library':>12}{'by hand':>12}{'ratio':>8}{'quartiles':>17}{'CPU':>8}{'FLOPs':>8}"
-        f"{'measuring':>15}{'ratio':>8}{'CPU':>8}"
+        f"{'step':<10}{'library':>12}{'by hand':>12}{'ratio':>8}{'quartiles':>17}{'CPU':>8}"
+        f"{'FLOPs':>8}{'measuring':>15}{'ratio':>8}{'CPU':>8}"
     )
     missed = []
     for name, make in (("dmae", dmae), ("plain_kd", plain_kd)):
         found = report[name] = compare(make(args), args)
         low, high = found["quartiles"]
         print(
-            f"{name:<10}{found['library_ms']:>9.2f} ms{found['by_hand_ms']:>9.2f} ms{found['ratio']:>8.3f}"
-            f"{f'{low:.3f} to {high:.3f}':>17}{found['processor_ratio']:>8.3f}{found['flops_ratio']:>8.3f}"
+            f"{name:<10}{found['library_ms']:>9.2f} ms{found['by_hand_ms']:>9.2f} ms"
+            f"{found['ratio']:>8.3f}{f'{low:.3f} to {high:.3f}':>17}"
+            f"{found['processor_ratio']:>8.3f}{found['flops_ratio']:>8.3f}"
             f"{found['measuring_ms']:>12.2f} ms{found['ratio_measuring']:>8.3f}"
             f"{found['processor_ratio_measuring']:>8.3f}"
         )
         if found["ratio"] > STEP_TARGET:
-            missed.append(f"{name}: {found['ratio']:.3f} of the step by hand, at most {STEP_TARGET}")
+            missed.append(
+                f"{name}: {found['ratio']:.3f} of the step by hand, at most {STEP_TARGET}"
+            )
     report["tapped_teacher"] = tapped_teacher(args)
     print(f"{'teacher':<10}{'half depth':>12}{'whole':>12}{'ratio':>8}{'FLOPs':>33}")
     for form, found in report["tapped_teacher"].items():
         share = "" if found["flops_ratio"] is None else f"{found['flops_ratio']:.3f}"
         print(
-            f"{form:<10}{found['tapped_ms']:>9.2f} ms{found['whole_ms']:>9.2f} ms{found['time_ratio']:>8.3f}{share:>33}"
+            f"{form:<10}{found['tapped_ms']:>9.2f} ms{found['whole_ms']:>9.2f} ms"
+            f"{found['time_ratio']:>8.3f}{share:>33}"
         )
     share = report["tapped_teacher"]["unrolled"]["flops_ratio"]
     if share > FLOPS_TARGET:

@@ -1,16 +1,19 @@
-"""Distilling a regularised net on MNIST, and what the soft targets say of digits that the student never saw.
+"""Distilling a regularised net on MNIST, and what the soft targets say of digits that the student
+never saw.
 
-Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015, section 3: a teacher of two layers of 1200
-with dropout and shifted images makes 67 test errors, a student of two layers of 800 alone 146, and distilled at a
-temperature of 20, from images that are not shifted, 74. Distilled without any three it makes 206, and 109 once the bias
-of the threes is put right; from sevens and eights alone 47.3 % errors, and 13.2 % after the correction.
+Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015, section 3: a teacher of
+two layers of 1200 with dropout and shifted images makes 67 test errors, a student of two layers of
+800 alone 146, and distilled at a temperature of 20, from images that are not shifted, 74. Distilled
+without any three it makes 206, and 109 once the bias of the threes is put right; from sevens and
+eights alone 47.3 % errors, and 13.2 % after the correction.
 
-    python -m jaxdistill.main --config=configs/hinton_mnist.py --config.data.dir=<MNIST> --workdir=runs/hinton
-    python -m jaxdistill.main --config=configs/hinton_mnist.py:small --workdir=runs/hinton_small     # digits
-    python -m jaxdistill.claim --config=configs/hinton_mnist.py --config.data.dir=<MNIST> --seeds=3 --workdir=runs/claim
+    python -m jaxdistill.main --config=configs/hinton_mnist.py --config.data.dir=<MNIST>
+    --workdir=runs/hinton python -m jaxdistill.main --config=configs/hinton_mnist.py:small
+    --workdir=runs/hinton_small     # digits python -m jaxdistill.claim
+    --config=configs/hinton_mnist.py --config.data.dir=<MNIST> --seeds=3 --workdir=runs/claim
 
-Two things differ from the paper: a tenth of the training images is kept for validation, and the correction of the bias
-is chosen on it, not on the test set.
+Two things differ from the paper: a tenth of the training images is kept for validation, and the
+correction of the bias is chosen on it, not on the test set.
 """
 
 from ml_collections import ConfigDict
@@ -83,7 +86,7 @@ def recipe(
 
     return {
         "title": "Soft targets on MNIST",
-        "sentence": "What a small net learns from the soft targets of a large one, also of digits that it never saw.",
+        "sentence": "What a small net learns from the soft targets of a large one.",
         "seed": 0,
         "data": data,
         "recipe": ("teacher", "alone", "distilled", "without_threes", "sevens_and_eights"),
@@ -102,7 +105,7 @@ def recipe(
             "sevens_and_eights": transferred({"only": (7, 8)}, (7, 8)),
         },
         "claim": {
-            "sentence": "Soft targets carry over what the teacher knows, even of digits the student never saw.",
+            "sentence": "Soft targets carry over what the teacher knows, even of unseen digits.",
             "metric": "last/test/errors",
             "held_equal": ("net, steps, batch size, optimizer and learning rate of the student",),
             "arms": {
@@ -118,13 +121,13 @@ def recipe(
                     "coefficients": {"alone": 1, "distilled": -1},
                 },
                 "without threes": {
-                    "sentence": "without a three, and the bias corrected, nine in ten threes of the 1010 are right",
+                    "sentence": "no three seen, bias corrected: 9 in 10 of 1010 threes right",
                     "metric": "last/test/bias_class_errors",
                     "coefficients": {"without threes": -1},
                     "margin": -101.0,
                 },
                 "sevens and eights": {
-                    "sentence": "from sevens and eights, and the biases corrected, four in five of 10,000 are right",
+                    "sentence": "sevens and eights, biases corrected: 4 in 5 of 10,000 right",
                     "metric": "last/test/bias_errors",
                     "coefficients": {"sevens and eights": -1},
                     "margin": -2000.0,

@@ -28,7 +28,18 @@ _WHERE = {
     "restore": "jaxdistill.recipe",
     "run_stage": "jaxdistill.training.loop",
 }
-_MODULES = ("adapt", "build", "data", "evaluation", "losses", "models", "recipe", "targets", "training")
+_MODULES = (
+    "adapt",
+    "build",
+    "data",
+    "evaluation",
+    "losses",
+    "models",
+    "objective",
+    "recipe",
+    "targets",
+    "training",
+)
 
 __all__ = sorted([*_WHERE, *_MODULES])
 

@@ -7,7 +7,6 @@ A projector is built from the two shapes, trained with the student, and left out
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdistill.net import Net, from_linen
@@ -27,8 +26,8 @@ def linear(student: tuple[int, ...], target: tuple[int, ...], *, bias: bool = Tr
     """
     if student[:-1] != target[:-1]:
         raise ValueError(
-            f"a linear projector maps the last axis alone: {student} and {target} differ before it; "
-            "projector='resize' also fits the grid"
+            f"a linear projector maps the last axis alone: {student} and {target} differ before "
+            "it; projector='resize' also fits the grid"
         )
     return from_linen(
         nn.Dense(target[-1], use_bias=bias, kernel_init=nn.initializers.xavier_uniform())
@@ -45,7 +44,7 @@ class _Perceptron(nn.Module):
 
 
 def mlp(student: tuple[int, ...], target: tuple[int, ...], *, hidden: int | None = None) -> Net:
-    """Two linear maps of the last axis with GELU between; ``hidden`` is the target's width by default."""
+    """Two linear maps of the last axis with GELU between; ``hidden`` is as wide as the target."""
     if student[:-1] != target[:-1]:
         raise ValueError(f"an mlp projector maps the last axis alone: got {student} and {target}")
     return from_linen(_Perceptron(hidden or target[-1], target[-1]))
@@ -70,13 +69,16 @@ class _Regressor(nn.Module):
 def convolution(
     student: tuple[int, ...], target: tuple[int, ...], *, batch_norm: bool = True
 ) -> Net:
-    """A 1x1 convolution to the target's channels, then a bilinear resize to its grid (FitNets' regressor).
+    """A 1x1 convolution to the target's channels, then a bilinear resize to its grid (FitNets'
+    regressor).
 
     Raises:
         ValueError: if the arrays are not both ``[B, H, W, C]``.
     """
     if len(student) != 4 or len(target) != 4:
-        raise ValueError(f"a convolution projector needs [B, H, W, C] arrays, got {student}, {target}")
+        raise ValueError(
+            f"a convolution projector needs [B, H, W, C] arrays, got {student}, {target}"
+        )
     return from_linen(_Regressor((target[1], target[2]), target[3], batch_norm))
 
 
@@ -91,9 +93,10 @@ class _Resize(nn.Module):
 
 
 def resize(student: tuple[int, ...], target: tuple[int, ...]) -> Net:
-    """Bilinear resize of the axes between batch and width to the target's, then a linear map of the width."""
+    """Bilinear resize of all axes between batch and width, then a linear map of the width."""
     if len(student) != len(target) or student[0] != target[0] or len(student) < 3:
         raise ValueError(
-            f"a resize projector needs [B, ..., D] arrays of one rank and batch, got {student} and {target}"
+            "a resize projector needs [B, ..., D] arrays of one rank and batch, "
+            f"got {student} and {target}"
         )
     return from_linen(_Resize(tuple(target)))

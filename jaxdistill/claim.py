@@ -2,9 +2,10 @@
 
     python -m jaxdistill.claim --config=configs/mae_vitb.py:small --seeds=5 --workdir=runs/claim
 
-A claim is a contrast of arms in one metric, fixed in the config before any seed runs. It holds if the 95 % interval
-of the contrast (paired over seeds, Student's t) lies above its margin, is contradicted if it lies below, and is not
-shown otherwise. Exit status: 0 if every claim holds, 1 if any is contradicted, 3 if any is not shown.
+A claim is a contrast of arms in one metric, fixed in the config before any seed runs. It holds if
+the 95 % interval of the contrast (paired over seeds, Student's t) lies above its margin, is
+contradicted if it lies below, and is not shown otherwise. Exit status: 0 if every claim holds, 1 if
+any is contradicted, 3 if any is not shown.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from typing import Any
 from absl import app, flags
 
 from jaxdistill import main as command
+from jaxdistill._errors import unknown
+from jaxdistill.config import flattened, override
 
 SEEDS = flags.DEFINE_integer("seeds", 3, "how many seeds each arm is run with", lower_bound=1)
 FIRST_SEED = flags.DEFINE_integer("first_seed", 0, "the first of them", lower_bound=0)
-TUNE = flags.DEFINE_bool("tune", False, "run the grid of config.tune on the validation set, with seeds of its own")
+TUNE = flags.DEFINE_bool(
+    "tune", False, "run the grid of config.tune on the validation set, with seeds of its own"
+)
 
 CLAIM_KEYS = ("metric", "common", "arms", "contrasts", "held_equal", "sentence")
 CONTRAST_KEYS = ("sentence", "coefficients", "metric", "margin")
@@ -36,8 +41,6 @@ def arms_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: for an unknown key, and for a contrast of arms that there are not.
     """
-    from jaxdistill import recipe
-    from jaxdistill._errors import unknown
 
     claim = config.get("claim")
     if not claim:
@@ -45,10 +48,10 @@ def arms_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for key in claim:
         if key not in CLAIM_KEYS:
             raise ValueError(unknown("key of the claim", key, CLAIM_KEYS))
-    base = recipe.override(config, command.flattened(claim.get("common") or {}))
+    base = override(config, flattened(claim.get("common") or {}))
     arms = {}
     for name, changes in claim["arms"].items():
-        arms[name] = recipe.override(base, command.flattened(changes or {}))
+        arms[name] = override(base, flattened(changes or {}))
     for name, contrast in claim["contrasts"].items():
         for key in contrast:
             if key not in CONTRAST_KEYS:
@@ -62,15 +65,19 @@ def arms_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def run_arm(
     config: Mapping[str, Any], seed: int, root: Path, quiet: bool, wanted: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Every metric of one arm with one seed, as ``<stage>/<set>/<name>``; ``<stage>/step_flops`` if wanted.
+    """Every metric of one arm with one seed, as ``<stage>/<set>/<name>``; ``<stage>/step_flops`` if
+    wanted.
 
-    The arm's last stage goes by the name ``last`` too, so that arms with stages of other names can be compared.
+    The arm's last stage goes by the name ``last`` too, so that arms with stages of other names can
+    be compared.
     """
     from jaxdistill import recipe
 
     plan = recipe.plan({**config, "seed": seed})
     outcomes = recipe.run(plan, root, quiet=quiet)
-    values = {f"{name}/{m}": v for name, outcome in outcomes.items() for m, v in outcome.values.items()}
+    values = {
+        f"{name}/{m}": v for name, outcome in outcomes.items() for m, v in outcome.values.items()
+    }
     last = plan.stages[-1].name
     values |= {f"last/{m}": v for m, v in outcomes[last].values.items()}
     for metric in wanted:
@@ -99,7 +106,6 @@ def measure(
 
 def answer(claim: Mapping[str, Any], found: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
     """What the measured arms say to the claim's contrasts."""
-    from jaxdistill._errors import unknown
     from jaxdistill.evaluation import statistics
 
     def values(metric: str, arms: Sequence[str]) -> dict[str, list[float]]:
@@ -141,7 +147,9 @@ def answer(claim: Mapping[str, Any], found: Mapping[str, list[dict[str, float]]]
 def table(result: Mapping[str, Any], seeds: Sequence[int]) -> str:
     """The answer as text."""
     lines = [result["sentence"], f"metric: {result['metric']}", ""]
-    lines.append(f"{'arm':24} " + " ".join(f"{f'seed {seed}':>9}" for seed in seeds) + f" {'mean':>9}")
+    lines.append(
+        f"{'arm':24} " + " ".join(f"{f'seed {seed}':>9}" for seed in seeds) + f" {'mean':>9}"
+    )
     for name, values in result["arms"].items():
         cells = " ".join(f"{value:9.4f}" for value in values)
         lines.append(f"{name:24} {cells} {sum(values) / len(values):9.4f}")
@@ -149,7 +157,9 @@ def table(result: Mapping[str, Any], seeds: Sequence[int]) -> str:
     for name, c in result["contrasts"].items():
         interval = f"[{c['low']:.4f}, {c['high']:.4f}]"
         margin = f" (margin {c['margin']:g})" if c["margin"] else ""
-        lines.append(f"{name:24} {c['mean']:9.4f} {interval:>20}  {c['verdict']}{margin}: {c['sentence']}")
+        lines.append(
+            f"{name:24} {c['mean']:9.4f} {interval:>20}  {c['verdict']}{margin}: {c['sentence']}"
+        )
     return "\n".join(lines)
 
 
@@ -161,8 +171,6 @@ def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
 
     Seeds are such as no claim uses; the setting with the best mean of the metric is the choice.
     """
-    from jaxdistill import recipe
-    from jaxdistill._errors import unknown
 
     settings = config.get("tune")
     if not settings:
@@ -179,7 +187,7 @@ def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
             raise ValueError(unknown("arm in the grid of tune", arm, arms))
     seeds = range(TUNING_SEED, TUNING_SEED + settings.get("seeds", 2))
     candidates = {
-        (arm, label): recipe.override(arms[arm], command.flattened(changes))
+        (arm, label): override(arms[arm], flattened(changes))
         for arm, grid in settings["grid"].items()
         for label, changes in grid.items()
     }
@@ -187,7 +195,9 @@ def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
     for (arm, label), candidate in candidates.items():
         runs = measure({f"{arm}, {label}": candidate}, seeds, root, quiet)
         values = [run[metric] for run in next(iter(runs.values()))]
-        rows.append({"arm": arm, "setting": label, "values": values, "mean": sum(values) / len(values)})
+        rows.append(
+            {"arm": arm, "setting": label, "values": values, "mean": sum(values) / len(values)}
+        )
     best = {
         arm: max((row for row in rows if row["arm"] == arm), key=lambda row: row["mean"])["setting"]
         for arm in settings["grid"]
@@ -224,15 +234,27 @@ def _run() -> int:
         return 0
     seeds = range(FIRST_SEED.value, FIRST_SEED.value + SEEDS.value)
     claim = config["claim"]
-    wanted = [claim["metric"], *(c.get("metric") or claim["metric"] for c in claim["contrasts"].values())]
+    wanted = [
+        claim["metric"],
+        *(c.get("metric") or claim["metric"] for c in claim["contrasts"].values()),
+    ]
     result = answer(claim, measure(arms, seeds, root, quiet, tuple(dict.fromkeys(wanted))))
     result["seeds"] = list(seeds)
     result["title"] = config["title"]
     report.write_claim(root, result)
     print(table(result, list(seeds)))
-    print(json.dumps({"claim": config["title"], "verdict": result["verdict"], "file": str(root / "claim.json"),
-                      "contrasts": {n: {k: c[k] for k in ("mean", "low", "high", "verdict")}
-                                    for n, c in result["contrasts"].items()}}))  # fmt: skip
+    shown = ("mean", "low", "high", "verdict")
+    contrasts = {n: {k: c[k] for k in shown} for n, c in result["contrasts"].items()}
+    print(
+        json.dumps(
+            {
+                "claim": config["title"],
+                "verdict": result["verdict"],
+                "file": str(root / "claim.json"),
+                "contrasts": contrasts,
+            }
+        )
+    )
     return EXIT[result["verdict"]]
 
 

@@ -21,11 +21,14 @@ class Distiller(NamedTuple):
 
     Attributes:
         init: ``(key, frozen, batch) -> state``.
-        step: ``(state, frozen, batch) -> (state, metrics)``; every metric is a pair (sum, count). The state has a
-            field ``step``, the number of steps done. ``frozen`` (teacher weights, trajectories, scores) is an
+        step: ``(state, frozen, batch) -> (state, metrics)``; every metric is a pair (sum, count).
+            The state has a field ``step``, the number of steps done. ``frozen`` (teacher weights,
+            trajectories, scores) is an
             argument: never closed over, donated or differentiated.
-        result: ``state -> result``, what the algorithm was for: a student's ``(params, state)``, a synthetic set.
-        takes: how many batches one step eats; with more than one they are stacked on a new first axis.
+        result: ``state -> result``, what the algorithm was for: a student's ``(params, state)``, a
+            synthetic set.
+        takes: how many batches one step eats; with more than one they are stacked on a new first
+            axis.
     """
 
     init: Callable[..., Any]
@@ -41,7 +44,8 @@ class State(NamedTuple):
         step: how many steps were done, int32.
         key: the key of the run; the randomness of a step is drawn from ``fold_in(key, step)``.
         params: ``{"net": ..., "objective": ...}``, all that is trained.
-        state: the same two parts of what moves without being trained: batch statistics, memory banks.
+        state: the same two parts of what moves without being trained: batch statistics, memory
+            banks.
         opt: the optimizer's state over ``params``.
         ema: the running average of the student's ``(params, state)``, or None.
     """
@@ -72,19 +76,23 @@ def model_to_model(
 
     Args:
         student: the net that is trained.
-        targets: ``(sources, batch, key, step) -> dict``, what it learns from, see :mod:`jaxdistill.targets`.
-            ``sources`` holds ``frozen`` and, stopped, ``"ema"`` and ``"self"``.
+        targets: ``(sources, batch, key, step) -> dict``, what it learns from, see
+            :mod:`jaxdistill.targets`. ``sources`` holds ``frozen`` and, stopped, ``"ema"`` and
+            ``"self"``.
         objective: an :class:`~jaxdistill.objective.Objective`, or a function
             ``(forward, targets, batch) -> {name: Term}``.
         tx: the optimizer, over ``{"net": ..., "objective": ...}``.
         inputs: which entry of the batch the student sees.
         taps: which of its features the objective reads.
-        prepare: ``(batch, key) -> batch``, what both nets must share, drawn once before either runs: a view, a mask.
-        ema: decay of the student's running average, a number or a schedule over the number of steps done.
-        accumulate: into how many microbatches a batch is cut. Sums and counts are added over all of them before
-            anything is divided, so the gradient is that of the whole batch; batch-coupled terms refuse it.
-        initial: the name in the frozen variables that are given to ``init`` of ``(params, state)`` to start from.
-            Where its trees lack an entry, the student's own start is kept.
+        prepare: ``(batch, key) -> batch``, what both nets must share, drawn once before either
+            runs: a view, a mask.
+        ema: decay of the student's running average, a number or a schedule over the number of steps
+            done.
+        accumulate: into how many microbatches a batch is cut. Sums and counts are added over all of
+            them before anything is divided, so the gradient is that of the whole batch;
+            batch-coupled terms refuse it.
+        initial: the name in the frozen variables that are given to ``init`` of ``(params, state)``
+            to start from. Where its trees lack an entry, the student's own start is kept.
         returns: whether the result is the student or its running average.
 
     Returns:
@@ -98,7 +106,7 @@ def model_to_model(
         >>> teacher = net.init(jax.random.key(0), jnp.ones((4, 2)))
         >>> distiller = model_to_model(
         ...     net,
-        ...     lambda sources, batch, key, step: net.apply(*sources["teacher"], batch["image"]).out,
+        ...     lambda sources, batch, *_: net.apply(*sources["teacher"], batch["image"]).out,
         ...     lambda forward, goal, batch: {
         ...         "l2": per_example(1.0, ((forward.out - goal) ** 2).mean(-1))
         ...     },
@@ -121,7 +129,11 @@ def model_to_model(
 
     def sources(state: State, frozen):
         own = (state.params["net"], state.state["net"])
-        return {**frozen, "ema": jax.lax.stop_gradient(state.ema), "self": jax.lax.stop_gradient(own)}
+        return {
+            **frozen,
+            "ema": jax.lax.stop_gradient(state.ema),
+            "self": jax.lax.stop_gradient(own),
+        }
 
     def init(key, frozen, batch):
         key_net, key_objective, key_step = jax.random.split(key, 3)
@@ -135,7 +147,9 @@ def model_to_model(
         state = State(
             jnp.zeros((), jnp.int32), key, {"net": params}, {"net": net_state}, None, average
         )
-        forward = student.apply(params, net_state, batch[inputs], taps=taps, train=True, rng=key_step)
+        forward = student.apply(
+            params, net_state, batch[inputs], taps=taps, train=True, rng=key_step
+        )
         goal = targets(sources(state, frozen), batch, key_step, state.step)
         learned, moving = objective.init(key_objective, forward, goal, batch)
         params = {"net": params, "objective": learned}
@@ -173,11 +187,13 @@ def model_to_model(
             _refuse_coupled(terms)
             return terms, moving
 
-        # What is divided by must be known before the gradient. Of this first pass only what the counts need is
-        # compiled: nothing of the nets, unless a count itself depends on them.
+        # What is divided by must be known before the gradient. Of this first pass only what the
+        # counts need is compiled: nothing of the nets, unless a count itself depends on them.
         def counting(moving, part):
             terms, moving = only_sums(state.params, moving, part)
-            return moving, {name: jnp.asarray(term.count, jnp.float32) for name, term in terms.items()}
+            return moving, {
+                name: jnp.asarray(term.count, jnp.float32) for name, term in terms.items()
+            }
 
         _, counts = scan(counting, state.state, (micro, indices))
         counts = jax.lax.stop_gradient(jax.tree.map(lambda count: count.sum(0), counts))
@@ -191,7 +207,10 @@ def model_to_model(
                     name: at(term.weight, state.step) * mean(jnp.asarray(term.total), counts[name])
                     for name, term in terms.items()
                 }
-                return sum(shares.values()), ({n: jnp.asarray(t.total) for n, t in terms.items()}, new)
+                return sum(shares.values()), (
+                    {n: jnp.asarray(t.total) for n, t in terms.items()},
+                    new,
+                )
 
             (value, (totals, moving)), new = jax.value_and_grad(loss, has_aux=True)(state.params)
             return (jax.tree.map(jnp.add, grads, new), moving), (value, totals)
@@ -202,7 +221,9 @@ def model_to_model(
         return grads, {"loss": (values.sum(), jnp.ones(())), **metrics}, moving
 
     def step(state: State, frozen, batch):
-        key_prepare, key_targets, key_net = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+        key_prepare, key_targets, key_net = jax.random.split(
+            jax.random.fold_in(state.key, state.step), 3
+        )
         batch = prepare(batch, key_prepare) if prepare else batch
         goal = targets(sources(state, frozen), batch, key_targets, state.step)
         compute = gradients if accumulate == 1 else accumulated_gradients
@@ -259,14 +280,15 @@ def transplant(own: Any, given: Any) -> Any:
 
 
 def scan(body: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
-    """``jax.lax.scan``, unrolled whole on CPU, where XLA runs convolutions inside a loop some 50 times slower."""
+    """``jax.lax.scan``, unrolled on CPU: there XLA runs convolutions in loops 50 times slower."""
     return jax.lax.scan(body, carry, xs, unroll=jax.default_backend() == "cpu")
 
 
 def _microbatches(x: jax.Array, parts: int) -> jax.Array:
     if x.ndim == 0 or x.shape[0] % parts:
         raise ValueError(f"cannot cut an array of shape {x.shape} into {parts} microbatches")
-    # Every microbatch takes rows from all over the batch, so that a batch sharded over devices stays so.
+    # Every microbatch takes rows from all over the batch, so that a batch sharded over devices
+    # stays so.
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
@@ -274,8 +296,8 @@ def _refuse_coupled(terms: dict[str, Term]) -> None:
     coupled = [name for name, term in terms.items() if term.coupled]
     if coupled:
         raise ValueError(
-            f"terms {coupled} couple the examples of a batch: they are not the sum of their microbatches, so they "
-            "refuse accumulate > 1; use a larger batch on more devices, or drop them"
+            f"terms {coupled} couple the examples of a batch: they are not the sum of their "
+            "microbatches, so they refuse accumulate > 1; take a larger batch, or drop them"
         )
 
 

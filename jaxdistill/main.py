@@ -2,8 +2,8 @@
 
     python -m jaxdistill.main --config=configs/mae_vitb.py:small --workdir=runs/mae
 
-The same command goes on with a run that was stopped. Every value of the config can be set on the command line:
-``--config.stages.distil.steps=100``.
+The same command goes on with a run that was stopped. Every value of the config can be set on the
+command line: ``--config.stages.distil.steps=100``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "the config, e.g. configs/mae_vitb.py:small", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints, metrics, results and the report go")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "the config, e.g. configs/mae_vitb.py:small", lock_config=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "where checkpoints, metrics, results and the report go"
+)
 SMOKE = flags.DEFINE_bool("smoke", False, "cut every stage to two steps")
 QUIET = flags.DEFINE_bool("quiet", False, "no progress bars")
 DEBUG = flags.DEFINE_bool("debug", False, "show the whole traceback of an error")
@@ -27,40 +31,16 @@ TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "write TensorBoard events 
 
 
 def read_config() -> dict[str, Any]:
-    """The config of the command line as plain data, with what its data set changes, and smoke if asked for."""
-    from jaxdistill import recipe
+    """The config as plain data, varied for its data set, cut for a smoke run."""
+    from jaxdistill.config import plain, smoke, vary
 
     if CONFIG.value is None:
-        raise ValueError("which config? Give --config=configs/<system>.py, and :small for a run of minutes")
+        raise ValueError(
+            "which config? Give --config=configs/<system>.py, and :small for a run of minutes"
+        )
     given = config_flags.get_override_values(flags.FLAGS["config"])
     config = vary(plain(CONFIG.value), given)
-    return recipe.smoke(config) if SMOKE.value else config
-
-
-def plain(value: Any) -> Any:
-    """A config as nested dicts, tuples and values."""
-    if isinstance(value, (ConfigDict, Mapping)):
-        return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return tuple(plain(each) for each in value)
-    return value
-
-
-def vary(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Applies what ``config.variants[<data set>]`` changes, except where the command line said otherwise.
-
-    A config's sizes are chosen for its default data; its variants say what becomes of them for other data sets.
-    """
-    from jaxdistill import recipe
-
-    variants = dict(config).get("variants") or {}
-    changes = variants.get(config["data"]["name"]) or {}
-    return recipe.override(config, {k: v for k, v in flattened(changes).items() if k not in given})
-
-
-def flattened(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes as ``{"a.b": value}``, given so or as nested dicts under keys whose names hold no dots."""
-    return {key.replace("/", "."): value for key, value in changes.items()}
+    return smoke(config) if SMOKE.value else config
 
 
 def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
@@ -70,6 +50,7 @@ def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
         ValueError: if it was made by another one; the message lists every value that differs.
         OSError: if it cannot be written.
     """
+    from jaxdistill.config import differences
     from jaxdistill.training.checkpoint import write_json
 
     if workdir is None:
@@ -80,27 +61,18 @@ def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
     except OSError as fault:
         raise OSError(f"the working directory {root} cannot be made: {fault}") from fault
     path = root / "config.json"
-    plain = json.loads(json.dumps(config))
+    here = json.loads(json.dumps(config))
     if path.exists():
         there = json.loads(path.read_text())
-        if faults := differences(there, plain):
+        if faults := differences(there, here):
             raise ValueError(
-                f"{root} holds a run of another config:\n" + "\n".join(faults) + "\nTake another --workdir."
+                f"{root} holds a run of another config:\n"
+                + "\n".join(faults)
+                + "\nTake another --workdir."
             )
     else:
-        write_json(path, plain)
+        write_json(path, here)
     return root
-
-
-def differences(there: Any, here: Any, path: str = "") -> list[str]:
-    """Every value in which two configs differ, a line each."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        found = []
-        for key in sorted(there.keys() | here.keys()):
-            inner = f"{path}.{key}" if path else key
-            found += differences(there.get(key, "absent"), here.get(key, "absent"), inner)
-        return found
-    return [] if there == here else [f"- {path}: {there!r} there, {here!r} now"]
 
 
 def guarded(run: Callable[[], int]) -> int:

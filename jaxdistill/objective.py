@@ -1,8 +1,10 @@
-"""Objectives: losses with their weights, sums and counts, and the learned parts that belong to them.
+"""Objectives: losses with their weights, sums and counts, and the learned parts that belong to
+them.
 
-A loss is a pure function of arrays. An objective says which arrays of a step it reads, what it is worth, and what
-its values are divided by, so that means over examples, means over tokens and batch-coupled values add up right over
-microbatches, devices and hosts. What is neither student nor teacher (projectors, critics, memory banks) lives here.
+A loss is a pure function of arrays. An objective says which arrays of a step it reads, what it is
+worth, and what its values are divided by, so that means over examples, means over tokens and
+batch-coupled values add up right over microbatches, devices and hosts. What is neither student nor
+teacher (projectors, critics, memory banks) lives here.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ class Term(NamedTuple):
         weight: a number, or a schedule ``step -> number``.
         total: the sum of the loss over whatever is counted, a scalar.
         count: how many examples, tokens or batches that were; a count of zero makes the term zero.
-        coupled: whether the value belongs to the batch as a whole (a Gram matrix, say), so that it is not the sum
-            of its microbatches. Such a term refuses gradient accumulation.
+        coupled: whether the value belongs to the batch as a whole (a Gram matrix, say), so that it
+            is not the sum of its microbatches. Such a term refuses gradient accumulation.
     """
 
     weight: Number | Schedule
@@ -42,7 +44,8 @@ class Objective(NamedTuple):
     """What a student minimises, as two pure functions.
 
     Attributes:
-        init: ``(key, forward, targets, batch) -> (params, state)``: learned parts and running state of the loss.
+        init: ``(key, forward, targets, batch) -> (params, state)``: learned parts and running state
+            of the loss.
         terms: ``(params, state, forward, targets, batch, *, step) -> ({name: Term}, state)``.
     """
 
@@ -50,14 +53,17 @@ class Objective(NamedTuple):
     terms: Callable[..., tuple[dict[str, Term], Any]]
 
 
-def per_example(weight: Number | Schedule, values: jax.Array, where: jax.Array | None = None) -> Term:
-    """A term whose values are averaged over examples, or over tokens where there is more than one axis.
+def per_example(
+    weight: Number | Schedule, values: jax.Array, where: jax.Array | None = None
+) -> Term:
+    """A term whose values are averaged over examples, or over tokens where there is more than one
+    axis.
 
     Args:
         weight: a number or a schedule.
         values: ``[B, ...]``, one value per example or token.
-        where: ``[B]`` or ``[B, ...]``, true or 1 where a value counts; it may weigh values by fractions. Values
-            that do not count never reach the sum, be they NaN.
+        where: ``[B]`` or ``[B, ...]``, true or 1 where a value counts; it may weigh values by
+            fractions. Values that do not count never reach the sum, be they NaN.
 
     Example:
         >>> term = per_example(1.0, jnp.array([1.0, jnp.nan, 3.0]), jnp.array([True, False, True]))
@@ -65,11 +71,15 @@ def per_example(weight: Number | Schedule, values: jax.Array, where: jax.Array |
         (4.0, 2.0)
     """
     if values.ndim == 0:
-        raise ValueError("per_example needs one value per example, got a scalar: use per_batch for it")
+        raise ValueError(
+            "per_example needs one value per example, got a scalar: use per_batch for it"
+        )
     if where is None:
         return Term(weight, values.sum(), float(values.size))
     if where.shape != values.shape[: where.ndim]:
-        raise ValueError(f"where {where.shape} does not lead the shape of the values {values.shape}")
+        raise ValueError(
+            f"where {where.shape} does not lead the shape of the values {values.shape}"
+        )
     share = where.reshape(where.shape + (1,) * (values.ndim - where.ndim)).astype(values.dtype)
     share = jnp.broadcast_to(share, values.shape)
     return Term(weight, jnp.sum(jnp.where(share == 0, 0, values) * share), share.sum())
@@ -78,7 +88,9 @@ def per_example(weight: Number | Schedule, values: jax.Array, where: jax.Array |
 def per_batch(weight: Number | Schedule, value: jax.Array) -> Term:
     """A term whose one value couples the examples of the batch."""
     if jnp.ndim(value) != 0:
-        raise ValueError(f"per_batch needs a scalar, got shape {jnp.shape(value)}: use per_example for it")
+        raise ValueError(
+            f"per_batch needs a scalar, got shape {jnp.shape(value)}: use per_example for it"
+        )
     return Term(weight, jnp.asarray(value), 1.0, coupled=True)
 
 
@@ -122,8 +134,8 @@ def combine(objectives: Mapping[str, Objective | Callable]) -> Objective:
     """Several objectives as one; each has its own learned parts under its name.
 
     Raises:
-        ValueError: at ``init``, listing every objective that does not fit its arrays; and when two objectives
-            give terms of one name.
+        ValueError: at ``init``, listing every objective that does not fit its arrays; and when two
+            objectives give terms of one name.
     """
     parts = {name: as_objective(objective) for name, objective in objectives.items()}
 
@@ -169,20 +181,22 @@ def match(
     """One loss between an array of the student and one of its targets.
 
     Args:
-        loss: ``loss(student, target, **arguments, **hyper)``; values per example or token, or a scalar that
-            couples the batch.
+        loss: ``loss(student, target, **arguments, **hyper)``; values per example or token, or a
+            scalar that couples the batch.
         name: the term's name.
         student: where the student's array is found, see :func:`lookup`.
         target: likewise for what it is compared with; ``None`` for losses of the student alone.
         weight: a number or a schedule.
         where: likewise for the mask; the batch's own ``where`` (padding) by default.
         arguments: further arrays by keyword, e.g. ``{"labels": "batch/label"}``.
-        projector: builds, from the shapes of student and target, a net that maps the student's array before it is
-            compared. It is trained with the student and is no part of the result.
+        projector: builds, from the shapes of student and target, a net that maps the student's
+            array before it is compared. It is trained with the student and is no part of the
+            result.
         hyper: keywords of the loss; a callable one is a schedule of the step.
 
     Raises:
-        ValueError: at ``init``, when the arrays do not fit the loss: both shapes, and the projector that helps.
+        ValueError: at ``init``, when the arrays do not fit the loss: both shapes, and the projector
+            that helps.
     """
 
     def arrays(forward, targets, batch):
@@ -213,7 +227,9 @@ def match(
             feature = net.apply(params, state, feature).out
         where = mask(forward, targets, batch)
         try:
-            jax.eval_shape(lambda *a: value(*a, where, jnp.zeros((), jnp.int32)), feature, goal, extra)
+            jax.eval_shape(
+                lambda *a: value(*a, where, jnp.zeros((), jnp.int32)), feature, goal, extra
+            )
         except (ValueError, TypeError) as fault:
             raise ValueError(_mismatch(student, target, feature, goal, projector, fault)) from fault
         return params, state
@@ -236,9 +252,9 @@ def match(
 def lookup(path: str, *, forward: Forward, targets: Any, batch: Any, side: str = "student") -> Any:
     """The array that a path names.
 
-    ``batch/<key>`` reads the batch and ``target/<key>`` the targets; ``out``, ``out/<key>`` and ``params/<path>``
-    read the student's forward pass, and any other path is one of its taps. With ``side="target"`` a path without
-    such a prefix is a key of the targets.
+    ``batch/<key>`` reads the batch and ``target/<key>`` the targets; ``out``, ``out/<key>`` and
+    ``params/<path>`` read the student's forward pass, and any other path is one of its taps. With
+    ``side="target"`` a path without such a prefix is a key of the targets.
 
     Raises:
         ValueError: if there is nothing under the path; the message lists what there is.
@@ -253,7 +269,9 @@ def lookup(path: str, *, forward: Forward, targets: Any, batch: Any, side: str =
     if head == "out":
         return _get(forward.out, rest, "output of the student") if rest else forward.out
     if head == "params":
-        return functools.reduce(lambda tree, key: _get(tree, key, "parameter"), rest.split("/"), forward.params)
+        return functools.reduce(
+            lambda tree, key: _get(tree, key, "parameter"), rest.split("/"), forward.params
+        )
     return _get(forward.taps, path, "tap of the student")
 
 
@@ -267,7 +285,9 @@ def _get(container: Any, key: str, kind: str) -> Any:
     from jaxdistill._errors import unknown
 
     if not isinstance(container, Mapping):
-        raise ValueError(f"there is no {kind} named {key!r}: it is {type(container).__name__}, not a dict")
+        raise ValueError(
+            f"there is no {kind} named {key!r}: it is {type(container).__name__}, not a dict"
+        )
     if key in container:
         return container[key]
     head, _, rest = key.partition("/")

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxdistill import build, evaluation
 from jaxdistill._errors import unknown
+from jaxdistill.config import target_stages
 from jaxdistill.data.augment import to_float
 from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.models import masking
@@ -58,14 +59,14 @@ def report(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> Pat
 
 
 def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Path]:
-    """Writes the last stage's student into ``root/student``: see :func:`jaxdistill.training.export.export_student`."""
+    """Writes the last stage's student into ``root/student``, see :func:`export_student`."""
     last = plan.stages[-1]
     image = to_float(plan.data["train"].gather(np.arange(1))["image"])
     return export_student(Path(root) / "student", last.net, outcomes[last.name].result, image)
 
 
 def _stage(planned: Planned, outcome: Outcome) -> dict[str, Any]:
-    """A stage as a report wants it: lines of evaluation apart from those of training, a line for every set."""
+    """A stage as a report wants it: training and evaluation apart, a line for every set."""
     evaluations = []
     for line in outcome.metrics:
         sets: dict[str, dict[str, float]] = {}
@@ -73,7 +74,9 @@ def _stage(planned: Planned, outcome: Outcome) -> dict[str, Any]:
             part, slash, metric = key.partition("/")
             if line["kind"] != "train" and slash:
                 sets.setdefault(part, {})[metric] = value
-        evaluations += [{"step": line["step"], "set": part, **values} for part, values in sets.items()]
+        evaluations += [
+            {"step": line["step"], "set": part, **values} for part, values in sets.items()
+        ]
     params = outcome.result[0]
     return {
         "name": planned.name,
@@ -91,8 +94,11 @@ def reconstruction(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]
     mask = settings["mask"]
     source = plan.data["validation"]
     batch = source.gather(np.arange(min(SHOWN, len(source))))
-    # The deterministic part of the view is what the net is used to; crops and flips are not needed to look at it.
-    fixed = [spec for spec in settings.get("augment") or () if spec["name"] in ("resize", "normalise")]
+    # The deterministic part of the view is what the net is used to; crops and flips are not needed
+    # to look at it.
+    fixed = [
+        spec for spec in settings.get("augment") or () if spec["name"] in ("resize", "normalise")
+    ]
     size = next((spec["size"] for spec in settings.get("augment") or () if "size" in spec), None)
     if size and not any(spec["name"] == "resize" for spec in fixed):
         fixed.insert(0, {"name": "resize", "size": size})
@@ -101,16 +107,22 @@ def reconstruction(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]
     params, state = outcomes[planned.name].result
     pixels = jax.jit(planned.net.apply)(params, state, batch["student"]).out["pixels"]
     rows = masking.reconstruction(
-        pixels, batch["image"], batch["mask"], mask["patch"], normalized=mask.get("normalise", False)
+        pixels,
+        batch["image"],
+        batch["mask"],
+        mask["patch"],
+        normalized=mask.get("normalise", False),
     )
     scale = _denormalised(fixed)
-    shown = {name: np.clip(scale(np.asarray(value)), 0, 1) for name, value in rows._asdict().items()}
+    shown = {
+        name: np.clip(scale(np.asarray(value)), 0, 1) for name, value in rows._asdict().items()
+    }
     return Picture(f"{planned.name}: hidden patches drawn", "images", shown)
 
 
 def reliability(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
     """How often a classifier is right by how sure it is, and its teacher beside it."""
-    names = (planned.name, *build.target_stages(planned.settings["targets"]))
+    names = (planned.name, *target_stages(planned.settings["targets"]))
     spec = next(
         (s for s in planned.settings["evaluate"].values() if s["evaluator"] == "classification"), {}
     )
@@ -146,4 +158,6 @@ def check(plan: Plan) -> None:
             if kind not in PICTURES:
                 raise ValueError(unknown(f"picture of stage {planned.name!r}", kind, PICTURES))
             if kind == "reconstruction" and not (planned.settings["view"] or {}).get("mask"):
-                raise ValueError(f"stage {planned.name!r} masks nothing: it has no 'reconstruction' to show")
+                raise ValueError(
+                    f"stage {planned.name!r} masks nothing: it has no 'reconstruction' to show"
+                )

@@ -1,7 +1,8 @@
 """Recipes: an ordered list of stages from a config, each handing its result on to later ones.
 
-A stage's folder is named by a hash of all that its result depends on (its own part of the config, the data, the seed,
-and the stages it builds on), so that arms and runs that share a stage share its result.
+A stage's folder is named by a hash of all that its result depends on (its own part of the config,
+the data, the seed, and the stages it builds on), so that arms and runs that share a stage share its
+result.
 """
 
 from __future__ import annotations
@@ -18,48 +19,23 @@ import jax
 
 from jaxdistill import build
 from jaxdistill._errors import unknown
+from jaxdistill.config import (
+    CONFIG_KEYS,
+    identities,
+    needs_of,
+    stage_settings,
+    target_stages,
+)
 from jaxdistill.data import split
 from jaxdistill.data.stream import evaluation_batches, stream
 from jaxdistill.distiller import model_to_model
 from jaxdistill.net import Net
 from jaxdistill.objective import combine
-from jaxdistill.training.checkpoint import digest, refuse_other_arrays, write_json
+from jaxdistill.training.checkpoint import refuse_other_arrays, write_json
 from jaxdistill.training.fit import load_result
 from jaxdistill.training.loop import Evaluation, Outcome, Stage, abstract, check, run_stage
 from jaxdistill.training.metrics import Writer
 from jaxdistill.training.sharding import make_mesh
-
-CONFIG_KEYS = (
-    "title", "sentence", "seed", "data", "mesh", "rules", "recipe", "stages", "variants", "claim", "tune",
-)  # fmt: skip
-STAGE_DEFAULTS: dict[str, Any] = {
-    "student": None,  # the net: {"net": name, ...}
-    "initial": None,  # {"stage": name, "parts": {own path: path there}}: what the student starts from
-    "targets": None,  # what it learns from, see build.target
-    "view": None,  # what is drawn for both nets, see build.view
-    "objective": None,  # {term: {"loss": name, ...}}, see build.match; an entry of None is left out
-    "optimizer": None,  # see build.transformation
-    "batch_size": 128,
-    "steps": 0,
-    "records": None,  # {"labelled": count, "exclude": labels, "only": labels}: a part of the training set
-    "accumulate": 1,
-    "ema": None,
-    "returns": "student",
-    "evaluate": None,  # {label: {"evaluator": name, "sets": (...), "every": steps, ...}}; None is left out too
-    "log_every": 50,
-    "checkpoint_every": 0,
-    "keep": 2,
-    "best": None,  # (metric, "max" or "min")
-    "select": "last",
-    "checkpoint": "",  # a finished stage's folder, to be taken in place of running this one
-    "pictures": (),  # "reconstruction", "reliability": what the report shows of it
-}
-# What changes how a stage is run but not what comes out.
-_NOT_IDENTITY = ("log_every", "checkpoint_every", "keep", "pictures")
-
-
-# Where entries bear names of the config's own choice.
-_FREE = (["claim", "arms"], ["claim", "contrasts"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +99,9 @@ def plan(config: Mapping[str, Any]) -> Plan:
     planned: list[Planned] = []
     for name in config["recipe"]:
         net = build.net(settings[name]["student"], sets["train"].info)
-        stage = Planned(name, settings[name], net, _needs(name, settings[name], list(nets)), hashes[name])
+        stage = Planned(
+            name, settings[name], net, needs_of(name, settings[name], list(nets)), hashes[name]
+        )
         # Resolves every name of the stage, or says which is wrong.
         _distiller(stage, nets, sets)
         build.records(sets["train"], stage.settings["records"], config["seed"])
@@ -132,41 +110,6 @@ def plan(config: Mapping[str, Any]) -> Plan:
         nets[name] = net
         planned.append(stage)
     return Plan(config, sets, tuple(planned))
-
-
-def stage_settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The settings of every stage of the recipe, in order, with defaults filled in.
-
-    Raises:
-        ValueError: for an unknown stage or key, with the nearest valid one, and for what every stage must have.
-    """
-    for name in config["recipe"]:
-        if name not in config["stages"]:
-            raise ValueError(unknown("stage in the recipe", name, config["stages"]))
-    found = {name: _filled(name, config["stages"][name]) for name in config["recipe"]}
-    for name, settings in found.items():
-        for key in ("student", "objective", "optimizer"):
-            if not settings[key]:
-                raise ValueError(f"stage {name!r} needs {key!r}")
-        if "name" not in config["data"]:
-            raise ValueError("config.data needs 'name'")
-    return found
-
-
-def identities(config: Mapping[str, Any]) -> dict[str, str]:
-    """For every stage of the recipe a hash of all that its result depends on."""
-    found: dict[str, str] = {}
-    for name, settings in stage_settings(config).items():
-        needs = _needs(name, settings, list(found))
-        found[name] = digest(
-            {
-                "settings": {k: v for k, v in settings.items() if k not in _NOT_IDENTITY},
-                "data": config["data"],
-                "seed": config["seed"],
-                "needs": {other: found[other] for other in needs},
-            }
-        )
-    return found
 
 
 def run(
@@ -178,7 +121,8 @@ def run(
 ) -> dict[str, Outcome]:
     """Runs the stages of a plan in order, each in ``root/stages/<name>-<identity>``.
 
-    Besides them ``root/data.json`` says what nets must know of the data, so that a result can be restored without it.
+    Besides them ``root/data.json`` says what nets must know of the data, so that a result can be
+    restored without it.
 
     Returns:
         What every stage left, by name.
@@ -188,7 +132,9 @@ def run(
     rules = tuple(plan.config.get("rules") or ())
     Path(root).mkdir(parents=True, exist_ok=True)
     info = plan.data["train"].info
-    write_json(Path(root) / "data.json", {k: info[k] for k in ("classes", "image_shape") if k in info})
+    write_json(
+        Path(root) / "data.json", {k: info[k] for k in ("classes", "image_shape") if k in info}
+    )
     outcomes: dict[str, Outcome] = {}
     for planned in plan.stages:
         stage = stage_of(plan, planned, {name: outcomes[name].result for name in planned.needs})
@@ -196,14 +142,20 @@ def run(
             outcomes[planned.name] = _given(planned, stage)
             continue
         outcomes[planned.name] = run_stage(
-            stage, folder(root, planned.name, planned.identity), mesh=mesh, rules=rules, writers=writers, quiet=quiet
+            stage,
+            folder(root, planned.name, planned.identity),
+            mesh=mesh,
+            rules=rules,
+            writers=writers,
+            quiet=quiet,
         )
         _warn_of_a_weak_teacher(planned, outcomes[planned.name])
     return outcomes
 
 
 def check_shapes(plan: Plan) -> dict[str, Any]:
-    """Traces every stage on shapes alone, so that a tap of the last one that does not exist is said before the first.
+    """Traces every stage on shapes alone, so that a tap of the last one that does not exist is said
+    before the first.
 
     Returns:
         The shapes of every stage's result.
@@ -225,12 +177,14 @@ def check_shapes(plan: Plan) -> dict[str, Any]:
 
 
 def step_flops(plan: Plan, name: str) -> float:
-    """The floating point operations of one compiled step of a stage, as XLA counts them (loops once)."""
+    """The operations of one compiled step of a stage, as XLA counts them (loops once)."""
     results = check_shapes(plan)
     planned = next(p for p in plan.stages if p.name == name)
     stage = stage_of(plan, planned, {other: results[other] for other in planned.needs})
     key, batch = jax.random.key(0), abstract(stage.data.at(0))
-    state = check(stage.distiller, key, {**stage.frozen, **stage.initial}, dict(stage.frozen), batch)
+    state = check(
+        stage.distiller, key, {**stage.frozen, **stage.initial}, dict(stage.frozen), batch
+    )
     step = jax.jit(stage.distiller.step).lower(state, dict(stage.frozen), batch).compile()
     return float(step.cost_analysis()["flops"])
 
@@ -243,15 +197,17 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
         stage: which stage's, the last one by default.
 
     Returns:
-        The net with its ``params`` and ``state``, so that ``net.apply(params, state, images).out`` is its answer, and
-        the config.
+        The net with its ``params`` and ``state``, so that ``net.apply(params, state, images).out``
+        is its answer, and the config.
 
     Raises:
         ValueError: if there is no such run or stage, or the stage is not done.
     """
     root = Path(workdir)
     if not (root / "config.json").exists() or not (root / "data.json").exists():
-        raise ValueError(f"{root} is no working directory of a run: it has no config.json and data.json")
+        raise ValueError(
+            f"{root} is no working directory of a run: it has no config.json and data.json"
+        )
     config = json.loads((root / "config.json").read_text())
     info = json.loads((root / "data.json").read_text())
     hashes = identities(config)
@@ -273,7 +229,7 @@ def stage_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> Stage:
     """The stage that the loop runs, once the results that it builds on are there."""
     settings, sets, seed = planned.settings, plan.data, plan.config["seed"]
     nets = {p.name: p.net for p in plan.stages}
-    teachers = build.target_stages(settings["targets"])
+    teachers = target_stages(settings["targets"])
     source = build.records(sets["train"], settings["records"], seed)
     shard = (jax.process_index(), jax.process_count())
     initial = {}
@@ -291,7 +247,9 @@ def stage_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> Stage:
                 continue
             for name in teachers:
                 own = dataclasses.replace(planned, name=name, net=nets[name], needs=())
-                before.append((name, Evaluation(part, _evaluator(label, spec, own, sets, seed), batches)))
+                before.append(
+                    (name, Evaluation(part, _evaluator(label, spec, own, sets, seed), batches))
+                )
     return Stage(
         name=planned.name,
         distiller=_distiller(planned, nets, sets),
@@ -309,64 +267,6 @@ def stage_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> Stage:
         returns=settings["select"],
         identity={"identity": planned.identity},
     )
-
-
-def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with some entries changed, named by dotted paths; None takes an entry out.
-
-    Raises:
-        ValueError: for a path that the config does not have, with the nearest key.
-
-    Example:
-        >>> override({"stages": {"distil": {"steps": 5}}}, {"stages.distil.steps": 3})
-        {'stages': {'distil': {'steps': 3}}}
-    """
-    config = copy.deepcopy(dict(config))
-    for path, value in changes.items():
-        *parents, last = path.split(".")
-        node = config
-        for key in parents:
-            if not isinstance(node, dict) or key not in node:
-                raise ValueError(unknown(f"key of the config in {path!r}", key, node if isinstance(node, dict) else ()))
-            node = node[key]
-        # What a stage may hold is checked when the recipe is planned.
-        if last not in node and parents[:1] != ["stages"] and parents not in _FREE:
-            raise ValueError(unknown(f"key of the config in {path!r}", last, node))
-        node[last] = copy.deepcopy(value)
-    return config
-
-
-def smoke(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with every stage cut to two steps."""
-    config = copy.deepcopy(dict(config))
-    for name in config["recipe"]:
-        settings = config["stages"][name]
-        if settings.get("steps", 0):
-            settings["steps"] = 2
-    return config
-
-
-def _filled(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    for key in settings:
-        if key not in STAGE_DEFAULTS:
-            raise ValueError(unknown(f"key of stage {name!r}", key, STAGE_DEFAULTS))
-    filled = {**STAGE_DEFAULTS, **settings}
-    for key in ("objective", "evaluate"):
-        filled[key] = {name: entry for name, entry in (filled[key] or {}).items() if entry is not None}
-    return filled
-
-
-def _needs(name: str, settings: Mapping[str, Any], earlier: Sequence[str]) -> tuple[str, ...]:
-    needs = list(build.target_stages(settings["targets"]))
-    if settings["initial"]:
-        for key in settings["initial"]:
-            if key not in ("stage", "parts"):
-                raise ValueError(unknown(f"key of 'initial' in stage {name!r}", key, ("stage", "parts")))
-        needs.append(build.named("initial", settings["initial"], "stage"))
-    for other in needs:
-        if other not in earlier:
-            raise ValueError(f"stage {name!r} builds on a stage that does not come before it: " + unknown("stage", other, earlier))
-    return tuple(dict.fromkeys(needs))
 
 
 def _distiller(planned: Planned, nets: Mapping[str, Net], sets: split.Splits):
@@ -399,8 +299,8 @@ def _evaluator(
     seed: int,
     nets: Mapping[str, Net] | None = None,
 ):
-    """The evaluator of a stage; with the nets of all stages, one that compares it with its only teacher."""
-    teachers = build.target_stages(planned.settings["targets"]) if nets else ()
+    """The evaluator of a stage; with the nets of all, one that compares it with its teacher."""
+    teachers = target_stages(planned.settings["targets"]) if nets else ()
     name = teachers[0] if len(teachers) == 1 and spec.get("teacher", True) else None
     return build.evaluator(
         label,
@@ -414,7 +314,7 @@ def _evaluator(
 
 
 def _parts(result: Any, settings: Mapping[str, Any]) -> Any:
-    """Those parts of an earlier result that a student starts from, under the student's own paths."""
+    """Those parts of an earlier result that a student starts from, under its own paths."""
     parts = settings.get("parts")
     if not parts:
         return result
@@ -438,13 +338,18 @@ def _given(planned: Planned, stage: Stage) -> Outcome:
     result = load_result(planned.settings["checkpoint"])
     batch = abstract(stage.data.at(0))
     started = {**stage.frozen, **stage.initial}
-    own = jax.eval_shape(lambda *a: stage.distiller.result(stage.distiller.init(*a)), jax.random.key(0), started, batch)
+    own = jax.eval_shape(
+        lambda *a: stage.distiller.result(stage.distiller.init(*a)),
+        jax.random.key(0),
+        started,
+        batch,
+    )
     refuse_other_arrays(planned.settings["checkpoint"], result, own)
     return Outcome(tuple(result), [], {}, 0.0)
 
 
 def _warn_of_a_weak_teacher(planned: Planned, outcome: Outcome) -> None:
-    for name in build.target_stages(planned.settings["targets"]):
+    for name in target_stages(planned.settings["targets"]):
         for metric, value in outcome.values.items():
             teacher = outcome.values.get(f"{name}:{metric}")
             if metric.endswith("accuracy") and teacher is not None and teacher < value:

@@ -1,4 +1,4 @@
-"""Strict JAX for every test: eight forced host devices, no silent rank promotion, warnings as errors."""
+"""Strict JAX for every test: eight forced host devices, no silent rank promotion."""
 
 import os
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from jaxdistill import claim, recipe
+from jaxdistill import claim
+from jaxdistill.config import override
 from jaxdistill.training.report import write_claim
 
 ALONE = {
@@ -96,15 +97,15 @@ def test_a_metric_that_was_not_measured():
 )
 def test_refusals(path, value, words):
     with pytest.raises(ValueError, match=words):
-        claim.arms_of(recipe.override(CONFIG, {path: value}))
+        claim.arms_of(override(CONFIG, {path: value}))
 
 
 def test_nothing_is_tuned_on_the_test_set(tmp_path):
-    config = recipe.override(CONFIG, {"tune.metric": "student/test/accuracy"})
+    config = override(CONFIG, {"tune.metric": "student/test/accuracy"})
     with pytest.raises(ValueError, match="validation"):
         claim.tune(config, tmp_path, quiet=True)
     with pytest.raises(ValueError, match="'distilled'"):
-        claim.tune(recipe.override(CONFIG, {"tune.grid": {"distiled": {}}}), tmp_path, quiet=True)
+        claim.tune(override(CONFIG, {"tune.grid": {"distiled": {}}}), tmp_path, quiet=True)
 
 
 def test_arms_are_run_share_stages_and_are_answered(tmp_path):
@@ -118,7 +119,9 @@ def test_arms_are_run_share_stages_and_are_answered(tmp_path):
     result = claim.answer(CONFIG["claim"], values)
     gain, work = result["contrasts"]["gain"], result["contrasts"]["work"]
     alone, distilled = result["arms"]["alone"], result["arms"]["distilled"]
-    assert gain["differences"] == pytest.approx([a - b for a, b in zip(distilled, alone, strict=True)])
+    assert gain["differences"] == pytest.approx(
+        [a - b for a, b in zip(distilled, alone, strict=True)]
+    )
     # A teacher costs something, the same whatever the seed.
     assert work["verdict"] == "holds"
     assert work["low"] == work["high"] > 0
@@ -128,5 +131,8 @@ def test_arms_are_run_share_stages_and_are_answered(tmp_path):
     assert json.loads((tmp_path / "claim.json").read_text())["verdict"] == result["verdict"]
     # Done stages are read, not run again.
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("stages/*/metrics.jsonl")}
-    assert claim.measure(arms, seeds[:1], tmp_path, True)["alone"][0].items() <= values["alone"][0].items()
+    assert (
+        claim.measure(arms, seeds[:1], tmp_path, True)["alone"][0].items()
+        <= values["alone"][0].items()
+    )
     assert before == {p: p.stat().st_mtime_ns for p in before}

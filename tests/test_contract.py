@@ -1,8 +1,9 @@
-"""Every kind of distillation through the one loop: batch statistics with a projector, a bank and a discriminator; an
-averaged teacher; a mixture changed between steps; three networks in turn; trajectories; on-policy; two stages.
+"""Every kind of distillation through the one loop: batch statistics with a projector, a bank and a
+discriminator; an averaged teacher; a mixture changed between steps; three networks in turn;
+trajectories; on-policy; two stages.
 
-Each kind is small enough to be read at a glance. All pass the same four trials: shapes first, stopped and resumed bit
-for bit, several seeds at once, two devices.
+Each kind is small enough to be read at a glance. All pass the same four trials: shapes first,
+stopped and resumed bit for bit, several seeds at once, two devices.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ def stage(distiller: Distiller, frozen: dict[str, Any], **settings: Any) -> Stag
 
 def trained_teacher() -> Any:
     """Stage one of the hand-over: a teacher from labels."""
-    return run_stage(stage(model_to_model(TEACHER, no_targets, cross_entropy, ADAM), {}), quiet=True).result
+    return run_stage(
+        stage(model_to_model(TEACHER, no_targets, cross_entropy, ADAM), {}), quiet=True
+    ).result
 
 
 def projector_bank_discriminator() -> Stage:
@@ -122,17 +125,19 @@ def averaged_teacher() -> Stage:
         agreement = {"kd": per_example(1.0, divergence(goal["out"], forward.out))}
         return agreement | cross_entropy(forward, goal, batch)
 
-    return stage(model_to_model(STUDENT, targets.live(STUDENT, "ema"), objective, ADAM, ema=0.9), {})
+    return stage(
+        model_to_model(STUDENT, targets.live(STUDENT, "ema"), objective, ADAM, ema=0.9), {}
+    )
 
 
 def changing_mixture() -> Stage:
-    """Classes are drawn by the gap between teacher and student, measured on the host between steps."""
+    """Classes are drawn by the gap of teacher and student, measured on the host between steps."""
 
     def reweigh(result, frozen, plan):
         gap = divergence(
             TEACHER.apply(*frozen["teacher"], IMAGES).out, STUDENT.apply(*result, IMAGES).out
         )
-        shares = np.array([gap[LABELS == label].mean() for label in (0, 1)], np.float64)
+        shares = np.array([gap[label == LABELS].mean() for label in (0, 1)], np.float64)
         return {"weights": (shares / shares.sum())[LABELS]}
 
     def objective(forward, goal, batch):
@@ -152,11 +157,13 @@ class Three(NamedTuple):
 
 
 def three_networks(ratio: int = 3) -> Stage:
-    """Distribution matching: a generator, the score of its samples, and an exact score, in turn in one step."""
+    """Distribution matching: a generator, its samples' score, an exact score, in one step."""
     tx_generator, tx_critic = optax.adam(1e-3), optax.adam(3e-3)
 
     def exact(frozen, noisy, sigma):
-        return frozen["mean"] + (noisy - frozen["mean"]) * frozen["variance"] / (frozen["variance"] + sigma**2)
+        return frozen["mean"] + (noisy - frozen["mean"]) * frozen["variance"] / (
+            frozen["variance"] + sigma**2
+        )
 
     def net(params, inputs, sigma):
         hidden = jnp.tanh(inputs @ params["in"] + jnp.log(sigma) * params["time"][None])
@@ -165,7 +172,11 @@ def three_networks(ratio: int = 3) -> Stage:
     def init(key, frozen, batch):
         keys = jax.random.split(key, 4)
         two = [
-            {"in": 0.3 * jax.random.normal(a, (2, 16)), "time": jnp.zeros(16), "out": 0.1 * jax.random.normal(b, (16, 2))}
+            {
+                "in": 0.3 * jax.random.normal(a, (2, 16)),
+                "time": jnp.zeros(16),
+                "out": 0.1 * jax.random.normal(b, (16, 2)),
+            }
             for a, b in (keys[:2], keys[2:])
         ]
         return Three(jnp.int32(0), key, *two, (tx_generator.init(two[0]), tx_critic.init(two[1])))
@@ -197,7 +208,9 @@ def three_networks(ratio: int = 3) -> Stage:
             return (optax.apply_updates(critic, updates), opt), value
 
         parts = (latent, jax.random.split(key_c, ratio))
-        (critic, opt_c), values = jax.lax.scan(criticise, (state.critic, state.optimizers[1]), parts)
+        (critic, opt_c), values = jax.lax.scan(
+            criticise, (state.critic, state.optimizers[1]), parts
+        )
         metrics = {"matching": (loss, 1.0), "critic": (values.sum(), float(ratio))}
         return Three(state.step + 1, state.key, generator, critic, (opt, opt_c)), metrics
 
@@ -233,7 +246,9 @@ def trajectory_matching(inner: int = 4) -> Stage:
 
         def outer(learned):
             def descend(weights, _):
-                return weights - learned["rate"] * jax.grad(loss)(weights, learned["images"], state.labels), None
+                return weights - learned["rate"] * jax.grad(loss)(
+                    weights, learned["images"], state.labels
+                ), None
 
             end, _ = jax.lax.scan(jax.checkpoint(descend), start, None, length=inner)
             return ((end - goal) ** 2).sum() / ((start - goal) ** 2).sum()
@@ -241,7 +256,9 @@ def trajectory_matching(inner: int = 4) -> Stage:
         value, grads = jax.value_and_grad(outer)(state.learned)
         updates, opt = tx.update(grads, state.opt)
         learned = optax.apply_updates(state.learned, updates)
-        return Synthetic(state.step + 1, state.key, learned, state.labels, opt), {"match": (value, 1.0)}
+        return Synthetic(state.step + 1, state.key, learned, state.labels, opt), {
+            "match": (value, 1.0)
+        }
 
     paths = jnp.cumsum(0.1 * jax.random.normal(jax.random.key(3), (3, 7, 16)), 1)
     real = {"image": jnp.asarray(IMAGES[:4]), "label": jnp.asarray(LABELS[:4])}
@@ -262,10 +279,14 @@ def on_policy(vocabulary: int = 8, length: int = 10, rows: int = 64) -> Stage:
 
     def init(key, frozen, batch):
         draft = frozen["draft"]
-        return Writer(jnp.int32(0), key, draft, ADAM.init(draft), jnp.zeros((rows, length), jnp.int32))
+        return Writer(
+            jnp.int32(0), key, draft, ADAM.init(draft), jnp.zeros((rows, length), jnp.int32)
+        )
 
     def step(state, frozen, batch):
-        key_write, key_mix, key_draw = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+        key_write, key_mix, key_draw = jax.random.split(
+            jax.random.fold_in(state.key, state.step), 3
+        )
         count = batch["tokens"].shape[0]
 
         def write(token, key):
@@ -288,7 +309,9 @@ def on_policy(vocabulary: int = 8, length: int = 10, rows: int = 64) -> Stage:
     teacher, draft = jax.random.normal(jax.random.key(4), (2, vocabulary, vocabulary))
     tokens = arrays({"tokens": RNG.integers(0, vocabulary, (128, length))})
     data = stream(tokens, 16, seed=0, threads=0)
-    return stage(Distiller(init, step, lambda s: s.params), {"teacher": teacher, "draft": draft}, data=data)
+    return stage(
+        Distiller(init, step, lambda s: s.params), {"teacher": teacher, "draft": draft}, data=data
+    )
 
 
 KINDS = [
@@ -303,7 +326,9 @@ each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name_
 
 
 def assert_equal(one: Any, other: Any) -> None:
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True):
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True
+    ):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), jax.tree_util.keystr(path))
 
 
@@ -345,7 +370,8 @@ def test_resumed_equals_unbroken(kind, tmp_path, monkeypatch):
         run_stage(dataclasses.replace(kept, data=broken), tmp_path, quiet=True)
     resumed = run_stage(kept, tmp_path, quiet=True)
     assert_equal(resumed.result, whole.result)
-    # The checkpoint writes the metrics up to it, so compare with an unbroken run that keeps checkpoints too.
+    # The checkpoint writes the metrics up to it, so compare with an unbroken run that keeps
+    # checkpoints too.
     unbroken = run_stage(kept, tmp_path / "unbroken", quiet=True)
     assert numbers(resumed.metrics) == numbers(unbroken.metrics)
     assert_equal(unbroken.result, whole.result)
@@ -361,10 +387,14 @@ def test_several_seeds_at_once(kind):
     many = over_seeds(trial.distiller, 3)
     state = jax.jit(many.init)(jax.random.key(2), trial.frozen, batch)
     state, _ = jax.jit(many.step)(state, trial.frozen, batch)
-    alone = jax.jit(trial.distiller.init)(jax.random.split(jax.random.key(2), 3)[1], trial.frozen, batch)
+    alone = jax.jit(trial.distiller.init)(
+        jax.random.split(jax.random.key(2), 3)[1], trial.frozen, batch
+    )
     alone, _ = jax.jit(trial.distiller.step)(alone, trial.frozen, batch)
     for ours, theirs in zip(
-        jax.tree.leaves(many.result(state)), jax.tree.leaves(trial.distiller.result(alone)), strict=True
+        jax.tree.leaves(many.result(state)),
+        jax.tree.leaves(trial.distiller.result(alone)),
+        strict=True,
     ):
         np.testing.assert_allclose(ours[1], theirs, rtol=2e-4, atol=1e-5)
 
@@ -392,10 +422,18 @@ def test_two_stages_hand_over():
         return {"kd": per_example(1.0, divergence(goal["out"], forward.out))}
 
     first = run_stage(
-        stage(model_to_model(STUDENT, targets.live(TEACHER), objective, ADAM), {"teacher": teacher}), quiet=True
+        stage(
+            model_to_model(STUDENT, targets.live(TEACHER), objective, ADAM), {"teacher": teacher}
+        ),
+        quiet=True,
     )
     second = model_to_model(STUDENT, no_targets, cross_entropy, ADAM, initial="student")
     none = run_stage(stage(second, {}, initial={"student": first.result}, steps=0), quiet=True)
     assert_equal(none.result, first.result)
     tuned = run_stage(stage(second, {}, initial={"student": first.result}), quiet=True)
-    assert tuned.metrics[-1]["ce"] < run_stage(stage(model_to_model(STUDENT, no_targets, cross_entropy, ADAM), {}), quiet=True).metrics[-1]["ce"]
+    assert (
+        tuned.metrics[-1]["ce"]
+        < run_stage(
+            stage(model_to_model(STUDENT, no_targets, cross_entropy, ADAM), {}), quiet=True
+        ).metrics[-1]["ce"]
+    )

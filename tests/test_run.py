@@ -1,4 +1,4 @@
-"""The command line as its users run it: every config in smoke size, what it leaves, and what it refuses."""
+"""The command line as its users run it: every config in smoke size, what it refuses."""
 
 import importlib.util
 import json
@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import jaxdistill as jd
-from jaxdistill import main, present, recipe
+from jaxdistill import present, recipe
+from jaxdistill.config import override, plain, smoke, vary
 from jaxdistill.data.sources import digits
 from jaxdistill.training.export import load_exported, read_named_arrays
 
@@ -68,7 +69,9 @@ def test_restored_and_exported_students_agree(smoked):
     student = jd.restore(workdir)
     ours = student.net.apply(student.params, student.state, images).out
     exported = load_exported(workdir / "student" / "student.jaxexport")(images)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, exported)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, exported
+    )
     params, _ = read_named_arrays(workdir / "student" / "student.safetensors")
     jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(student.params))
 
@@ -103,8 +106,8 @@ def small(**changes):
     spec = importlib.util.spec_from_file_location("hinton", ROOT / "configs" / "hinton_mnist.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = recipe.override(main.plain(module.get_config("small")), changes)
-    return recipe.override(config, {"recipe": ("teacher", "alone", "distilled")})
+    config = override(plain(module.get_config("small")), changes)
+    return override(config, {"recipe": ("teacher", "alone", "distilled")})
 
 
 @pytest.mark.parametrize(
@@ -115,12 +118,21 @@ def small(**changes):
         ({"data.name": "digit"}, ["data set", "'digit'", "'digits'"]),
         ({"data.name": "mnist"}, ["--config.data.dir"]),
         ({"stages.distilled.objective.soft.loss": "hinton_dk"}, ["'hinton_kd'"]),
-        ({"stages.distilled.objective.soft": {"loss": "hinton_kd", "temprature": 2}}, ["'temperature'"]),
+        (
+            {"stages.distilled.objective.soft": {"loss": "hinton_kd", "temprature": 2}},
+            ["'temperature'"],
+        ),
         ({"stages.distilled.targets.stage": "teachr"}, ["'teacher'"]),
         ({"stages.distilled.targets": {"kind": "life"}}, ["'live'"]),
         ({"stages.distilled.objective.soft.target": "hiden_0"}, ["'distilled'", "'hidden_0'"]),
         (
-            {"stages.distilled.objective.soft": {"loss": "hint", "student": "hidden_0", "target": "hidden_0"}},
+            {
+                "stages.distilled.objective.soft": {
+                    "loss": "hint",
+                    "student": "hidden_0",
+                    "target": "hidden_0",
+                }
+            },
             ["'distilled'", "64)", "256)", "projector='linear'"],
         ),
         ({"stages.alone.optimizer.name": "adam"}, ["'adamw'"]),
@@ -144,7 +156,7 @@ def test_refusals_before_anything_is_written(changes, words):
 
 @pytest.mark.parametrize("path", ["stages.alne.steps", "data.nme", "stages.alone.stps"])
 def test_a_change_of_nothing_is_refused(path):
-    with pytest.raises(ValueError, match="'alone'|'name'|'steps'"):
+    with pytest.raises(ValueError, match=r"'(alone|name|steps)'"):
         recipe.plan(small(**{path: 3}))
 
 
@@ -154,7 +166,7 @@ def test_variants_yield_to_the_command_line():
         "stages": {"s": {"steps": 1, "width": 2}},
         "variants": {"b": {"stages/s/steps": 5, "stages/s/width": 6}},
     }
-    varied = main.vary(config, {"stages.s.width": 2})
+    varied = vary(config, {"stages.s.width": 2})
     assert varied["stages"]["s"] == {"steps": 5, "width": 2}
 
 
@@ -166,21 +178,24 @@ def taught(tmp_path_factory):
             "stages.teacher.student.widths": (16,),
             "stages.teacher.evaluate": None,
             "stages.teacher.view": None,
-
             "stages.distilled.evaluate": None,
             "stages.distilled.student.widths": (8,),
         }
     )
-    config = {**recipe.smoke(config), "mesh": {"data": 1}}
+    config = {**smoke(config), "mesh": {"data": 1}}
     root = tmp_path_factory.mktemp("taught")
-    plan = recipe.plan(recipe.override(config, {"recipe": ("teacher",)}))
+    plan = recipe.plan(override(config, {"recipe": ("teacher",)}))
     result = recipe.run(plan, root, quiet=True)["teacher"].result
-    return recipe.override(config, {"recipe": ("teacher", "distilled")}), result, next(root.glob("stages/*"))
+    return (
+        override(config, {"recipe": ("teacher", "distilled")}),
+        result,
+        next(root.glob("stages/*")),
+    )
 
 
 def test_a_teacher_that_is_given_is_not_trained_again(taught, tmp_path):
     config, result, folder = taught
-    config = recipe.override(config, {"stages.teacher.checkpoint": str(folder)})
+    config = override(config, {"stages.teacher.checkpoint": str(folder)})
     again = recipe.run(recipe.plan(config), tmp_path, quiet=True)
     jax.tree.map(np.testing.assert_array_equal, again["teacher"].result, result)
     assert [path.name.split("-")[0] for path in tmp_path.glob("stages/*")] == ["distilled"]
@@ -203,7 +218,7 @@ def test_a_teacher_that_does_not_fit_is_refused(taught, tmp_path, damage, words)
     if words == "other arrays":
         changes["stages.teacher.student.widths"] = (4,)
     with pytest.raises(ValueError, match=words):
-        recipe.run(recipe.plan(recipe.override(config, changes)), tmp_path / "run", quiet=True)
+        recipe.run(recipe.plan(override(config, changes)), tmp_path / "run", quiet=True)
 
 
 def test_absent_imagenet_says_how_to_prepare_it(tmp_path):

@@ -1,7 +1,7 @@
 """What both nets of a step must share, drawn once before either runs: ``(batch, key) -> batch``.
 
-A prepared batch holds an input for each net, ``batch["student"]`` and ``batch["teacher"]``, beside the entries that
-losses read.
+A prepared batch holds an input for each net, ``batch["student"]`` and ``batch["teacher"]``, beside
+the entries that losses read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def chain(*parts: Prepare) -> Prepare:
 
 
 def views(operations: Sequence[Callable[[jax.Array, jax.Array], jax.Array]] = ()) -> Prepare:
-    """Images as float, each changed by the same operations in its own way; both nets see the same view.
+    """Images as float, each changed by the same operations in its own way; both nets see the same
+    view.
 
     Args:
         operations: functions ``(key, image) -> image`` of :mod:`jaxdistill.data.augment`.
@@ -46,7 +47,7 @@ def views(operations: Sequence[Callable[[jax.Array, jax.Array], jax.Array]] = ()
 
 
 def mixed(mix: Callable[..., Any], classes: int, *, smoothing: float = 0.0) -> Prepare:
-    """Images and labels of pairs mixed, by mixup or cutmix; adds ``batch["soft_label"]`` ``[B, K]``."""
+    """Images and labels of pairs mixed (mixup, cutmix); adds ``batch["soft_label"]`` ``[B, K]``."""
 
     def prepare(batch, key):
         soft = jax.nn.one_hot(batch["label"], classes) * (1 - smoothing) + smoothing / classes
@@ -60,15 +61,16 @@ def mixed(mix: Callable[..., Any], classes: int, *, smoothing: float = 0.0) -> P
 def masked(patch: int, ratio: float, *, shared: bool = True, normalise: bool = False) -> Prepare:
     """Hides patches of the images, the same ones from both nets.
 
-    Adds ``batch["patches"]`` ``[B, L, P * P * C]``, what a masked autoencoder must predict, and ``batch["mask"]``
-    ``[B, L]``, 1 where the student does not see a patch.
+    Adds ``batch["patches"]`` ``[B, L, P * P * C]``, what a masked autoencoder must predict, and
+    ``batch["mask"]`` ``[B, L]``, 1 where the student does not see a patch.
 
     Args:
         patch: the side of a patch in pixels.
         ratio: the share of patches that is hidden.
-        shared: whether the teacher sees the same patches; a control, for without this the features of the two nets
-            are of different places.
-        normalise: whether each patch to predict is standardised by its own mean and (unbiased) deviation.
+        shared: whether the teacher sees the same patches; a control, for without this the features
+            of the two nets are of different places.
+        normalise: whether each patch to predict is standardised by its own mean and (unbiased)
+            deviation.
     """
 
     def prepare(batch, key):

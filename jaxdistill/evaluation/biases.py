@@ -27,12 +27,14 @@ def class_bias(
 ) -> Evaluator:
     """What a classifier would do if one number were added to the logits of some classes.
 
-    A student that is distilled on records without a class still learns it from the soft targets, but its bias for
-    that class is far too low. The number is the one with the fewest errors on ``chosen_on``, the smallest of them if
-    several are as good, and 0 if that is: it is never chosen on what the evaluator is called on.
+    A student that is distilled on records without a class still learns it from the soft targets,
+    but its bias for that class is far too low. The number is the one with the fewest errors on
+    ``chosen_on``, the smallest of them if several are as good, and 0 if that is: it is never chosen
+    on what the evaluator is called on.
 
     - ``bias_offset``, the number
-    - ``bias_errors``, the errors with it, and ``bias_class_errors``, those of them among the records of the classes
+    - ``bias_errors``, the errors with it, and ``bias_class_errors``, those of them among the
+    records of the classes
     - ``class_errors``, the latter without it
 
     Args:
@@ -48,8 +50,8 @@ def class_bias(
         ValueError: if a class is not one of the net's, when it runs.
 
     References:
-        Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. 2015, section 3 (where the number was
-        chosen on the test set).
+        Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. 2015, section 3 (where
+        the number was chosen on the test set).
     """
     measure = reader(net, read, pool="flatten", inputs=inputs, label=label, prepare=prepare)
     listed = list(classes)

@@ -1,8 +1,8 @@
 """What a student learns from.
 
-Every target is one function ``targets(sources, batch, key, step) -> {name: array}``: ``sources`` holds the frozen
-teachers and, from the state of the run, ``"ema"`` and ``"self"``. The step cannot tell a live teacher from an
-ensemble, an average of itself, or labels.
+Every target is one function ``targets(sources, batch, key, step) -> {name: array}``: ``sources``
+holds the frozen teachers and, from the state of the run, ``"ema"`` and ``"self"``. The step cannot
+tell a live teacher from an ensemble, an average of itself, or labels.
 """
 
 from jaxdistill.targets.live import ensemble, labels, live, merge, snapshot_every

@@ -1,4 +1,4 @@
-"""Targets computed within the step: teachers, their ensembles, averages and snapshots of the student, labels."""
+"""Targets computed within the step: teachers, ensembles, the student's averages, labels."""
 
 from __future__ import annotations
 
@@ -24,28 +24,31 @@ def live(
 ) -> Targets:
     """The outputs and taps of a net run within the step.
 
-    Nothing flows back into it, and its variables stay what they were. What nobody reads is cut out of the compiled
-    step: a teacher tapped at half its depth costs half.
+    Nothing flows back into it, and its variables stay what they were. What nobody reads is cut out
+    of the compiled step: a teacher tapped at half its depth costs half.
 
     Args:
         net: the teacher's net; for ``"ema"`` and ``"self"`` the student's own.
-        source: whose variables it runs with: a name of ``frozen``, ``"ema"`` (the running average of the student)
-            or ``"self"`` (the student as it stands).
+        source: whose variables it runs with: a name of ``frozen``, ``"ema"`` (the running average
+            of the student) or ``"self"`` (the student as it stands).
         inputs: which entry of the batch it sees.
         taps: the features to add to its output.
-        mode: ``"eval"``, or ``"train"`` for batch statistics and dropout in the teacher; its running statistics
-            do not move in either.
+        mode: ``"eval"``, or ``"train"`` for batch statistics and dropout in the teacher; its
+            running statistics do not move in either.
 
     Returns:
         A function to ``{"out": ..., <tap>: ...}``.
 
     Raises:
-        ValueError: when ``sources`` holds nothing under that name, or ``mode`` is neither of the two.
+        ValueError: when ``sources`` holds nothing under that name, or ``mode`` is neither of the
+            two.
     """
     if mode not in ("eval", "train"):
         raise ValueError(unknown("teacher mode", mode, ("eval", "train")))
 
-    def targets(sources: Mapping, batch: Mapping, key: jax.Array, step: jax.Array) -> dict[str, Any]:
+    def targets(
+        sources: Mapping, batch: Mapping, key: jax.Array, step: jax.Array
+    ) -> dict[str, Any]:
         params, state = _variables(sources, source)
         rng = key if mode == "train" else None
         forward = net.apply(
@@ -67,7 +70,8 @@ def ensemble(
     Args:
         members: a target function per teacher, whose ``"out"`` are logits over the same classes.
         weights: one non-negative weight per teacher, made to sum to one; equal by default.
-        average: ``"probabilities"`` gives the logarithm of the mean probability, ``"logits"`` the mean logit.
+        average: ``"probabilities"`` gives the logarithm of the mean probability, ``"logits"`` the
+            mean logit.
 
     Returns:
         A function to ``{"out": [B, K]}`` and, under ``<member>/<name>``, all that the members give.
@@ -117,8 +121,8 @@ def merge(members: Mapping[str, Targets]) -> Targets:
 
 
 def snapshot_every(steps: int) -> Callable[[jax.Array], jax.Array]:
-    """A decay for the running average that makes it an earlier self: the student as it was at the last multiple
-    of ``steps``.
+    """A decay for the running average that makes it an earlier self: the student as it was at the
+    last multiple of ``steps``.
 
     Example:
         >>> decay = snapshot_every(10)
@@ -134,7 +138,9 @@ def _variables(sources: Mapping, name: str) -> tuple[Any, Any]:
     if name not in sources:
         raise ValueError(unknown("source of targets", name, sources))
     if sources[name] is None:
-        raise ValueError("the run keeps no average of the student: give model_to_model an ema decay")
+        raise ValueError(
+            "the run keeps no average of the student: give model_to_model an ema decay"
+        )
     return sources[name]
 
 

@@ -1,6 +1,7 @@
-"""Checkpoints of a run and results of stages, as orbax folders that appear under their name only when whole.
+"""Checkpoints and results of stages, as orbax folders that bear their name only when whole.
 
-Besides the arrays a checkpoint holds a small JSON record: the plan of the stage, fingerprints of the frozen
+Besides the arrays a checkpoint holds a small JSON record: the plan of the stage, fingerprints of
+    the frozen
 variables, and whatever else the loop must know to go on as if it had never stopped.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.training.sharding import path_name
@@ -47,7 +49,9 @@ class Checkpoints:
         """The folder of a step."""
         return self.directory / f"{step:010d}"
 
-    def save(self, step: int, tree: Any, record: Mapping[str, Any], protect: int | None = None) -> None:
+    def save(
+        self, step: int, tree: Any, record: Mapping[str, Any], protect: int | None = None
+    ) -> None:
         """Writes a checkpoint, then removes the oldest ones beyond ``keep``.
 
         Args:
@@ -57,7 +61,8 @@ class Checkpoints:
             protect: a step that is never removed (the best one).
 
         Raises:
-            OSError: when it cannot be written, a full disk say; the earlier checkpoints are left as they were.
+            OSError: when it cannot be written, a full disk say; the earlier checkpoints are left as
+                they were.
         """
         save_tree(self.path(step), tree, record)
         extra = [old for old in self.steps() if old != protect][: -self.keep]
@@ -92,7 +97,7 @@ def save_tree(path: Path, tree: Any, record: Mapping[str, Any]) -> None:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Removes what a run that was killed or failed while saving left there: folders that never got their name."""
+    """Removes what a run that died while saving left: folders that never got their name."""
     if directory.is_dir():
         for child in directory.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(child, ignore_errors=True)
@@ -106,8 +111,8 @@ def load_tree(path: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
         abstract: arrays, or shapes with shardings, like those that were saved.
 
     Raises:
-        ValueError: if the folder is missing, damaged, or holds other arrays than ``abstract``; the message lists
-            each that differs, with both shapes.
+        ValueError: if the folder is missing, damaged, or holds other arrays than ``abstract``; the
+            message lists each that differs, with both shapes.
     """
     path = Path(path).absolute()
     tree, record = _contents(path)
@@ -119,7 +124,8 @@ def refuse_other_arrays(path: Path | str, stored: Any, wanted: Any) -> None:
     """Compares paths and shapes.
 
     Raises:
-        ValueError: listing every array that one tree has and the other lacks, and all whose shapes differ.
+        ValueError: listing every array that one tree has and the other lacks, and all whose shapes
+            differ.
     """
     faults = _differences(stored, wanted)
     if faults:
@@ -158,7 +164,7 @@ def fingerprint(tree: Any) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf)
         digest.update(f"{path_name(path)} {array.dtype} {array.shape}".encode())
@@ -207,7 +213,8 @@ def _contents(path: Path) -> tuple[Any, dict[str, Any]]:
             metadata = ocp.metadata(str(path))
     except Exception as fault:
         raise ValueError(f"{path} is damaged: {_short(fault)}") from fault
-    arrays, record = metadata.metadata, metadata.custom_metadata
+    arrays: Any = metadata.metadata
+    record: Any = metadata.custom_metadata
     if arrays is None or "tree" not in arrays:
         raise ValueError(f"{path} is damaged: its list of arrays cannot be read")
     if not record or "record" not in record:
@@ -236,8 +243,8 @@ def _short(fault: Exception) -> str:
 
 
 def _is_whole(path: Path) -> bool:
-    # Orbax writes into a folder of another name and renames it at the end; the marker guards file systems
-    # whose rename is not atomic.
+    # Orbax writes into a folder of another name and renames it at the end; the marker guards file
+    # systems whose rename is not atomic.
     return (path / _MARK).exists()
 
 
@@ -251,23 +258,28 @@ def _differences(stored: Any, wanted: Any) -> list[str]:
 
     # A key is stored as the integers it consists of.
     wanted = jax.tree.map(
-        lambda x: jax.eval_shape(jax.random.key_data, x)
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-        else x,
+        lambda x: (
+            jax.eval_shape(jax.random.key_data, x)
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+            else x
+        ),
         wanted,
     )
     there, here = shapes(_plain(stored)), shapes(_plain(wanted))
     faults = []
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
-            faults.append(f"- {name}: {there.get(name, 'absent')} stored, {here.get(name, 'absent')} here")
+            faults.append(
+                f"- {name}: {there.get(name, 'absent')} stored, {here.get(name, 'absent')} here"
+            )
     return faults
 
 
 def _plain(tree: Any) -> Any:
     """Tuples and named tuples as lists and dicts, the way orbax names what it stores."""
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return {name: _plain(getattr(tree, name)) for name in tree._fields}
+    fields = getattr(tree, "_fields", None)
+    if isinstance(tree, tuple) and fields is not None:
+        return {name: _plain(getattr(tree, name)) for name in fields}
     if isinstance(tree, Mapping):
         return {str(name): _plain(value) for name, value in tree.items()}
     if isinstance(tree, (list, tuple)):

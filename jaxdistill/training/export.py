@@ -1,4 +1,4 @@
-"""A student for the world outside: a compiled function with its weights, and the weights alone as safetensors."""
+"""A student for the world outside: a compiled function, and its weights as safetensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _EXTRA = 'pip install "jaxdistill[export]"'
 def export_student(directory: Path | str, net: Net, result: Any, inputs: Any) -> list[Path]:
     """Writes a student as files that need neither its net nor a config.
 
-    - ``student.jaxexport``: the function from inputs to outputs with its weights, for any batch size, on CPU, CUDA and
+    - ``student.jaxexport``: the function from inputs to outputs with its weights, for any batch
+    size, on CPU, CUDA and
       TPU (``jax.export``); see :func:`load_exported`.
     - ``student.safetensors``: its arrays by path; see :func:`read_named_arrays`.
     - ``student.json``: shapes and types of the inputs and of the arrays, and the platforms.
@@ -34,7 +35,8 @@ def export_student(directory: Path | str, net: Net, result: Any, inputs: Any) ->
         inputs: an example of what it sees: arrays with the batch on the first axis.
 
     Returns:
-        The files written. Without the extra ``export`` those that need it are left out, and a warning says so.
+        The files written. Without the extra ``export`` those that need it are left out, and a
+        warning says so.
 
     Raises:
         ValueError: if the net cannot be exported for any batch size.
@@ -44,7 +46,9 @@ def export_student(directory: Path | str, net: Net, result: Any, inputs: Any) ->
     arrays = named_arrays(result)
     about = {
         "inputs": _about(inputs),
-        "arrays": {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in arrays.items()},
+        "arrays": {
+            name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in arrays.items()
+        },
     }
     files = []
     try:
@@ -58,13 +62,15 @@ def export_student(directory: Path | str, net: Net, result: Any, inputs: Any) ->
     except ImportError:
         logging.warning("no student.safetensors: it needs %s", _EXTRA)
     else:
-        files.append(_write(directory / "student.safetensors", save(arrays, {"format": "jaxdistill"})))
+        files.append(
+            _write(directory / "student.safetensors", save(arrays, {"format": "jaxdistill"}))
+        )
     write_json(directory / "student.json", about)
     return [*files, directory / "student.json"]
 
 
 def load_exported(path: Path | str) -> Callable[[Any], Any]:
-    """The function in a ``student.jaxexport``: ``outputs = load_exported(path)(inputs)``, for any batch size.
+    """The function in a ``student.jaxexport``, from inputs to outputs, for any batch size.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -112,7 +118,9 @@ def read_named_arrays(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]
     for name, entry in entries:
         *parents, last = name.split("/")
         if not parents or parents[0] not in tree:
-            raise ValueError(f"{path} holds no student: {name!r} lies neither under params nor under state")
+            raise ValueError(
+                f"{path} holds no student: {name!r} lies neither under params nor under state"
+            )
         node = tree
         for key in parents:
             node = node.setdefault(key, {})
@@ -130,7 +138,9 @@ def _serialized(net: Net, result: Any, inputs: Any) -> tuple[bytes, list[str]]:
         return net.apply(params, state, inputs).out
 
     (batch,) = export.symbolic_shape("b")
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch, *np.shape(x)[1:]), x.dtype), inputs)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((batch, *np.shape(x)[1:]), x.dtype), inputs
+    )
 
     def exported(platforms: Sequence[str]) -> Any:
         return export.export(jax.jit(outputs), platforms=platforms)(shapes)

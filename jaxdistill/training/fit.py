@@ -1,4 +1,4 @@
-"""Distillation without a config: one call on arrays, and the way back to a net and its parameters."""
+"""Distillation without a config: one call on arrays, and the way back to its result."""
 
 from __future__ import annotations
 
@@ -35,18 +35,21 @@ def fit(
     """Runs a distiller.
 
     Args:
-        distiller: see :class:`~jaxdistill.distiller.Distiller`; :func:`~jaxdistill.distiller.model_to_model` makes
-            the usual one.
-        frozen: the variables that the step reads and never changes: ``{"teacher": (params, state)}``.
-        data: a dict of arrays with records on the first axis, a source, a stream, or a function from the plan to
-            a stream.
+        distiller: see :class:`~jaxdistill.distiller.Distiller`;
+            :func:`~jaxdistill.distiller.model_to_model` makes the usual one.
+        frozen: the variables that the step reads and never changes: ``{"teacher": (params,
+            state)}``.
+        data: a dict of arrays with records on the first axis, a source, a stream, or a function
+            from the plan to a stream.
         steps: how many steps to do.
         batch_size: how many records a batch holds, where ``data`` is no stream.
         seed: of the run's key and of the order of the records.
         initial: variables that only ``distiller.init`` reads, by name.
         evaluations: what is measured on the way and at the end.
-        between: ``(every, fn)``, host work between steps, see :class:`~jaxdistill.training.loop.Stage`.
-        workdir: where metrics, checkpoints and the result are kept; the same call goes on with what is there.
+        between: ``(every, fn)``, host work between steps, see
+            :class:`~jaxdistill.training.loop.Stage`.
+        workdir: where metrics, checkpoints and the result are kept; the same call goes on with what
+            is there.
         log_every: after how many steps mean metrics are written.
         checkpoint_every: after how many steps a checkpoint is written.
         mesh: the devices to use, all by default.
@@ -57,8 +60,9 @@ def fit(
         An outcome: ``result``, ``metrics``, ``values``, ``seconds``.
 
     Raises:
-        ValueError: before anything is compiled, when shapes do not fit, or when the working directory holds a run
-            with another teacher, seed, length, batch size or other arrays of data.
+        ValueError: before anything is compiled, when shapes do not fit, or when the working
+            directory holds a run with another teacher, seed, length, batch size or other arrays of
+            data.
     """
     held = _as_stream(data, batch_size, seed)
     identity: dict[str, Any] = {"batch_size": getattr(held, "batch_size", None)}

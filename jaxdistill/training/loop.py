@@ -1,4 +1,4 @@
-"""The one loop: it runs any distiller over any stream, and a run that was stopped goes on as if it never had been."""
+"""The one loop: any distiller over any stream, and a stopped run goes on as if it never had."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Evaluation:
         set: the set's name, the first part of the metrics' names: ``"validation"``, ``"test"``.
         evaluator: ``(result, frozen, data) -> {name: value}``.
         data: what it reads: batches that can be gone through again and again.
-        every: after how many steps; 0 is once, at the end of the stage, and the only choice for ``"test"``, so
-            that nothing can be selected by it.
+        every: after how many steps; 0 is once, at the end of the stage, and the only choice for
+            ``"test"``, so that nothing can be selected by it.
     """
 
     set: str
@@ -64,16 +64,17 @@ class Stage:
         frozen: the variables that the step reads and never changes, by name.
         initial: variables that only ``distiller.init`` reads, by name.
         seed: of the run's key.
-        before: pairs of a name in ``frozen`` and an evaluation: teachers, measured before step one. Their metrics
-            are called ``<name>:<set>/<metric>``.
+        before: pairs of a name in ``frozen`` and an evaluation: teachers, measured before step one.
+            Their metrics are called ``<name>:<set>/<metric>``.
         evaluations: what is measured.
-        between: ``(every, fn)``: before step 0 and after every so many steps, ``fn(result, frozen, plan)`` on the
-            host gives the new plan, JSON data and numpy arrays; the first plan it is given is None.
+        between: ``(every, fn)``: before step 0 and after every so many steps, ``fn(result, frozen,
+            plan)`` on the host gives the new plan, JSON data and numpy arrays; the first plan it is
+            given is None.
         log_every: after how many steps the mean metrics are written.
         checkpoint_every: after how many steps a checkpoint is written; 0 for none.
         keep: how many of the newest checkpoints stay.
-        best: ``(metric, "max" or "min")``, by which a best checkpoint is kept besides; a metric of the test set is
-            refused.
+        best: ``(metric, "max" or "min")``, by which a best checkpoint is kept besides; a metric of
+            the test set is refused.
         returns: ``"last"``, or ``"best"`` for the result at the best evaluation.
         identity: JSON data that says what this run is; a checkpoint of any other is refused.
     """
@@ -138,18 +139,22 @@ def run_stage(
     writers: Sequence[metric.Writer] = (),
     quiet: bool = False,
 ) -> Outcome:
-    """Runs a stage, or goes on with it where its checkpoints end, or returns what it left when it is done.
+    """Runs a stage, or goes on with it where its checkpoints end, or returns what it left when it
+    is done.
 
     Args:
         stage: what to run.
-        directory: holds ``metrics.jsonl``, ``checkpoints/`` and ``result/``; without one nothing is kept.
+        directory: holds ``metrics.jsonl``, ``checkpoints/`` and ``result/``; without one nothing is
+            kept.
         mesh: where to run, all devices by default.
-        rules: partition rules for frozen variables and state, see :mod:`jaxdistill.training.sharding`.
+        rules: partition rules for frozen variables and state, see
+            :mod:`jaxdistill.training.sharding`.
         writers: further places for the metrics.
         quiet: no progress bar.
 
     Raises:
-        ValueError: before anything is compiled, when shapes do not fit, or the directory holds another run.
+        ValueError: before anything is compiled, when shapes do not fit, or the directory holds
+            another run.
         FloatingPointError: when a loss is not finite; it names the last good checkpoint.
     """
     if stage.returns == "best" and directory is None:
@@ -163,7 +168,9 @@ def run_stage(
         "seed": stage.seed,
         "steps": stage.steps,
         "config": dict(stage.identity),
-        "frozen": {name: fingerprint(tree) for name, tree in {**stage.initial, **stage.frozen}.items()},
+        "frozen": {
+            name: fingerprint(tree) for name, tree in {**stage.initial, **stage.frozen}.items()
+        },
     }
     if directory is not None:
         directory = _writable(Path(directory))
@@ -192,7 +199,7 @@ def run_stage(
         state, record = checkpoints.load(begin, _with_shardings(abstract_state, state_shardings))
         plan, best, values, before = (record[k] for k in ("plan", "best", "values", "seconds"))
     lines = directory / "metrics.jsonl" if directory else None
-    if lines is not None:
+    if directory is not None and lines is not None:
         remove_unfinished(directory)
         remove_unfinished(directory / "checkpoints")
         metric.cut_json_lines(lines, begin) if begin else lines.unlink(missing_ok=True)
@@ -255,7 +262,13 @@ def run_stage(
             return
         flush(step)
         seconds = before + time.perf_counter() - clock
-        record = {"identity": identity, "plan": plan, "best": best, "values": values, "seconds": seconds}
+        record = {
+            "identity": identity,
+            "plan": plan,
+            "best": best,
+            "values": values,
+            "seconds": seconds,
+        }
         checkpoints.save(step, state, record, protect=best["step"] if best else None)
 
     def due(step: int, every: int) -> bool:
@@ -303,19 +316,22 @@ def run_stage(
 
 
 def check(distiller: Distiller, key: Any, started: Any, fixed: Any, batch: Any) -> Any:
-    """Traces init and one step on shapes alone, so that what does not fit is said before anything is compiled.
+    """Traces init and one step on shapes alone, so that what does not fit is said before anything
+    is compiled.
 
     Returns:
         The shapes of the state.
 
     Raises:
-        ValueError: if a step would change the shape or type of any array of the state; it lists them.
+        ValueError: if a step would change the shape or type of any array of the state; it lists
+            them.
     """
     state = jax.eval_shape(distiller.init, key, started, batch)
     after, measured = jax.eval_shape(distiller.step, state, fixed, batch)
     if jax.tree.structure(state) != jax.tree.structure(after):
         raise ValueError(
-            f"a step changes the structure of the state:\n{jax.tree.structure(state)}\n{jax.tree.structure(after)}"
+            f"a step changes the structure of the state:\n{jax.tree.structure(state)}\n"
+            f"{jax.tree.structure(after)}"
         )
     faults = [
         f"- {jax.tree_util.keystr(path)}: {a.shape} {a.dtype} becomes {b.shape} {b.dtype}"
@@ -335,8 +351,8 @@ def check(distiller: Distiller, key: Any, started: Any, fixed: Any, batch: Any) 
 def over_seeds(distiller: Distiller, seeds: int) -> Distiller:
     """Several runs of a distiller as one, vmapped: same data, different keys.
 
-    Worth it where it measures faster than runs one after another (MLPs, small transformers). The state, and with it
-    the result, has a leading axis of seeds; metrics are summed over it.
+    Worth it where it measures faster than runs one after another (MLPs, small transformers). The
+    state, and with it the result, has a leading axis of seeds; metrics are summed over it.
     """
 
     def init(key, frozen, batch):
@@ -355,9 +371,7 @@ def _finished(directory, identity, distiller, started, stage, mesh, rules) -> Ou
     _refuse_other(path, identity)
     key = jax.random.key(stage.seed)
     batch = abstract(_stream(stage.data, None).at(0, distiller.takes))
-    expected = jax.eval_shape(
-        lambda *a: distiller.result(distiller.init(*a)), key, started, batch
-    )
+    expected = jax.eval_shape(lambda *a: distiller.result(distiller.init(*a)), key, started, batch)
     expected = _with_shardings(expected, shardings(mesh, expected, rules))
     result, record = load_tree(path, expected)
     lines = metric.read_json_lines(directory / "metrics.jsonl")
@@ -392,12 +406,15 @@ def _entries(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, data
 
 
-def _refuse_infinite(means: Mapping[str, float], step: int, checkpoints: Checkpoints | None) -> None:
+def _refuse_infinite(
+    means: Mapping[str, float], step: int, checkpoints: Checkpoints | None
+) -> None:
     bad = {name: value for name, value in means.items() if not math.isfinite(value)}
     if not bad:
         return
-    last = checkpoints.steps()[-1:] if checkpoints else []
-    kept = f"the last good checkpoint is {checkpoints.path(last[0])}" if last else "there is no checkpoint"
+    kept = "there is no checkpoint"
+    if checkpoints is not None and (steps := checkpoints.steps()):
+        kept = f"the last good checkpoint is {checkpoints.path(steps[-1])}"
     raise FloatingPointError(f"not finite at step {step}: {bad}; {kept}")
 
 
@@ -407,7 +424,12 @@ def _stream(data: Any, plan: Any) -> Any:
 
 def abstract(batch: Any) -> Any:
     """The shapes and types that a batch of numpy arrays has on a device."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(np.asarray(x).dtype)), batch)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            np.shape(x), jax.dtypes.canonicalize_dtype(np.asarray(x).dtype)
+        ),
+        batch,
+    )
 
 
 def _with_shardings(abstract: Any, placed: Any) -> Any:
@@ -418,7 +440,9 @@ def _with_shardings(abstract: Any, placed: Any) -> Any:
 
 def _global(x: Any, sharding: jax.sharding.NamedSharding) -> jax.Array:
     if np.ndim(x) == 0:
-        return jax.device_put(x, replicated(sharding.mesh))
+        return jax.device_put(
+            x, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+        )
     return jax.make_array_from_process_local_data(sharding, np.asarray(x))
 
 
@@ -428,8 +452,9 @@ def _check_divisible(batch: Any, sharding: jax.sharding.NamedSharding, mesh: Any
     for name, leaf in jax.tree_util.tree_leaves_with_path(batch):
         if leaf.ndim > place and leaf.shape[place] % parts:
             raise ValueError(
-                f"batch entry {jax.tree_util.keystr(name)} {leaf.shape}: {leaf.shape[place]} examples cannot be "
-                f"shared out over {parts} devices (data={mesh.shape['data']}, fsdp={mesh.shape['fsdp']})"
+                f"batch entry {jax.tree_util.keystr(name)} {leaf.shape}: {leaf.shape[place]} "
+                f"examples cannot be shared out over {parts} devices "
+                f"(data={mesh.shape['data']}, fsdp={mesh.shape['fsdp']})"
             )
 
 

@@ -1,4 +1,4 @@
-"""Metrics as sums and counts, and where they are written: JSON lines always, TensorBoard where it is installed."""
+"""Metrics as sums and counts, and where they are written: JSON lines, TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class Writer(Protocol):
 
 
 def reduce(metrics: Iterable[Mapping[str, tuple[Any, Any]]]) -> dict[str, float]:
-    """The means over some steps of metrics that are pairs (sum, count); what was never counted is left out.
+    """The means over some steps of metrics that are pairs (sum, count); what was never counted is
+    left out.
 
     Example:
         >>> reduce([{"kd": (6.0, 2.0)}, {"kd": (3.0, 1.0)}])
@@ -35,7 +36,7 @@ def reduce(metrics: Iterable[Mapping[str, tuple[Any, Any]]]) -> dict[str, float]
 
 
 def json_lines(path: str | os.PathLike) -> Writer:
-    """Appends one JSON object per call to a file. What is not finite is written as a string, as JSON has no NaN."""
+    """Appends one JSON object per call to a file; what is not finite is written as a string."""
     path = Path(path)
 
     def write(step: int, values: Mapping[str, float], kind: str) -> None:
@@ -47,7 +48,7 @@ def json_lines(path: str | os.PathLike) -> Writer:
 
 
 def read_json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """What :func:`json_lines` wrote; a last line that a killed run left half written is passed over."""
+    """What :func:`json_lines` wrote, less a last line that a killed run left half written."""
     path = Path(path)
     if not path.exists():
         return []

@@ -33,7 +33,8 @@ def by_path(
         weight_decay: added as ``weight_decay * parameter`` before the learning rate.
         no_decay: a regular expression; parameters whose path it is found in do not decay.
         clip: the largest global norm of a gradient.
-        rates: pairs of a regular expression and a factor on the learning rate; the first match counts.
+        rates: pairs of a regular expression and a factor on the learning rate; the first match
+            counts.
         frozen: regular expressions of parameters that do not move.
 
     Paths begin with ``net/`` for the student and with ``objective/`` for what belongs to the loss.
@@ -53,7 +54,9 @@ def by_path(
     parts.append(scale_by)
     if weight_decay:
         parts.append(
-            optax.add_decayed_weights(weight_decay, lambda tree: _map_names(tree, lambda n: not re.search(no_decay, n)))
+            optax.add_decayed_weights(
+                weight_decay, lambda tree: _map_names(tree, lambda n: not re.search(no_decay, n))
+            )
         )
     parts.append(optax.scale_by_learning_rate(learning_rate))
     if rates:
@@ -62,7 +65,9 @@ def by_path(
     if frozen:
         # Partitioned rather than zeroed: frozen parameters take no moments and no memory.
         def label(tree):
-            return _map_names(tree, lambda n: "frozen" if any(re.search(p, n) for p in frozen) else "trained")
+            return _map_names(
+                tree, lambda n: "frozen" if any(re.search(p, n) for p in frozen) else "trained"
+            )
 
         tx = optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, label)
     return _checked(tx, [pattern for pattern, _ in rates] + list(frozen))
@@ -80,12 +85,16 @@ def _scale_by_path(rates: Sequence[tuple[str, float]]) -> optax.GradientTransfor
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _checked(tx: optax.GradientTransformation, patterns: Sequence[str]) -> optax.GradientTransformation:
+def _checked(
+    tx: optax.GradientTransformation, patterns: Sequence[str]
+) -> optax.GradientTransformation:
     def init(params):
         names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         for pattern in patterns:
             if not any(re.search(pattern, name) for name in names):
-                raise ValueError(f"no parameter's path matches {pattern!r}; there are, e.g., {names[:5]}")
+                raise ValueError(
+                    f"no parameter's path matches {pattern!r}; there are, e.g., {names[:5]}"
+                )
         return tx.init(params)
 
     return optax.GradientTransformation(init, tx.update)

@@ -1,8 +1,9 @@
 """Where arrays live: a mesh of three axes, and rules from a parameter's path to its partition.
 
-The mesh has the axes ``data`` (examples), ``fsdp`` (examples, and slices of every large parameter) and ``model``
-(slices of single layers). One list of rules serves student, teacher and optimizer state, because a path such as
-``opt/0/mu/net/encoder/block_0/mlp/fc1/kernel`` ends like the path of the parameter it belongs to.
+The mesh has the axes ``data`` (examples), ``fsdp`` (examples, and slices of every large parameter)
+and ``model`` (slices of single layers). One list of rules serves student, teacher and optimizer
+state, because a path such as ``opt/0/mu/net/encoder/block_0/mlp/fc1/kernel`` ends like the path of
+the parameter it belongs to.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | N
     """A mesh with the axes ``data``, ``fsdp`` and ``model``.
 
     Args:
-        sizes: how many devices along each axis; one of them may be -1, for all that are left. By default all
-            devices are on ``data``.
+        sizes: how many devices along each axis; one of them may be -1, for all that are left. By
+            default all devices are on ``data``.
         devices: the devices to use, all of them by default.
 
     Raises:
-        ValueError: for an unknown axis, and for sizes that do not give the number of devices there are.
+        ValueError: for an unknown axis, and for sizes that do not give the number of devices there
+            are.
     """
     from jaxdistill._errors import unknown
 
@@ -40,7 +42,9 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | N
     for axis in sizes:
         if axis not in AXES:
             raise ValueError(unknown("mesh axis", axis, AXES))
-    wanted = [sizes.get(axis, -1 if axis == "data" and -1 not in sizes.values() else 1) for axis in AXES]
+    wanted = [
+        sizes.get(axis, -1 if axis == "data" and -1 not in sizes.values() else 1) for axis in AXES
+    ]
     if wanted.count(-1) > 1 or any(size == 0 or size < -1 for size in wanted):
         raise ValueError(f"mesh sizes must be positive, at most one of them -1, got {sizes}")
     fixed = math.prod(size for size in wanted if size != -1)
@@ -51,7 +55,9 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | N
             raise ValueError(f"{len(devices)} devices cannot be shared out over a mesh of {sizes}")
         wanted[wanted.index(-1)] = len(devices) // fixed
     used = math.prod(wanted)
-    return Mesh(np.array(devices[:used]).reshape(wanted), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(
+        np.array(devices[:used]).reshape(wanted), AXES, axis_types=(AxisType.Auto,) * len(AXES)
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -71,13 +77,14 @@ def shardings(mesh: Mesh, tree: Any, rules: Rules = ()) -> Any:
     Args:
         mesh: from :func:`make_mesh`.
         tree: arrays or their shapes (``jax.eval_shape``).
-        rules: pairs of a regular expression, searched for in the path, and a partition: a tuple with the axis (or
-            None) of each dimension, ``"replicated"``, or ``"fsdp"``, which slices the largest dimension that the
-            axis divides. The first match counts; what no rule matches is sliced as by ``"fsdp"``.
+        rules: pairs of a regular expression, searched for in the path, and a partition: a tuple
+            with the axis (or None) of each dimension, ``"replicated"``, or ``"fsdp"``, which slices
+            the largest dimension that the axis divides. The first match counts; what no rule
+            matches is sliced as by ``"fsdp"``.
 
     Raises:
-        ValueError: for a rule that is no pair or no regular expression, that names an unknown axis, or whose
-            partition does not divide the dimension it names.
+        ValueError: for a rule that is no pair or no regular expression, that names an unknown axis,
+            or whose partition does not divide the dimension it names.
     """
     compiled = [_compiled(rule) for rule in rules]
 
@@ -129,7 +136,9 @@ def _spec(mesh: Mesh, name: str, shape: tuple[int, ...], partition: Any) -> Part
                 raise ValueError(unknown("mesh axis", axis, mesh.shape))
         parts = math.prod(mesh.shape[axis] for axis in axes)
         if size % parts:
-            raise ValueError(f"{name} {shape}: dimension {size} cannot be cut into {parts} by {axes}")
+            raise ValueError(
+                f"{name} {shape}: dimension {size} cannot be cut into {parts} by {axes}"
+            )
     return PartitionSpec(*(tuple(a) if isinstance(a, list) else a for a in partition))
 
 

@@ -28,9 +28,9 @@ def test_every_public_loss_is_in_the_catalogue_or_says_why_not():
 @pytest.mark.parametrize(
     ("change", "check"),
     [
-        (lambda value: value.astype("bfloat16"), testing.check_shape),
-        (lambda value: value / (value - value), testing.check_shape),
-        (lambda value: value + 1, testing.check_hard),
+        (lambda value: value.astype("bfloat16"), "check_shape"),
+        (lambda value: value / (value - value), "check_shape"),
+        (lambda value: value + 1, "check_hard"),
     ],
 )
 def test_a_broken_loss_is_found(change, check):
@@ -47,7 +47,5 @@ def test_a_broken_loss_is_found(change, check):
         scores=True,
         zero_at_equality=True,
     )
-    with pytest.raises(AssertionError):
-        check(testing.bench(entry))
-    with pytest.raises(AssertionError, match="breaks its contract"):
+    with pytest.raises(AssertionError, match=f"breaks its contract:(.|\n)*{check}"):
         testing.check_loss(entry)

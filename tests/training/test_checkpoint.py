@@ -1,4 +1,4 @@
-"""What is saved comes back exactly; what is damaged, foreign or half written is refused in words."""
+"""What is saved comes back exactly; what is damaged or foreign is refused in words."""
 
 import errno
 import resource
@@ -44,7 +44,11 @@ def tree():
 
 def test_arrays_and_record_come_back_exactly(tmp_path):
     given = tree()
-    record = {"plan": {"weights": np.array([0.1, 1 / 3]), "calls": np.int64(3)}, "best": None, "list": [1, "a"]}
+    record = {
+        "plan": {"weights": np.array([0.1, 1 / 3]), "calls": np.int64(3)},
+        "best": None,
+        "list": [1, "a"],
+    }
     save_tree(tmp_path / "x", given, record)
     loaded, found = load_tree(tmp_path / "x", jax.eval_shape(lambda: given))
     assert jax.tree.structure(loaded) == jax.tree.structure(given)
@@ -100,7 +104,7 @@ def loaders(path):
 
 def test_a_missing_teacher_is_said_to_be_missing(tmp_path):
     for load in (*loaders(tmp_path / "teacher"), lambda: load_record(tmp_path / "teacher")):
-        with pytest.raises(ValueError, match="there is no checkpoint .*teacher"):
+        with pytest.raises(ValueError, match=r"there is no checkpoint .*teacher"):
             load()
 
 
@@ -149,7 +153,9 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(tmp_path, small_disk):
     kept = Checkpoints(tmp_path, keep=1)
     kept.save(1, {"w": jnp.ones(2)}, {"at": 1})
     large = {"w": jnp.asarray(NOISE.normal(size=20_000), jnp.float32)}
-    with pytest.raises(OSError, match="cannot save .*0000000002.*saved before it is whole") as caught:
+    with pytest.raises(
+        OSError, match=r"cannot save .*0000000002.*saved before it is whole"
+    ) as caught:
         kept.save(2, large, {"at": 2})
     assert len(str(caught.value)) < 600
     assert [path.name for path in tmp_path.iterdir()] == ["0000000001"]
@@ -161,12 +167,12 @@ def test_no_space_for_a_folder_is_said_alike(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "mkdir", full)
-    with pytest.raises(OSError, match="cannot save .*No space left on device"):
+    with pytest.raises(OSError, match=r"cannot save .*No space left on device"):
         save_tree(tmp_path / "x", {"w": jnp.ones(2)}, {})
 
 
 def test_other_faults_are_not_called_a_full_disk(tmp_path):
-    with pytest.raises(Exception, match=".") as caught:
+    with pytest.raises(Exception, match=r".") as caught:
         save_tree(tmp_path / "x", {"w": object()}, {})
     assert "cannot save" not in str(caught.value)
     assert not (tmp_path / "x").exists()

@@ -1,4 +1,4 @@
-"""The loop: what stops it, what it refuses to mix, what it selects, and its use without a config."""
+"""The loop: what stops it, what it refuses to mix, what it selects; and without a config."""
 
 import dataclasses
 import resource
@@ -68,12 +68,12 @@ def test_a_loss_that_is_nan_stops_the_run_and_names_the_last_good_checkpoint(tmp
 
 def test_nan_before_any_checkpoint(tmp_path):
     for directory in (None, tmp_path):
-        with pytest.raises(FloatingPointError, match="at step 2: .*there is no checkpoint"):
+        with pytest.raises(FloatingPointError, match=r"at step 2: .*there is no checkpoint"):
             run(stage(counter(trouble=0), checkpoint_every=3), directory)
 
 
 def test_a_nan_state_is_not_saved_though_its_line_is_not_due(tmp_path):
-    with pytest.raises(FloatingPointError, match="at step 6: .*0000000003"):
+    with pytest.raises(FloatingPointError, match=r"at step 6: .*0000000003"):
         run(stage(counter(trouble=4), checkpoint_every=3, log_every=100), tmp_path)
     assert checkpoints(tmp_path) == [3]
 
@@ -100,7 +100,7 @@ def test_a_disk_that_fills_up_leaves_a_run_that_can_go_on(tmp_path):
     teacher = jnp.asarray(NOISE.normal(size=10_000), jnp.float32)
     trial = stage(counter(size=10_000), frozen={"teacher": teacher}, checkpoint_every=4)
     try:
-        with pytest.raises(OSError, match="cannot save .*0000000008"):
+        with pytest.raises(OSError, match=r"cannot save .*0000000008"):
             run_stage(trial, tmp_path, writers=[fill], quiet=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -198,7 +198,10 @@ def test_the_last_is_returned_unless_told_otherwise(tmp_path):
         ({"returns": "best"}, "needs best, the metric"),
         ({"returns": "bset"}, "unknown result of a stage 'bset': did you mean 'best'"),
         ({"best": ("test/score", "max")}, "nothing is selected by the test set"),
-        ({"best": ("validaton/score", "max")}, "unknown set .*'validaton': did you mean 'validation'"),
+        (
+            {"best": ("validaton/score", "max")},
+            "unknown set .*'validaton': did you mean 'validation'",
+        ),
         ({"best": ("validation/score", "mx")}, "unknown direction 'mx': did you mean 'max'"),
     ],
 )
@@ -210,7 +213,7 @@ def test_selections_that_cannot_be_made_are_refused(settings, message):
 def test_the_best_needs_a_directory_and_its_metric(tmp_path):
     with pytest.raises(ValueError, match="needs a directory"):
         run(scored(returns="best"))
-    with pytest.raises(ValueError, match="unknown metric to select by 'validation/score'.*scope"):
+    with pytest.raises(ValueError, match=r"unknown metric to select by 'validation/score'.*scope"):
         run(scored("scope"), tmp_path)
 
 
@@ -218,7 +221,9 @@ def test_the_test_set_is_evaluated_once_at_the_end():
     with pytest.raises(ValueError, match="evaluated once"):
         Evaluation("test", print, every=2)
     seen = []
-    final = Evaluation("test", lambda result, frozen, data: seen.append(int(result["step"])) or {"x": 1})
+    final = Evaluation(
+        "test", lambda result, frozen, data: seen.append(int(result["step"])) or {"x": 1}
+    )
     outcome = run(stage(evaluations=(final,)))
     assert seen == [12]
     assert outcome.values == {"test/x": 1.0}
@@ -277,7 +282,10 @@ def test_a_step_that_changes_the_state_is_refused_before_it_is_compiled():
 
     base = counter()
     for step, message in (
-        (grows, r"changes arrays of the state:\n- \['sum'\]: \(1,\) float32 becomes \(3,\) float32"),
+        (
+            grows,
+            r"changes arrays of the state:\n- \['sum'\]: \(1,\) float32 becomes \(3,\) float32",
+        ),
         (other, "changes the structure of the state"),
         (alone, "metric 'loss' must be a pair"),
     ):
@@ -294,7 +302,9 @@ def test_metrics_are_means_since_the_last_line(tmp_path):
     assert seen == [(5, "train"), (10, "train"), (12, "train")]
     sums = [float(DATA.at(step)["image"].sum()) for step in range(12)]
     means = [line["loss"] for line in outcome.metrics]
-    np.testing.assert_allclose(means, [np.mean(sums[a:b]) for a, b in ((0, 5), (5, 10), (10, 12))], rtol=1e-5)
+    np.testing.assert_allclose(
+        means, [np.mean(sums[a:b]) for a, b in ((0, 5), (5, 10), (10, 12))], rtol=1e-5
+    )
     assert all(line["steps_per_second"] > 0 for line in outcome.metrics)
 
 
@@ -318,7 +328,13 @@ def outside():
 
 def test_fit_on_arrays(outside, tmp_path):
     distiller, frozen, images, student = outside
-    settings = {"steps": 40, "workdir": tmp_path, "log_every": 10, "checkpoint_every": 20, "quiet": True}
+    settings = {
+        "steps": 40,
+        "workdir": tmp_path,
+        "log_every": 10,
+        "checkpoint_every": 20,
+        "quiet": True,
+    }
     outcome = jd.fit(distiller, frozen, {"image": images}, **settings)
     assert outcome.metrics[-1]["kd"] < 0.5 * outcome.metrics[0]["kd"]
     params, state = outcome.result

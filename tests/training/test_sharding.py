@@ -1,4 +1,4 @@
-"""Eight devices as ``data=4, fsdp=2`` against one, and meshes, batches and rules that do not fit."""
+"""Eight devices as ``data=4, fsdp=2`` against one; meshes, batches and rules that do not fit."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ RULES = (
 
 @pytest.fixture(scope="module")
 def dmae():
-    """DMAE in small: pixels of hidden patches, and features of the visible ones through a projector."""
+    """DMAE in small: pixels of hidden patches, projected features of the visible ones."""
     source = sources.digits()
     pixels = match(
         feature_match,
@@ -120,7 +120,13 @@ def test_eight_devices_give_the_losses_of_one_with_state_really_sharded(dmae):
 
 def test_without_rules_large_arrays_are_sliced_along_their_largest_side_that_divides():
     mesh = make_mesh({"data": 4, "fsdp": 2})
-    shapes = {"wide": (64, 512), "tall": (513, 64), "odd": (129, 131), "small": (8, 8), "scalar": ()}
+    shapes = {
+        "wide": (64, 512),
+        "tall": (513, 64),
+        "odd": (129, 131),
+        "small": (8, 8),
+        "scalar": (),
+    }
     tree = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
     found = {name: tuple(sharding.spec) for name, sharding in shardings(mesh, tree).items()}
     assert found == {

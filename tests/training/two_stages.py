@@ -1,4 +1,4 @@
-"""What ``test_kill.py`` kills: a teacher, then its student on digits, slow enough to be caught in the middle."""
+"""What ``test_kill.py`` kills: a teacher, then its student, slow enough to be caught."""
 
 import json
 import sys
@@ -86,7 +86,15 @@ def main(root: Path) -> None:
             return Watched(stream(source, 32, seed=3, weights=weights), folder / "order.jsonl")
 
         stage = Stage(
-            name, distiller, data, STEPS, frozen, log_every=3, checkpoint_every=7, seed=5, **settings
+            name,
+            distiller,
+            data,
+            STEPS,
+            frozen,
+            log_every=3,
+            checkpoint_every=7,
+            seed=5,
+            **settings,
         )
         return run_stage(stage, folder, quiet=True).result
 

@@ -1,0 +1,126 @@
+"""DMAE by values: accuracy notices no unnormalised or lost loss, and no tap one block off."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill import build, recipe
+from jaxdistill.config import override, plain
+from jaxdistill.models import masking
+
+CONFIG = Path(__file__).parents[1] / "configs" / "mae_vitb.py"
+WEIGHT = 30.0
+
+
+def config(size):
+    spec = importlib.util.spec_from_file_location("mae_vitb", CONFIG)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return plain(module.get_config(size))
+
+
+@pytest.fixture(scope="module")
+def step():
+    """One step of the small config: what it reported, and all that went in."""
+    plan = recipe.plan({**config("small"), "mesh": {"data": 1}})
+    teacher = plan.stages[0].net
+    seen = {"image": jnp.zeros((1, 8, 8, 1)), "keep": jnp.zeros((1, 4), jnp.int32)}
+    frozen = {"teacher": jax.jit(teacher.init)(jax.random.key(7), seen)}
+    stage = recipe.stage_of(plan, plan.stages[1], frozen)
+    batch = {key: value[:16] for key, value in stage.data.at(0).items()}
+    state = jax.jit(stage.distiller.init)(jax.random.key(0), frozen, batch)
+    _, metrics = jax.jit(stage.distiller.step)(state, frozen, batch)
+    # The step draws its view from the first of three keys of this one.
+    key = jax.random.split(jax.random.fold_in(state.key, 0), 3)[0]
+    return plan, frozen, state, batch, key, {k: float(a / b) for k, (a, b) in metrics.items()}
+
+
+def parts(step, student_block="encoder/block_1", teacher_block="encoder/block_2"):
+    """The formulas of the paper, written out with numpy."""
+    plan, frozen, state, batch, key, _ = step
+    teacher, student = plan.stages[0].net, plan.stages[1].net
+    image = jnp.asarray(batch["image"])
+    # The mask is the second part of the view, and the student's the first of two keys.
+    mask_key = jax.random.split(jax.random.fold_in(key, 1))[0]
+    keep, mask = masking.random_masking(mask_key, 16, 16, 0.75)
+    inputs = {"image": image, "keep": keep}
+    theirs = teacher.apply(*frozen["teacher"], inputs, taps=(teacher_block,)).taps[teacher_block]
+    forward = student.apply(
+        state.params["net"], state.state["net"], inputs, taps=(student_block,), train=True,
+        rng=jax.random.key(0),
+    )  # fmt: skip
+    projector = jax.tree.map(np.asarray, state.params["objective"]["features"])
+    kernel, bias = (
+        next(v for k, v in _leaves(projector) if k == name) for name in ("kernel", "bias")
+    )
+    ours = np.asarray(forward.taps[student_block]) @ kernel + bias
+    theirs = np.asarray(theirs)
+    pixels = ((np.asarray(forward.out["pixels"]) - masking.patchify(image, 2)) ** 2).mean(-1)
+    pixels = (pixels * mask).sum() / mask.sum()
+    unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (ours, theirs)]
+    return (
+        float(pixels),
+        float(np.abs(unit[0] - unit[1]).mean()),
+        float(np.abs(ours - theirs).mean()),
+    )
+
+
+def _leaves(tree):
+    for key, value in tree.items():
+        yield from _leaves(value) if isinstance(value, dict) else [(key, value)]
+
+
+def test_both_terms_have_the_published_values(step):
+    pixels, features, _ = parts(step)
+    metrics = step[-1]
+    assert metrics["pixels"] == pytest.approx(pixels, rel=1e-4)
+    assert metrics["features"] == pytest.approx(features, rel=1e-4)
+    assert metrics["loss"] == pytest.approx(pixels + WEIGHT * features, rel=1e-4)
+
+
+def test_features_that_are_not_normalised_would_be_seen(step):
+    _, features, plain = parts(step)
+    assert abs(plain - features) > 0.01 * features
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        ("encoder/block_0", "encoder/block_2"),
+        ("encoder/block_2", "encoder/block_2"),
+        ("encoder/block_1", "encoder/block_1"),
+        ("encoder/block_1", "encoder/block_3"),
+    ],
+)
+def test_a_tap_one_block_off_would_be_seen(step, blocks):
+    _, features, _ = parts(step, *blocks)
+    assert abs(features - step[-1]["features"]) > 1e-3 * features
+
+
+def test_masks_apart_give_the_teacher_other_patches(step):
+    plan = step[0]
+    apart = override(plan.config, {"stages.distil.view.mask.shared": False})
+    info = plan.data["train"].info
+    for settings, same in ((plan.config, True), (apart, False)):
+        view = build.view(settings["stages"]["distil"]["view"], info)
+        batch = view({"image": np.zeros((4, 8, 8, 1), np.float32)}, jax.random.key(0))
+        keep = [np.asarray(batch[side]["keep"]) for side in ("student", "teacher")]
+        assert np.array_equal(*keep) == same
+
+
+def test_the_published_config_is_that_of_the_paper():
+    """Three quarters of the depth of both, 0-based; weight 1; 4096 images a step."""
+    published = config("")
+    distil = published["stages"]["distil"]
+    features = distil["objective"]["features"]
+    assert (features["student"], features["target"]) == ("encoder/block_8", "encoder/block_17")
+    assert features["weight"] == 1.0
+    assert distil["batch_size"] == 4096
+    assert distil["optimizer"]["learning_rate"]["peak"] == pytest.approx(1.5e-4 * 4096 / 256)
+    assert (distil["optimizer"]["b2"], distil["optimizer"]["weight_decay"]) == (0.95, 0.05)
+    assert distil["student"]["depth"] == 12
+    assert published["stages"]["teacher"]["student"]["depth"] == 24
