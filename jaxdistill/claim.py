@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,6 @@ def arms_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: for an unknown key, and for a contrast of arms that there are not.
     """
-
     claim = config.get("claim")
     if not claim:
         raise ValueError("this config makes no claim: it has no 'claim'")
@@ -239,8 +239,15 @@ def _run() -> int:
         *(c.get("metric") or claim["metric"] for c in claim["contrasts"].values()),
     ]
     result = answer(claim, measure(arms, seeds, root, quiet, tuple(dict.fromkeys(wanted))))
-    result["seeds"] = list(seeds)
-    result["title"] = config["title"]
+    result = {
+        "title": config["title"],
+        "command": command.shown("jaxdistill.claim"),
+        "created": time.strftime("%Y-%m-%d %H:%M"),
+        "seeds": list(seeds),
+        **result,
+        "config": config,
+        "environment": report.environment(),
+    }
     report.write_claim(root, result)
     print(table(result, list(seeds)))
     shown = ("mean", "low", "high", "verdict")

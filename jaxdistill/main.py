@@ -9,6 +9,7 @@ command line: ``--config.stages.distil.steps=100``.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -75,6 +76,11 @@ def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
     return root
 
 
+def shown(module: str) -> str:
+    """The command that is running, as one would type it."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
 def guarded(run: Callable[[], int]) -> int:
     """Runs a command; what the user can mend is said in one message, without a traceback."""
     try:
@@ -104,7 +110,7 @@ def _run() -> int:
     root = start(WORKDIR.value, config)
     writers = [metrics.tensorboard(root / "tensorboard")] if TENSORBOARD.value else []
     outcomes = recipe.run(plan, root, writers=writers, quiet=QUIET.value)
-    page = present.report(root, plan, outcomes)
+    page = present.report(root, plan, outcomes, command=shown("jaxdistill.main"))
     files = present.student(root, plan, outcomes)
     for name, outcome in outcomes.items():
         for metric, value in outcome.values.items():

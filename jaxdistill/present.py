@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,13 +24,16 @@ from jaxdistill.training.report import Picture, environment, write_report
 SHOWN = 8
 
 
-def report(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> Path:
+def report(
+    root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome], *, command: str = ""
+) -> Path:
     """Writes ``report.json`` and ``report.html`` into a working directory.
 
     Args:
         root: the working directory.
         plan: the recipe.
         outcomes: what its stages left.
+        command: what made it.
 
     Returns:
         The path of the page.
@@ -47,7 +48,7 @@ def report(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> Pat
         {
             "title": plan.config["title"],
             "sentence": plan.config["sentence"],
-            "command": shlex.join(["python", "-m", "jaxdistill.main", *sys.argv[1:]]),
+            "command": command,
             "created": time.strftime("%Y-%m-%d %H:%M"),
             "config": plan.config,
             "environment": environment(),

@@ -151,7 +151,7 @@ def test_claim(tmp_path):
         "seed 4",
         "0.9100",
         "[−∞, ∞]",
-        "Held equal: steps",
+        "Held equal: steps;",
         "features − &lt;script",
     ):
         assert shown in page

@@ -294,7 +294,7 @@ def _claim_section(report: Mapping[str, Any]) -> str:
 
 def _claim(claim: Mapping[str, Any]) -> str:
     seeds = claim.get("seeds") or []
-    held = ", ".join(map(str, claim.get("held_equal") or ()))
+    held = "; ".join(map(str, claim.get("held_equal") or ()))
     contrasts = claim.get("contrasts") or {}
     by_metric: dict[str, dict[str, Any]] = {}
     for name, contrast in contrasts.items():
