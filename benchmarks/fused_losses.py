@@ -168,7 +168,9 @@ def measure(shape, case, chunk, runs):
         "naive_seconds": round(statistics.median(slow), 4),
         "naive_ratio": round(statistics.median(ratios), 3),
         "error": difference,
-        "full_logits": int(re.search(rf"\[{tokens},{classes}\]", program.as_text()) is not None),
+        "full_logits": int(
+            re.search(rf"\[{tokens},{classes}\]", str(program.as_text())) is not None
+        ),
     }
 
 

@@ -35,7 +35,8 @@ def make(
 
     def apply(params, state, inputs, *, taps=(), train=False, rng=None):
         taps = as_taps(taps)
-        model, memory = _fill(*structure(), params, state)
+        model, memory = structure()
+        model, memory = _fill(model, memory, params, state)
         model = eqx.nn.inference_mode(model, value=not train)
         run = call or _caller(model)
 

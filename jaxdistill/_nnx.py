@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def make(build: Callable[[nnx.Rngs], Any], call: Callable[[Any, Any, bool], Any]
         run = call or caller(module)
         # Outside of nnx.capture, what a module sows would become a part of it.
         out, sown = nnx.capture(lambda module: run(module, inputs, train), nnx.Intermediate)(module)
-        seen = traverse_util.flatten_dict(_tree(_flat(sown)), sep="/")
+        seen: Any = traverse_util.flatten_dict(_tree(_flat(sown)), sep="/")
         found = {tap: _tap(tap, seen, layers) for tap in taps}
 
         after = _split(module)[2]
@@ -109,7 +109,7 @@ def _keys(streams: Mapping[tuple, Any], rng: jax.Array | None) -> dict[tuple, An
 
     def fresh(position, leaf):
         if isinstance(leaf, nnx.RngKey):
-            key = jax.random.fold_in(rng, position)
+            key = jax.random.fold_in(cast(jax.Array, rng), position)
             return jax.random.split(key, leaf.shape) if leaf.shape else key
         return jnp.zeros(leaf.shape, leaf.dtype)
 

@@ -138,7 +138,7 @@ def from_linen(
                 out, moved = run()
         else:
             out, moved = run()
-        seen = traverse_util.flatten_dict(moved.get("intermediates", {}), sep="/")
+        seen: Any = traverse_util.flatten_dict(moved.get("intermediates", {}), sep="/")
         found = {tap: _linen_tap(tap, seen, ranks) for tap in taps}
         state = {k: moved.get(k, v) if train or k == "cache" else v for k, v in state.items()}
         return Forward(out, found, state, params)

@@ -199,7 +199,7 @@ def match(
             that helps.
     """
 
-    def arrays(forward, targets, batch):
+    def arrays(forward: Any, targets: Any, batch: Any) -> tuple[Any, tuple[Any, ...], Any]:
         find = functools.partial(lookup, forward=forward, targets=targets, batch=batch)
         extra = {keyword: find(path) for keyword, path in (arguments or {}).items()}
         goal = () if target is None else (find(target, side="target"),)
@@ -227,8 +227,9 @@ def match(
             feature = net.apply(params, state, feature).out
         where = mask(forward, targets, batch)
         try:
+            step = jnp.zeros((), jnp.int32)
             jax.eval_shape(
-                lambda *a: value(*a, where, jnp.zeros((), jnp.int32)), feature, goal, extra
+                lambda own, goal, extra: value(own, goal, extra, where, step), feature, goal, extra
             )
         except (ValueError, TypeError) as fault:
             raise ValueError(_mismatch(student, target, feature, goal, projector, fault)) from fault

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill import build, evaluation
@@ -62,7 +63,7 @@ def report(
 def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Path]:
     """Writes the last stage's student into ``root/student``, see :func:`export_student`."""
     last = plan.stages[-1]
-    image = to_float(plan.data["train"].gather(np.arange(1))["image"])
+    image = to_float(jnp.asarray(plan.data["train"].gather(np.arange(1))["image"]))
     return export_student(Path(root) / "student", last.net, outcomes[last.name].result, image)
 
 

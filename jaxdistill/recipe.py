@@ -186,7 +186,8 @@ def step_flops(plan: Plan, name: str) -> float:
         stage.distiller, key, {**stage.frozen, **stage.initial}, dict(stage.frozen), batch
     )
     step = jax.jit(stage.distiller.step).lower(state, dict(stage.frozen), batch).compile()
-    return float(step.cost_analysis()["flops"])
+    cost: Any = step.cost_analysis()
+    return float(cost["flops"])
 
 
 def restore(workdir: Path | str, stage: str | None = None) -> Restored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -30,14 +31,9 @@ def _mixed(rule, keys, images, soft_labels, partners) -> Mixed:
     images = to_float(images)
     if partners is None:
         partners = (jnp.arange(len(images), dtype=jnp.int32) + 1) % len(images)
-
-        def other(array):
-            return jnp.roll(array, -1, axis=0)
+        other = partial(jnp.roll, shift=-1, axis=0)
     else:
-
-        def other(array):
-            return array[partners]
-
+        other = partial(jnp.take, indices=partners, axis=0)
     mixed, weights = jax.vmap(rule)(keys, images, other(images))
     if soft_labels is not None:
         share = weights[:, None].astype(soft_labels.dtype)

@@ -6,7 +6,7 @@ import difflib
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -87,7 +87,9 @@ def tfds(
     # Undecoded, so that a JPEG is decoded once, at about the size wanted.
     undecoded = {image: tensorflow_datasets.decode.SkipDecoding()}
     try:
-        stored: Any = builder.as_data_source(split, decoders=undecoded, file_format="array_record")
+        stored = cast(Any, builder).as_data_source(
+            split, decoders=undecoded, file_format="array_record"
+        )
     except (NotImplementedError, ValueError) as error:
         raise FileNotFoundError(
             _how_to_prepare(builder, "not prepared as array_record", where)

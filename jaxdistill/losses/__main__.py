@@ -81,7 +81,7 @@ def table() -> str:
 
 def _described(names):
     for name in names:
-        first = inspect.getdoc(getattr(losses, name)).split("\n\n")[0]
+        first = str(inspect.getdoc(getattr(losses, name))).split("\n\n")[0]
         plain = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", " ".join(first.split()))
         yield f"- `{name}`: {plain.replace('``', '`')}"
 

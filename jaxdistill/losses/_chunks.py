@@ -107,10 +107,12 @@ def _run(plan, with_grad, student, side, constants, weights):
         if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types:
             specs = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (student, weights))
             out = (P(), specs[1], specs[0] if with_grad else None)
-            return jax.sharding.auto_axes(local, out_sharding=out)(*arguments)
+            automatic: Any = jax.sharding.auto_axes(local, out_sharding=out)
+            return automatic(*arguments)
         return local(*arguments)
     tokens, classes = axes
-    head = Side(P(tokens), P(None, classes), None if student.bias is None else P(classes))
+    specs: Any = (P(tokens), P(None, classes), None if student.bias is None else P(classes))
+    head = Side(*specs)
     # Of the constants, what ends in the classes is a head or a bias; scalars are on every device.
     whole = jax.tree.map(
         lambda x: P(*(None,) * (x.ndim - 1), classes) if x.ndim else P(), constants
@@ -171,11 +173,12 @@ def _local(plan, with_grad, student, side, constants, weights):
         start = (zero, jnp.zeros(student.weight.shape, wide), bias)
     else:
         start = (zero,)
-    carry, stacked = jax.lax.scan(
+    swept: Any = jax.lax.scan(
         step, start, (chunked(student.hidden), jax.tree.map(chunked, side), chunked(weights))
     )
+    carry, stacked = swept
 
-    def over_tokens(x):
+    def over_tokens(x: Any) -> Any:
         return x if plan.token_axis is None or x is None else jax.lax.psum(x, plan.token_axis)
 
     total = over_tokens(carry[0])

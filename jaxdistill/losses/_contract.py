@@ -303,7 +303,7 @@ def _with(kwargs: dict, where: jax.Array | None) -> dict:
     return kwargs if where is None else {**kwargs, "where": where}
 
 
-def _dot(a: Any, b: Any) -> jax.Array:
+def _dot(a: Any, b: Any) -> Any:
     products = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
     return sum(jax.tree.leaves(products))
 

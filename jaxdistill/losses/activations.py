@@ -178,7 +178,8 @@ def review(
             levels.append((pool(student, size, size), pool(teacher, size, size)))
     weights = [0.5**level for level in range(len(levels))]
     gaps = [jnp.mean(jnp.square(s - t), axis=(1, 2, 3)) for s, t in levels]
-    return sum(w * gap for w, gap in zip(weights, gaps, strict=True)) / sum(weights)
+    weighted = [w * gap for w, gap in zip(weights, gaps, strict=True)]
+    return sum(weighted[1:], weighted[0]) / sum(weights)
 
 
 def review_fuse(feature: jax.Array, residual: jax.Array, gates: jax.Array) -> jax.Array:

@@ -281,14 +281,14 @@ def qkv_relations(
     names = {"q": 0, "k": 1, "v": 2}
     possible = [a + b for a in names for b in names]
     total: Any = 0
-    student, teacher = (tuple(_real(x, mask) for x in side) for side in (student, teacher))
+    sides = [tuple(_real(x, mask) for x in side) for side in (student, teacher)]
     for relation in relations:
         if relation not in possible:
             raise ValueError(unknown("relation", relation, possible))
         first, second = (names[letter] for letter in relation)
         ours, theirs = (
             relation_scores(side[first], side[second], heads=heads, truncate=truncate)
-            for side in (student, teacher)
+            for side in sides
         )
         same_shape(student_relation=ours, teacher_relation=theirs)
         ours, theirs = widen(ours, theirs)

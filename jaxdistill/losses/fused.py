@@ -118,7 +118,7 @@ def linear_divergence(
     if divergence == "jsd" and isinstance(beta, (int, float)):
         if not 0 <= beta <= 1:
             raise ValueError(f"beta must be in [0, 1], got {beta}")
-        divergence = {0: "forward_kl", 1: "reverse_kl"}.get(beta, "jsd")
+        divergence = {0.0: "forward_kl", 1.0: "reverse_kl"}.get(float(beta), "jsd")
     student, weights, leading = c.checked(
         c.Side(student_hidden, student_head, student_bias), weights
     )
