@@ -89,6 +89,7 @@ def recipe(
         "sentence": "What a small net learns from the soft targets of a large one.",
         "seed": 0,
         "data": data,
+        "mesh": {"data": -1, "fsdp": 1},
         "recipe": ("teacher", "alone", "distilled", "without_threes", "sevens_and_eights"),
         "stages": {
             "teacher": {

@@ -216,7 +216,7 @@ def _run() -> int:
     arms = arms_of(config)
     for name, arm in arms.items():
         try:
-            recipe.check_shapes(recipe.plan(arm))
+            recipe.plan(arm)
         except ValueError as fault:
             raise ValueError(f"arm {name!r}: {fault}") from fault
     root = command.start(command.WORKDIR.value, config)

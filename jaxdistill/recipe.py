@@ -82,10 +82,13 @@ class Restored(NamedTuple):
 
 
 def plan(config: Mapping[str, Any]) -> Plan:
-    """Resolves every name of a config.
+    """Resolves every name of a config, and traces every stage on shapes alone.
+
+    A misspelt tap of the last stage is said before the first one trains.
 
     Raises:
-        ValueError: for an unknown key or name anywhere, with the nearest valid one.
+        ValueError: for an unknown key or name anywhere, with the nearest valid one; for taps,
+            features and results that do not fit, naming the stage; for a mesh that there is not.
         FileNotFoundError: for a data set that is not there, with how to prepare it.
     """
     config = copy.deepcopy(dict(config))
@@ -105,11 +108,17 @@ def plan(config: Mapping[str, Any]) -> Plan:
         # Resolves every name of the stage, or says which is wrong.
         _distiller(stage, nets, sets)
         build.records(sets["train"], stage.settings["records"], config["seed"])
+        given = stage.settings["checkpoint"]
+        if given and not (Path(given) / "result").is_dir():
+            raise ValueError(f"checkpoint {given!r} of stage {name!r} holds no result of a stage")
         for label, spec in stage.settings["evaluate"].items():
             _evaluator(label, spec, stage, sets, config["seed"])
         nets[name] = net
         planned.append(stage)
-    return Plan(config, sets, tuple(planned))
+    make_mesh(config.get("mesh"))
+    found = Plan(config, sets, tuple(planned))
+    shapes(found)
+    return found
 
 
 def run(
@@ -127,7 +136,6 @@ def run(
     Returns:
         What every stage left, by name.
     """
-    check_shapes(plan)
     mesh = make_mesh(plan.config.get("mesh"))
     rules = tuple(plan.config.get("rules") or ())
     Path(root).mkdir(parents=True, exist_ok=True)
@@ -153,12 +161,8 @@ def run(
     return outcomes
 
 
-def check_shapes(plan: Plan) -> dict[str, Any]:
-    """Traces every stage on shapes alone, so that a tap of the last one that does not exist is said
-    before the first.
-
-    Returns:
-        The shapes of every stage's result.
+def shapes(plan: Plan) -> dict[str, Any]:
+    """The shapes of every stage's result, from a trace of its step.
 
     Raises:
         ValueError: naming the stage, for taps, features and results that do not fit.
@@ -178,7 +182,7 @@ def check_shapes(plan: Plan) -> dict[str, Any]:
 
 def step_flops(plan: Plan, name: str) -> float:
     """The operations of one compiled step of a stage, as XLA counts them (loops once)."""
-    results = check_shapes(plan)
+    results = shapes(plan)
     planned = next(p for p in plan.stages if p.name == name)
     stage = stage_of(plan, planned, {other: results[other] for other in planned.needs})
     key, batch = jax.random.key(0), abstract(stage.data.at(0))
