@@ -20,7 +20,7 @@ def linear(student: tuple[int, ...], target: tuple[int, ...], *, bias: bool = Tr
 
     Example:
         >>> net = linear((8, 5, 32), (8, 5, 64))
-        >>> params, state = net.init(jax.random.key(0), jnp.zeros((8, 5, 32)))
+        >>> params, state = net.init(jax.random.key(0), jax.numpy.zeros((8, 5, 32)))
         >>> params["kernel"].shape
         (32, 64)
     """

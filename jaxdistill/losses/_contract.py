@@ -195,13 +195,19 @@ def check_gradient(ready: Bench) -> None:
 
 
 def check_precision(ready: Bench) -> None:
-    """Every product of matrices, in the value and its gradient, asks for the highest precision."""
+    """Every product of matrices, in the value and its gradient, asks for the highest precision.
+
+    Factorisations and solves have no such setting: they work in the type of their operands.
+    """
     entry = ready.entry
     jaxpr = jax.make_jaxpr(lambda args: value_and_gradient(entry, args, ready.kwargs))(ready.args)
     for equation in _equations(jaxpr.jaxpr):
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             wanted = (jax.lax.Precision.HIGHEST,) * 2
             assert equation.params["precision"] == wanted, f"coarse product: {equation}"
+        if equation.primitive.name in ("cholesky", "triangular_solve", "lu", "eigh", "svd", "qr"):
+            widths = [x.aval.dtype.itemsize for x in equation.invars]
+            assert min(widths) >= 4, f"coarse solve: {equation}"
 
 
 def check_meshes(ready: Bench) -> None:

@@ -1,0 +1,44 @@
+"""The only place where names in a config become functions.
+
+A config is data. Every name in it is looked up in a table, and every key is checked before anything
+is computed: a misspelt one is refused with the nearest valid name.
+"""
+
+from jaxdistill.build._names import named, without
+from jaxdistill.build.evaluators import EVALUATORS, evaluator
+from jaxdistill.build.objectives import (
+    LOSSES,
+    PROJECTORS,
+    match,
+    student_taps,
+    target,
+    target_paths,
+)
+from jaxdistill.build.records import AUGMENTATIONS, DATA, MIXES, data, fixed_view, records, view
+from jaxdistill.build.training import NETS, OPTIMIZERS, SCHEDULES, net, schedule, transformation
+
+__all__ = [
+    "AUGMENTATIONS",
+    "DATA",
+    "EVALUATORS",
+    "LOSSES",
+    "MIXES",
+    "NETS",
+    "OPTIMIZERS",
+    "PROJECTORS",
+    "SCHEDULES",
+    "data",
+    "evaluator",
+    "fixed_view",
+    "match",
+    "named",
+    "net",
+    "records",
+    "schedule",
+    "student_taps",
+    "target",
+    "target_paths",
+    "transformation",
+    "view",
+    "without",
+]

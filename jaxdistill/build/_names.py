@@ -1,0 +1,64 @@
+"""Looking names of a config up, and checking every key before anything is called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxdistill._errors import unknown
+
+
+def call(
+    kind: str,
+    table: Mapping[str, Callable[..., Any]],
+    name: str,
+    settings: Mapping[str, Any],
+    **given: Any,
+):
+    """Calls what a name stands for with the settings of a config, after checking every key.
+
+    Args:
+        kind: what the table holds, for messages.
+        table: names to functions.
+        name: the name in the config.
+        settings: its keywords in the config.
+        given: what the caller has to offer; a function gets what it has a parameter for, unless it
+            is in settings.
+
+    Raises:
+        ValueError: for an unknown name, an unknown key, or a key that is missing.
+    """
+    if name not in table:
+        raise ValueError(unknown(kind, name, table))
+    function = table[name]
+    parameters = inspect.signature(function).parameters
+    for key in settings:
+        if key not in parameters:
+            raise ValueError(unknown(f"key of {kind} {name!r}", key, parameters))
+    given = {
+        key: value for key, value in given.items() if key in parameters and key not in settings
+    }
+    missing = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and key not in settings
+        and key not in given
+    ]
+    if missing:
+        raise ValueError(f"{kind} {name!r} needs {', '.join(map(repr, missing))}")
+    return function(**given, **settings)
+
+
+def without(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """A mapping less some keys, and less what is None."""
+    return {key: value for key, value in settings.items() if key not in keys and value is not None}
+
+
+def named(kind: str, settings: Mapping[str, Any], key: str = "name") -> str:
+    """The name in a part of a config, with a clear error if there is none."""
+    if key not in settings:
+        raise ValueError(f"{kind} {dict(settings)} does not say which: it needs {key!r}")
+    return settings[key]

@@ -1,0 +1,154 @@
+"""Data sets and views: what a stage reads and what is drawn of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxdistill._errors import unknown
+from jaxdistill.build._names import call, named, without
+from jaxdistill.data import augment, mixing, prepare, sources, split
+
+AUGMENTATIONS: dict[str, Callable[..., Any]] = {
+    "random_resized_crop": augment.random_resized_crop,
+    "random_crop": augment.random_crop,
+    "shift": augment.shift,
+    "flip": augment.flip,
+    "color_jitter": augment.color_jitter,
+    "random_erasing": augment.random_erasing,
+    "resize": augment.resize,
+    "normalise": augment.normalise,
+}
+MIXES: dict[str, Callable[..., Any]] = {
+    "mixup": mixing.mixup,
+    "cutmix": mixing.cutmix,
+    "mixup_or_cutmix": mixing.mixup_or_cutmix,
+}
+
+
+def _image_files(name: str, dir: str = "") -> tuple[sources.Source, sources.Source]:
+    """MNIST and its like: in one folder ``train.npz`` and ``test.npz``, or the idx files."""
+    if not dir:
+        raise ValueError(
+            f"data set {name!r} needs a folder: --config.data.dir=<folder with train.npz and "
+            "test.npz, or with the official train-images-idx3-ubyte.gz and its companions>"
+        )
+    if (Path(dir) / "train.npz").exists():
+        columns = ("image", "label")
+        return sources.npz(dir, "train", name, columns), sources.npz(dir, "test", name, columns)
+    return sources.idx(dir, "train", name), sources.idx(dir, "test", name)
+
+
+def _tfds(dataset: str, dir: str = "", image_size: int | None = None, test_split: str = "test"):
+    directory = dir or None
+    return (
+        sources.tfds(dataset, "train", directory, image_size),
+        sources.tfds(dataset, test_split, directory, image_size),
+    )
+
+
+def _folder(dir: str, image_size: int):
+    return (
+        sources.image_folder(f"{dir}/train", image_size),
+        sources.image_folder(f"{dir}/test", image_size),
+    )
+
+
+# Each gives one source that is to be split, or a pair of the training and the official test set.
+DATA: dict[str, Callable[..., Any]] = {
+    "digits": sources.digits,
+    "photographs": sources.photographs,
+    "mnist": lambda dir="": _image_files("mnist", dir),
+    "fashion_mnist": lambda dir="": _image_files("fashion_mnist", dir),
+    "image_folder": _folder,
+    "tfds": _tfds,
+    "imagenet2012": lambda dir="", image_size=256: _tfds(
+        "imagenet2012", dir, image_size, "validation"
+    ),
+}
+
+
+def data(settings: Mapping[str, Any]) -> split.Splits:
+    """The train, validation and test sets of ``config.data``."""
+    name = named("data set", settings)
+    own = {
+        k: v
+        for k, v in settings.items()
+        if k not in ("name", "validation", "test") and v not in (None, "")
+    }
+    found = call("data set", DATA, name, own)
+    train, test = found if isinstance(found, tuple) else (found, None)
+    validation = settings.get("validation", 0.1)
+    if test is not None:
+        return split.splits(train, test, validation=validation)
+    return split.splits(train, validation=validation, test=settings.get("test", 0.2))
+
+
+def augmentations(specs: Sequence[Mapping[str, Any]] | None) -> list[augment.Operation]:
+    """The operations that a list of ``{"name": ..., ...}`` names."""
+    return [
+        call("augmentation", AUGMENTATIONS, named("augmentation", spec), without(spec, "name"))
+        for spec in specs or ()
+    ]
+
+
+def fixed_view(specs: Sequence[Mapping[str, Any]] | None) -> prepare.Prepare | None:
+    """What is done to the images that a net is evaluated on, or None if that is nothing."""
+    return prepare.views(augmentations(specs)) if specs else None
+
+
+VIEW_KEYS = ("augment", "mix", "mask")
+
+
+def view(settings: Mapping[str, Any] | None, info: Mapping[str, Any]) -> prepare.Prepare:
+    """What is drawn before either net runs: augmentation, mixing of pairs, masking."""
+    settings = settings or {}
+    for key in settings:
+        if key not in VIEW_KEYS:
+            raise ValueError(unknown("key of a view", key, VIEW_KEYS))
+    parts = [prepare.views(augmentations(settings.get("augment")))]
+    if mix := settings.get("mix"):
+        function = _partial("mix", MIXES, named("mix", mix), without(mix, "name", "smoothing"))
+        parts.append(prepare.mixed(function, info["classes"], smoothing=mix.get("smoothing", 0.0)))
+    if mask := settings.get("mask"):
+        parts.append(call("mask", {"patches": prepare.masked}, "patches", without(mask)))
+    return prepare.chain(*parts)
+
+
+def _partial(
+    kind: str, table: Mapping[str, Callable[..., Any]], name: str, settings: Mapping[str, Any]
+):
+    if name not in table:
+        raise ValueError(unknown(kind, name, table))
+    parameters = inspect.signature(table[name]).parameters
+    for key in settings:
+        if key not in parameters:
+            raise ValueError(unknown(f"key of {kind} {name!r}", key, parameters))
+    return lambda *arrays: table[name](*arrays, **settings)
+
+
+RECORD_KEYS = ("labelled", "exclude", "only")
+
+
+def records(source: Any, settings: Mapping[str, Any] | None, seed: int) -> Any:
+    """The part of the training set that a stage sees.
+
+    Args:
+        source: the training set.
+        settings: ``exclude`` or ``only`` some labels; ``labelled``, how many records, equally many
+            of each class.
+        seed: of the run, which chooses them.
+    """
+    settings = settings or {}
+    for key in settings:
+        if key not in RECORD_KEYS:
+            raise ValueError(unknown("key of records", key, RECORD_KEYS))
+    if settings.get("exclude") or settings.get("only"):
+        classes = settings.get("only") or range(source.info["classes"])
+        kept = [label for label in classes if label not in (settings.get("exclude") or ())]
+        source = sources.filter_labels(source, kept)
+    if settings.get("labelled"):
+        source = split.labelled_subset(source, settings["labelled"], seed=seed)
+    return source
