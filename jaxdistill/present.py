@@ -129,7 +129,7 @@ def reliability(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -
         (s for s in planned.settings["evaluate"].values() if s["evaluator"] == "classification"), {}
     )
     part = "test" if "test" in plan.data else "validation"
-    batches = evaluation_batches(plan.data[part], spec.get("batch_size", 256))
+    batches = evaluation_batches(plan.data[part], spec.get("batch_size", build.BATCH))
     prepare = build.fixed_view(spec.get("augment"))
     bins = {
         p.name: evaluation.reliability(p.net, prepare=prepare)(outcomes[p.name].result, batches)

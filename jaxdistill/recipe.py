@@ -171,13 +171,19 @@ def shapes(plan: Plan) -> dict[str, Any]:
     for planned in plan.stages:
         try:
             stage = stage_of(plan, planned, {name: results[name] for name in planned.needs})
-            key, batch = jax.random.key(0), abstract(stage.data.at(0))
-            started = {**stage.frozen, **stage.initial}
-            state = check(stage.distiller, key, started, dict(stage.frozen), batch)
+            state, _ = _traced(stage)
             results[planned.name] = jax.eval_shape(stage.distiller.result, state)
         except ValueError as fault:
             raise ValueError(f"stage {planned.name!r}: {fault}") from fault
     return results
+
+
+def _traced(stage: Stage) -> tuple[Any, Any]:
+    """The shapes of a stage's state and of its batches, once a step was traced on them."""
+    batch = abstract(stage.data.at(0))
+    started = {**stage.frozen, **stage.initial}
+    state = check(stage.distiller, jax.random.key(0), started, dict(stage.frozen), batch)
+    return state, batch
 
 
 def step_flops(plan: Plan, name: str) -> float:
@@ -185,10 +191,7 @@ def step_flops(plan: Plan, name: str) -> float:
     results = shapes(plan)
     planned = next(p for p in plan.stages if p.name == name)
     stage = stage_of(plan, planned, {other: results[other] for other in planned.needs})
-    key, batch = jax.random.key(0), abstract(stage.data.at(0))
-    state = check(
-        stage.distiller, key, {**stage.frozen, **stage.initial}, dict(stage.frozen), batch
-    )
+    state, batch = _traced(stage)
     step = jax.jit(stage.distiller.step).lower(state, dict(stage.frozen), batch).compile()
     cost: Any = step.cost_analysis()
     return float(cost["flops"])
@@ -245,7 +248,9 @@ def stage_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> Stage:
     for label, spec in settings["evaluate"].items():
         evaluator = _evaluator(label, spec, planned, sets, seed, nets)
         for part in spec.get("sets", ("validation",)):
-            batches = evaluation_batches(sets[part], spec.get("batch_size", 256), shard=shard)
+            batches = evaluation_batches(
+                sets[part], spec.get("batch_size", build.BATCH), shard=shard
+            )
             every = spec.get("every", 0) if part != "test" else 0
             evaluations.append(Evaluation(part, evaluator, batches, every))
             if part != "validation" or not spec.get("teacher", True):
@@ -341,14 +346,7 @@ def _at(tree: Any, path: str) -> Any:
 def _given(planned: Planned, stage: Stage) -> Outcome:
     """The result of a stage that somebody has run already, checked against the net of this one."""
     result = load_result(planned.settings["checkpoint"])
-    batch = abstract(stage.data.at(0))
-    started = {**stage.frozen, **stage.initial}
-    own = jax.eval_shape(
-        lambda *a: stage.distiller.result(stage.distiller.init(*a)),
-        jax.random.key(0),
-        started,
-        batch,
-    )
+    own = jax.eval_shape(stage.distiller.result, _traced(stage)[0])
     refuse_other_arrays(planned.settings["checkpoint"], result, own)
     return Outcome(tuple(result), [], {}, 0.0)
 

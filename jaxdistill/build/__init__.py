@@ -5,7 +5,7 @@ is computed: a misspelt one is refused with the nearest valid name.
 """
 
 from jaxdistill.build._names import named, without
-from jaxdistill.build.evaluators import EVALUATORS, evaluator
+from jaxdistill.build.evaluators import BATCH, EVALUATORS, evaluator
 from jaxdistill.build.objectives import (
     LOSSES,
     PROJECTORS,
@@ -19,6 +19,7 @@ from jaxdistill.build.training import NETS, OPTIMIZERS, SCHEDULES, net, schedule
 
 __all__ = [
     "AUGMENTATIONS",
+    "BATCH",
     "DATA",
     "EVALUATORS",
     "LOSSES",

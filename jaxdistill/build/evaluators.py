@@ -14,6 +14,7 @@ from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.net import Net
 from jaxdistill.training.loop import Evaluator
 
+# Records in a batch of an evaluation that names no batch size.
 BATCH = 256
 
 
