@@ -7,10 +7,16 @@ two layers of 1200 with dropout and shifted images makes 67 test errors, a stude
 without any three it makes 206, and 109 once the bias of the threes is put right; from sevens and
 eights alone 47.3 % errors, and 13.2 % after the correction.
 
-    python -m jaxdistill.main --config=configs/hinton_mnist.py --config.data.dir=<MNIST>
-    --workdir=runs/hinton python -m jaxdistill.main --config=configs/hinton_mnist.py:small
-    --workdir=runs/hinton_small     # digits python -m jaxdistill.claim
-    --config=configs/hinton_mnist.py --config.data.dir=<MNIST> --seeds=3 --workdir=runs/claim
+The whole of MNIST:
+
+    python -m jaxdistill.main --config=configs/hinton_mnist.py --workdir=runs/hinton
+        --config.data.dir=<MNIST>
+    python -m jaxdistill.claim --config=configs/hinton_mnist.py --seeds=3 --workdir=runs/claim
+        --config.data.dir=<MNIST>
+
+Digits:
+
+    python -m jaxdistill.main --config=configs/hinton_mnist.py:small --workdir=runs/hinton_small
 
 Two things differ from the paper: a tenth of the training images is kept for validation, and the
 correction of the bias is chosen on it, not on the test set.

@@ -4,13 +4,18 @@ fine-tuned.
 Bai et al., Masked Autoencoders Enable Efficient Knowledge Distillers, CVPR 2023: 84.0 % on ImageNet
 after 100 epochs of distillation, with a teacher pre-trained for 1600.
 
-    python -m jaxdistill.main --config=configs/mae_vitb.py --workdir=runs/dmae         # a pod,
-    ImageNet from tfds python -m jaxdistill.main --config=configs/mae_vitb.py:small
-    --workdir=runs/mae    # minutes on a laptop, digits python -m jaxdistill.claim
-    --config=configs/mae_vitb.py:small --seeds=5 --workdir=runs/mae_claim
+ImageNet from tfds, on a pod:
 
-The small one runs on Fashion-MNIST too: --config.data.name=fashion_mnist --config.data.dir=<its
-folder>.
+    python -m jaxdistill.main --config=configs/mae_vitb.py --workdir=runs/dmae
+
+Digits, minutes on a laptop:
+
+    python -m jaxdistill.main --config=configs/mae_vitb.py:small --workdir=runs/mae
+    python -m jaxdistill.claim --config=configs/mae_vitb.py:small --seeds=5 --workdir=runs/mae_claim
+
+The small one runs on Fashion-MNIST too:
+
+    --config.data.name=fashion_mnist --config.data.dir=<folder>
 """
 
 from ml_collections import ConfigDict
