@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def unknown(kind: str, name: object, options: Iterable[str]) -> str:
@@ -26,3 +27,19 @@ def unknown(kind: str, name: object, options: Iterable[str]) -> str:
     hint = f" did you mean {nearest[0]!r}?" if nearest else ""
     possible = ", ".join(map(repr, options)) if options else "nothing is registered"
     return f"unknown {kind} {str(name)!r}:{hint} Possible: {possible}."
+
+
+def differences(there: Any, here: Any, path: str = "") -> list[str]:
+    """Every value in which two trees of JSON data differ, a line each.
+
+    Example:
+        >>> differences({"net": {"width": 8}}, {"net": {"width": 16}})
+        ['- net.width: 8 there, 16 now']
+    """
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        found = []
+        for key in sorted(there.keys() | here.keys()):
+            inner = f"{path}.{key}" if path else key
+            found += differences(there.get(key, "absent"), here.get(key, "absent"), inner)
+        return found
+    return [] if there == here else [f"- {path}: {there!r} there, {here!r} now"]

@@ -209,8 +209,8 @@ def _run() -> int:
     import jax
 
     from jaxdistill import recipe
+    from jaxdistill._files import write_json
     from jaxdistill.training import report
-    from jaxdistill.training.checkpoint import write_json
 
     config = command.read_config()
     arms = arms_of(config)

@@ -19,6 +19,7 @@ CONFIG_KEYS = (
     "recipe", "stages", "variants", "claim", "tune",
 )  # fmt: skip
 STAGE_DEFAULTS: dict[str, Any] = {
+    "data": None,  # a data set of its own, as config.data; the recipe's by default
     "student": None,  # the net: {"net": name, ...}
     "initial": None,  # {"stage": name, "parts": {own path: path there}}: what it starts from
     "targets": None,  # what it learns from, see build.target
@@ -27,7 +28,8 @@ STAGE_DEFAULTS: dict[str, Any] = {
     "optimizer": None,  # see build.transformation
     "batch_size": 128,
     "steps": 0,
-    "records": None,  # {"labelled": count, "exclude": labels, "only": labels}
+    "records": None,  # which of the training records, see build.records
+    "transfer": None,  # weights of the objective's entries by task similarity, see recipe.transfer
     "accumulate": 1,
     "ema": None,
     "returns": "student",
@@ -75,7 +77,12 @@ def identities(config: Mapping[str, Any]) -> dict[str, str]:
         needs = needs_of(name, settings, list(found))
         found[name] = digest(
             {
-                "settings": {k: v for k, v in settings.items() if k not in _NOT_IDENTITY},
+                # What is left at its default does not count, so that a new key changes no identity.
+                "settings": {
+                    k: v
+                    for k, v in settings.items()
+                    if k not in _NOT_IDENTITY and v != STAGE_DEFAULTS[k]
+                },
                 "data": config["data"],
                 "seed": config["seed"],
                 "needs": {other: found[other] for other in needs},
@@ -197,14 +204,3 @@ def vary(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 def flattened(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Changes as ``{"a.b": value}``; in a config, whose keys hold no dots, they are ``"a/b"``."""
     return {key.replace("/", "."): value for key, value in changes.items()}
-
-
-def differences(there: Any, here: Any, path: str = "") -> list[str]:
-    """Every value in which two configs differ, a line each."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        found = []
-        for key in sorted(there.keys() | here.keys()):
-            inner = f"{path}.{key}" if path else key
-            found += differences(there.get(key, "absent"), here.get(key, "absent"), inner)
-        return found
-    return [] if there == here else [f"- {path}: {there!r} there, {here!r} now"]

@@ -51,8 +51,8 @@ def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
         ValueError: if it was made by another one; the message lists every value that differs.
         OSError: if it cannot be written.
     """
-    from jaxdistill.config import differences
-    from jaxdistill.training.checkpoint import write_json
+    from jaxdistill._errors import differences
+    from jaxdistill._files import write_json
 
     if workdir is None:
         raise ValueError("where to? Give --workdir=<folder>")

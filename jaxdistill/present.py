@@ -63,7 +63,7 @@ def report(
 def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Path]:
     """Writes the last stage's student into ``root/student``, see :func:`export_student`."""
     last = plan.stages[-1]
-    image = to_float(jnp.asarray(plan.data["train"].gather(np.arange(1))["image"]))
+    image = to_float(jnp.asarray(last.data["train"].gather(np.arange(1))["image"]))
     return export_student(Path(root) / "student", last.net, outcomes[last.name].result, image)
 
 
@@ -94,7 +94,7 @@ def reconstruction(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]
     """Some validation images, what a masked autoencoder saw of them, and what it made of them."""
     settings = planned.settings["view"] or {}
     mask = settings["mask"]
-    source = plan.data["validation"]
+    source = planned.data["validation"]
     batch = source.gather(np.arange(min(SHOWN, len(source))))
     # The deterministic part of the view is what the net is used to; crops and flips are not needed
     # to look at it.
@@ -104,7 +104,7 @@ def reconstruction(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]
     size = next((spec["size"] for spec in settings.get("augment") or () if "size" in spec), None)
     if size and not any(spec["name"] == "resize" for spec in fixed):
         fixed.insert(0, {"name": "resize", "size": size})
-    prepare = build.view({"augment": fixed, "mask": mask}, plan.data["train"].info)
+    prepare = build.view({"augment": fixed, "mask": mask}, planned.data["train"].info)
     batch = prepare(batch, jax.random.key(plan.config["seed"]))
     params, state = outcomes[planned.name].result
     pixels = jax.jit(planned.net.apply)(params, state, batch["student"]).out["pixels"]
@@ -128,13 +128,14 @@ def reliability(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -
     spec = next(
         (s for s in planned.settings["evaluate"].values() if s["evaluator"] == "classification"), {}
     )
-    part = "test" if "test" in plan.data else "validation"
-    batches = evaluation_batches(plan.data[part], spec.get("batch_size", build.BATCH))
+    part = "test" if "test" in planned.data else "validation"
+    batches = evaluation_batches(planned.data[part], spec.get("batch_size", build.BATCH))
     prepare = build.fixed_view(spec.get("augment"))
     bins = {
         p.name: evaluation.reliability(p.net, prepare=prepare)(outcomes[p.name].result, batches)
         for p in plan.stages
-        if p.name in names
+        # Teachers of other tasks have nothing to say of these labels.
+        if p.name in names and p.settings["data"] == planned.settings["data"]
     }
     return Picture(f"{planned.name}: calibration on the {part} set", "reliability", bins)
 

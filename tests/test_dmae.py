@@ -95,7 +95,7 @@ def test_a_tap_one_block_off_would_be_seen(step, blocks):
 def test_masks_apart_give_the_teacher_other_patches(step):
     plan = step[0]
     apart = override(plan.config, {"stages.distil.view.mask.shared": False})
-    info = plan.data["train"].info
+    info = plan.stages[0].data["train"].info
     for settings, same in ((plan.config, True), (apart, False)):
         view = build.view(settings["stages"]["distil"]["view"], info)
         batch = view({"image": np.zeros((4, 8, 8, 1), np.float32)}, jax.random.key(0))

@@ -10,11 +10,21 @@ from jaxdistill.build.objectives import (
     LOSSES,
     PROJECTORS,
     match,
+    stored,
     student_taps,
     target,
     target_paths,
 )
-from jaxdistill.build.records import AUGMENTATIONS, DATA, MIXES, data, fixed_view, records, view
+from jaxdistill.build.records import (
+    AUGMENTATIONS,
+    DATA,
+    MIXES,
+    data,
+    fixed_view,
+    pool,
+    records,
+    view,
+)
 from jaxdistill.build.training import NETS, OPTIMIZERS, SCHEDULES, net, schedule, transformation
 
 __all__ = [
@@ -34,8 +44,10 @@ __all__ = [
     "match",
     "named",
     "net",
+    "pool",
     "records",
     "schedule",
+    "stored",
     "student_taps",
     "target",
     "target_paths",

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 
-from jaxdistill import adapt, losses, objective, targets
+from jaxdistill import adapt, critics, losses, objective, targets
 from jaxdistill._errors import unknown
-from jaxdistill.build._names import named, without
+from jaxdistill.build._names import call, named, without
 from jaxdistill.build.training import schedule
 from jaxdistill.net import Net
 
@@ -28,11 +28,24 @@ PROJECTORS: dict[str, Callable[..., Net]] = {
 MATCH_KEYS = ("loss", "student", "target", "weight", "where", "arguments", "projector")
 
 
-def match(name: str, settings: Mapping[str, Any], steps: int) -> objective.Objective:
-    """One entry of ``objective``: a loss between an array of the student and one of its targets."""
+CRITICS: dict[str, Callable[..., objective.Objective]] = {
+    "cooperative_discriminator": critics.cooperative_discriminator,
+}
+
+
+def match(
+    name: str, settings: Mapping[str, Any], steps: int, *, scale: float = 1.0
+) -> objective.Objective:
+    """One entry of ``objective``: a loss between an array of the student and one of its targets,
+    its weight times ``scale``.
+    """
+    if settings.get("loss") in CRITICS:
+        own: dict[str, Any] = {k: schedule(v, steps) for k, v in without(settings, "loss").items()}
+        own |= {"name": name, "weight": _scaled(own.get("weight", 1.0), scale)}
+        return call("loss", CRITICS, settings["loss"], own)
     loss_name = named(f"objective {name!r}", settings, "loss")
     if loss_name not in LOSSES:
-        raise ValueError(unknown("loss", loss_name, LOSSES))
+        raise ValueError(unknown("loss", loss_name, [*LOSSES, *CRITICS]))
     loss = LOSSES[loss_name]
     parameters = inspect.signature(loss).parameters
     hyper = without(settings, *MATCH_KEYS)
@@ -55,7 +68,7 @@ def match(name: str, settings: Mapping[str, Any], steps: int) -> objective.Objec
         name=name,
         student=settings.get("student", "out"),
         target=settings.get("target", "out"),
-        weight=schedule(settings.get("weight", 1.0), steps),
+        weight=_scaled(schedule(settings.get("weight", 1.0), steps), scale),
         where=settings.get("where"),
         arguments=arguments,
         projector=build,
@@ -80,6 +93,13 @@ def target_paths(entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(path for path in dict.fromkeys(paths) if path and not path.startswith("batch/"))
 
 
+def _scaled(weight: Any, scale: float) -> Any:
+    if not callable(weight):
+        return scale * weight
+    given: Any = weight
+    return lambda step: scale * given(step)
+
+
 TARGET_KEYS = {
     "live": ("stage", "mode"),
     "ema": ("mode",),
@@ -91,7 +111,11 @@ TARGET_KEYS = {
 
 
 def target(
-    settings: Mapping[str, Any] | None, paths: Sequence[str], nets: Mapping[str, Net], student: Net
+    settings: Mapping[str, Any] | None,
+    paths: Sequence[str],
+    nets: Mapping[str, Net],
+    student: Net,
+    codecs: Mapping[str, Any] | None = None,
 ) -> Callable[..., dict[str, Any]]:
     """What a stage learns from.
 
@@ -101,13 +125,14 @@ def target(
         paths: the names of targets that the objective reads, see :func:`target_paths`.
         nets: the nets of earlier stages.
         student: the stage's own net.
+        codecs: of the outputs of earlier stages that are read from disk; None where they run.
     """
     if settings is None:
         return lambda sources, batch, key, step: {}
     kind = settings.get("kind", "live")
     if kind not in TARGET_KEYS:
         raise ValueError(unknown("kind of targets", kind, TARGET_KEYS))
-    for key in without(settings, "kind"):
+    for key in without(settings, "kind", "cached"):
         if key not in TARGET_KEYS[kind]:
             raise ValueError(unknown(f"key of {kind!r} targets", key, TARGET_KEYS[kind]))
     mode = settings.get("mode") or "eval"
@@ -119,6 +144,8 @@ def target(
         stage = named("targets", settings, "stage")
         if stage not in nets:
             raise ValueError(unknown("earlier stage", stage, nets))
+        if codecs is not None:
+            return targets.cached(codecs, stage, _read(paths))
         return targets.live(
             nets[stage], stage, inputs="teacher", taps=objective.taps_of(*paths), mode=mode
         )
@@ -126,11 +153,46 @@ def target(
         return targets.labels(settings.get("key") or "label")
     listed: Any = named("targets", settings, "members")
     members = {
-        name: target(member, _under(name, paths), nets, student) for name, member in listed.items()
+        name: target(member, _of_member(kind, name, paths), nets, student, codecs)
+        for name, member in listed.items()
     }
     if kind == "merge":
         return targets.merge(members)
-    return targets.ensemble(members, **without(settings, "kind", "members"))
+    return targets.ensemble(members, **without(settings, "kind", "members", "cached"))
+
+
+def stored(settings: Mapping[str, Any] | None, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What a cache must hold for some targets: for every earlier stage the outputs that are read.
+
+    Raises:
+        ValueError: for a teacher in training mode, whose outputs hang on the batch it is in.
+    """
+    if not settings or settings.get("kind", "live") in ("ema", "self", "labels"):
+        return {}
+    kind = settings.get("kind", "live")
+    if kind == "live":
+        if (settings.get("mode") or "eval") != "eval":
+            raise ValueError(
+                f"teacher {settings['stage']!r} is in mode {settings['mode']!r}: what it gives "
+                "hangs on its batch, so it cannot be cached; only mode 'eval' can"
+            )
+        return {settings["stage"]: _read(paths)}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, member in settings["members"].items():
+        for stage, names in stored(member, _of_member(kind, name, paths)).items():
+            found[stage] = tuple(dict.fromkeys((*found.get(stage, ()), *names)))
+    return found
+
+
+def _read(paths: Sequence[str]) -> tuple[str, ...]:
+    """The outputs of a teacher that some paths name: its answer, and taps."""
+    answer = ("out",) if any(path.split("/")[0] == "out" for path in paths) else ()
+    return (*answer, *objective.taps_of(*paths))
+
+
+def _of_member(kind: str, member: str, paths: Sequence[str]) -> tuple[str, ...]:
+    # An ensemble averages the answers of its members, whatever else is read of them.
+    return (*(("out",) if kind == "ensemble" else ()), *_under(member, paths))
 
 
 def _under(member: str, paths: Sequence[str]) -> tuple[str, ...]:

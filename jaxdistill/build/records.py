@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -71,15 +72,18 @@ DATA: dict[str, Callable[..., Any]] = {
 
 
 def data(settings: Mapping[str, Any]) -> split.Splits:
-    """The train, validation and test sets of ``config.data``."""
+    """The train, validation and test sets of ``config.data``, with ``only`` of some labels."""
     name = named("data set", settings)
     own = {
         k: v
         for k, v in settings.items()
-        if k not in ("name", "validation", "test") and v not in (None, "")
+        if k not in ("name", "validation", "test", "only") and v not in (None, "")
     }
     found = call("data set", DATA, name, own)
     train, test = found if isinstance(found, tuple) else (found, None)
+    if settings.get("only"):
+        train = sources.filter_labels(train, settings["only"])
+        test = sources.filter_labels(test, settings["only"]) if test is not None else None
     validation = settings.get("validation", 0.1)
     if test is not None:
         return split.splits(train, test, validation=validation)
@@ -126,29 +130,58 @@ def _partial(
     for key in settings:
         if key not in parameters:
             raise ValueError(unknown(f"key of {kind} {name!r}", key, parameters))
-    return lambda *arrays: table[name](*arrays, **settings)
+    return functools.partial(table[name], **settings)
 
 
-RECORD_KEYS = ("labelled", "exclude", "only")
+RECORD_KEYS = ("exclude", "only", "shuffled", "labelled", "labels", "selected")
 
 
-def records(source: Any, settings: Mapping[str, Any] | None, seed: int) -> Any:
+def records(
+    source: Any,
+    settings: Mapping[str, Any] | None,
+    seed: int,
+    scores: Mapping[str, Any] | None = None,
+) -> Any:
     """The part of the training set that a stage sees.
 
     Args:
         source: the training set.
-        settings: ``exclude`` or ``only`` some labels; ``labelled``, how many records, equally many
-            of each class.
+        settings: ``exclude`` or ``only`` some labels; ``shuffled``: labels are given to records at
+            random; ``labelled``: how many records, equally many of each class; ``labels``: of how
+            many records the label is known, all others losing theirs (``has_label`` says which);
+            ``selected``: so many records of each class, besides those that are ``labelled``, by
+            their teacher's probabilities.
         seed: of the run, which chooses them.
+        scores: the probabilities, by id; without them ``selected`` takes the first records.
     """
     settings = settings or {}
+    whole = _filtered(source, settings)
+    if settings.get("shuffled"):
+        whole = split.shuffled_labels(whole, seed=seed)
+    count = settings.get("labelled")
+    labelled = split.labelled_subset(whole, count, seed=seed) if count else None
+    if settings.get("selected"):
+        return split.confident_subset(whole, settings["selected"], scores, always=labelled)
+    found = labelled or whole
+    if settings.get("labels"):
+        found = split.hidden_labels(found, settings["labels"], seed=seed)
+    return found
+
+
+def pool(source: Any, settings: Mapping[str, Any] | None, seed: int) -> Any:
+    """The records that teachers see for a cache: those of which a stage may select."""
+    settings = settings or {}
+    if settings.get("selected"):
+        return _filtered(source, settings)
+    return records(source, settings, seed)
+
+
+def _filtered(source: Any, settings: Mapping[str, Any]) -> Any:
     for key in settings:
         if key not in RECORD_KEYS:
             raise ValueError(unknown("key of records", key, RECORD_KEYS))
-    if settings.get("exclude") or settings.get("only"):
-        classes = settings.get("only") or range(source.info["classes"])
-        kept = [label for label in classes if label not in (settings.get("exclude") or ())]
-        source = sources.filter_labels(source, kept)
-    if settings.get("labelled"):
-        source = split.labelled_subset(source, settings["labelled"], seed=seed)
-    return source
+    if not settings.get("exclude") and not settings.get("only"):
+        return source
+    classes = settings.get("only") or range(source.info["classes"])
+    kept = [label for label in classes if label not in (settings.get("exclude") or ())]
+    return sources.filter_labels(source, kept)

@@ -1,7 +1,8 @@
 """What both nets of a step must share, drawn once before either runs: ``(batch, key) -> batch``.
 
 A prepared batch holds an input for each net, ``batch["student"]`` and ``batch["teacher"]``, beside
-the entries that losses read.
+the entries that losses read. Batches of :func:`jaxdistill.data.replayed.replayed` records are drawn
+from the seeds that they carry, all others from the step's key.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxdistill.data import augment
 from jaxdistill.models import masking
@@ -40,7 +42,12 @@ def views(operations: Sequence[Callable[[jax.Array, jax.Array], jax.Array]] = ()
     def prepare(batch, key):
         image = augment.to_float(batch["image"])
         if apply is not None:
-            image = apply(augment.view_keys(key, image.shape[0]), image)
+            image = apply(_keys(batch, "view_seed", key), image)
+        if "partner/image" in batch:
+            other = augment.to_float(batch["partner/image"])
+            if apply is not None:
+                other = apply(augment.keys_of(batch["partner/view_seed"]), other)
+            batch = {**batch, "partner/image": other}
         return {**batch, "image": image, "student": image, "teacher": image}
 
     return prepare
@@ -50,9 +57,17 @@ def mixed(mix: Callable[..., Any], classes: int, *, smoothing: float = 0.0) -> P
     """Images and labels of pairs mixed (mixup, cutmix); adds ``batch["soft_label"]`` ``[B, K]``."""
 
     def prepare(batch, key):
-        soft = jax.nn.one_hot(batch["label"], classes) * (1 - smoothing) + smoothing / classes
-        keys = augment.view_keys(key, soft.shape[0])
-        image, soft = mix(keys, batch["image"], soft)[:2]
+        keys, partners = _keys(batch, "pair_seed", key), None
+        image, labels = batch["image"], batch["label"]
+        count = labels.shape[0]
+        if "pair_seed" in batch:
+            # Each record brings its partner along: the pairs are the two halves.
+            keys = jnp.concatenate([keys, keys])
+            image = jnp.concatenate([image, batch["partner/image"]])
+            labels = jnp.concatenate([labels, batch["partner/label"]])
+            partners = jnp.roll(jnp.arange(2 * count), count)
+        soft = jax.nn.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+        image, soft = (x[:count] for x in mix(keys, image, soft, partners=partners)[:2])
         return {**batch, "image": image, "student": image, "teacher": image, "soft_label": soft}
 
     return prepare
@@ -75,10 +90,8 @@ def masked(patch: int, ratio: float, *, shared: bool = True, normalise: bool = F
 
     def prepare(batch, key):
         patches = masking.patchify(batch["image"], patch)
-        examples, tokens = patches.shape[:2]
-        key_student, key_teacher = jax.random.split(key)
-        own = masking.random_masking(key_student, examples, tokens, ratio)
-        other = own if shared else masking.random_masking(key_teacher, examples, tokens, ratio)
+        own = _masking(batch, key, patches.shape[:2], ratio, 1)
+        other = own if shared else _masking(batch, key, patches.shape[:2], ratio, 2)
         if normalise:
             centred = patches - patches.mean(-1, keepdims=True)
             patches = centred / (patches.var(-1, keepdims=True, ddof=1) + 1e-6) ** 0.5
@@ -91,3 +104,23 @@ def masked(patch: int, ratio: float, *, shared: bool = True, normalise: bool = F
         }
 
     return prepare
+
+
+def _keys(batch: dict[str, Any], seeds: str, key: jax.Array) -> jax.Array:
+    """A key for every example: of the seeds that the records carry, else of the step's key."""
+    if seeds in batch:
+        return augment.keys_of(batch[seeds])
+    return augment.view_keys(key, batch["image"].shape[0])
+
+
+def _masking(batch, key, shape, ratio, place) -> masking.Masking:
+    examples, tokens = shape
+    if "view_seed" not in batch:
+        return masking.random_masking(jax.random.split(key)[place - 1], examples, tokens, ratio)
+    # Views take the folds from 0 up, one an operation; masks stand apart from them.
+    keys = jax.vmap(jax.random.fold_in, (0, None))(
+        augment.keys_of(batch["view_seed"]), 1000 + place
+    )
+    return masking.mask_from_noise(
+        jax.vmap(lambda k: jax.random.uniform(k, (tokens,)))(keys), ratio
+    )

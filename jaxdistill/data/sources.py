@@ -56,17 +56,19 @@ def digits() -> Source:
     return arrays({"image": image, "label": loaded.target}, name="digits")
 
 
-def photographs(size: int = 32, stride: int | None = None) -> Source:
+def photographs(size: int = 32, stride: int | None = None, grey: bool = False) -> Source:
     """Square crops of the two photographs of scikit-learn (a temple, a flower; 427 x 640).
 
     Args:
         size: the side of a crop.
         stride: how far one crop lies from the next; ``size`` if not given. With a smaller one crops
             share pixels, so a split by id no longer separates what is learnt from what is tested.
+        grey: whether the three channels become one, their luma (ITU-R 601).
 
     Returns:
-        ``image`` uint8 ``[n, size, size, 3]`` and ``label`` int32: 0 for china, 1 for flower. Ids
-        are file, row and column of the upper left pixel, e.g. ``"china/0032_0064"``.
+        ``image`` uint8 ``[n, size, size, 3]`` (1 channel if grey) and ``label`` int32: 0 for china,
+        1 for flower. Ids are file, row and column of the upper left pixel, e.g.
+        ``"china/0032_0064"``.
 
     Raises:
         ValueError: for a size that does not fit, or a stride below 1.
@@ -78,6 +80,9 @@ def photographs(size: int = 32, stride: int | None = None) -> Source:
     stride = size if stride is None else stride
     names = ("china", "flower")
     pixels = np.stack([load_sample_image(f"{name}.jpg") for name in names])
+    if grey:
+        luma = pixels @ np.array([0.299, 0.587, 0.114])
+        pixels = np.round(luma).astype(np.uint8)[..., None]
     height, width = pixels.shape[1:3]
     if not 1 <= size <= min(height, width) or stride < 1:
         raise ValueError(
@@ -97,6 +102,6 @@ def photographs(size: int = 32, stride: int | None = None) -> Source:
             "image": windows[which[i], row[i], column[i]],
             "label": which[i].astype(np.int32),
         },
-        {"image_shape": (size, size, 3), "classes": 2, "class_names": names},
+        {"image_shape": (size, size, pixels.shape[-1]), "classes": 2, "class_names": names},
         lambda: which.astype(np.int32),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.data.records import Source, subset
+from jaxdistill.data.records import Records, Source, subset
 
 PARTS = ("train", "validation", "test")
 
@@ -161,3 +162,89 @@ def labelled_subset(source: Source, count: int, *, seed: int, balanced: bool = T
             rank[labels == label] = np.arange((labels == label).sum())
         order = order[np.argsort(rank, kind="stable")]
     return subset(source, np.sort(order[:count]), f"{source.name}[{count}]")
+
+
+def hidden_labels(source: Source, count: int, *, seed: int) -> Source:
+    """All records, of which a few keep their labels, chosen as by :func:`labelled_subset`.
+
+    Returns:
+        A source in whose records ``has_label`` (float32) is 1 for those few, and ``label`` is -1
+        for all others.
+
+    Raises:
+        ValueError: as :func:`labelled_subset` does.
+    """
+    chosen = set(labelled_subset(source, count, seed=seed).ids)
+    known = np.array([each in chosen for each in source.ids])
+
+    def read(indices: np.ndarray) -> Records:
+        records, kept = source.read(indices), known[indices]
+        label = np.where(kept, records["label"], -1).astype(np.int32)
+        return {**records, "label": label, "has_label": kept.astype(np.float32)}
+
+    return dataclasses.replace(
+        source, read=read, read_labels=lambda: np.where(known, source.labels(), -1)
+    )
+
+
+def shuffled_labels(source: Source, *, seed: int) -> Source:
+    """All records, their labels permuted at random: a control that has nothing to teach."""
+    order = np.argsort(hashes(source.ids, f"shuffled/{seed}"), kind="stable")
+    labels = source.labels()[order]
+    return dataclasses.replace(
+        source,
+        read=lambda indices: {**source.read(indices), "label": labels[indices]},
+        read_labels=lambda: labels,
+    )
+
+
+def confident_subset(
+    source: Source,
+    per_class: int,
+    probabilities: Mapping[str, np.ndarray] | None = None,
+    *,
+    always: Source | None = None,
+) -> Source:
+    """The records of which a teacher is most sure, equally many of each class that it sees.
+
+    A record counts for the class of its largest probability alone.
+
+    Args:
+        source: the pool; its labels are not looked at.
+        per_class: how many of each class; fewer where a class has fewer.
+        probabilities: of every record, by its id, ``[K]``. Without them the first records are
+            taken, which serves for shapes.
+        always: records that are taken besides, and are not counted.
+
+    Raises:
+        ValueError: for fewer than one record a class, and for records without probabilities.
+
+    References:
+        Cui et al., Beyond self-supervision: A simple yet effective network distillation alternative
+        to improve backbones, 2021, https://arxiv.org/abs/2103.05959 (top-k per class)
+
+    Example:
+        >>> from jaxdistill.data.sources import arrays
+        >>> pool = arrays({"image": np.zeros((3, 2, 2, 1))}, ids=("a", "b", "c"))
+        >>> sure = {"a": np.array([0.9, 0.1]), "b": np.array([0.8, 0.2]), "c": np.array([0.3, 0.7])}
+        >>> list(confident_subset(pool, 1, sure).ids)
+        ['a', 'c']
+    """
+    if per_class < 1:
+        raise ValueError(f"at least one record of each class is selected, not {per_class}")
+    ids = list(source.ids)
+    kept = np.isin(ids, list(always.ids)) if always is not None else np.zeros(len(ids), bool)
+    if probabilities is None:
+        free = np.flatnonzero(~kept)[: per_class * source.info.get("classes", 1)]
+        kept[free] = True
+        return subset(source, kept, f"{source.name}[confident]")
+    missing = [each for each in ids if each not in probabilities]
+    if missing:
+        raise ValueError(f"{len(missing)} records have no probabilities, first {missing[0]!r}")
+    table = np.stack([probabilities[each] for each in ids])
+    seen, sure = table.argmax(1), table.max(1)
+    taken = kept.copy()
+    for label in range(table.shape[1]):
+        members = np.flatnonzero((seen == label) & ~kept)
+        taken[members[np.argsort(-sure[members], kind="stable")[:per_class]]] = True
+    return subset(source, taken, f"{source.name}[confident]")

@@ -67,7 +67,7 @@ class Stream:
 
     def iterate(self, start: int = 0, takes: int = 1) -> Iterator[Records]:
         """Yields ``at(start)``, ``at(start + 1)``, ..., read ahead by threads, without end."""
-        return _ahead(lambda step: self.at(step, takes), start, _END, self.threads, self.prefetch)
+        return ahead(lambda step: self.at(step, takes), start, _END, self.threads, self.prefetch)
 
 
 def stream(
@@ -192,9 +192,10 @@ def _checked(source: Source, batch_size: int, shard: Sequence[int]) -> tuple[int
     return process, processes
 
 
-def _ahead(
-    at: Callable[[int], Records], start: int, stop: int, threads: int, prefetch: int
+def ahead(
+    at: Callable[[int], Records], start: int, stop: int, threads: int = 2, prefetch: int = 8
 ) -> Iterator[Records]:
+    """Yields ``at(start)`` to ``at(stop - 1)``, read ahead by Grain's threads."""
     import grain
 
     options = grain.ReadOptions(
@@ -228,7 +229,7 @@ class EvaluationBatches:
         return {**self.source.gather(np.minimum(positions, len(self.source) - 1)), "where": where}
 
     def __iter__(self) -> Iterator[Records]:
-        return _ahead(self.at, 0, len(self), self.threads, self.prefetch)
+        return ahead(self.at, 0, len(self), self.threads, self.prefetch)
 
 
 def evaluation_batches(

@@ -12,6 +12,7 @@ from jaxdistill.evaluation.probes import linear_probe, nearest_neighbours
 from jaxdistill.evaluation.representations import Features, features
 from jaxdistill.evaluation.similarity import cka
 from jaxdistill.evaluation.statistics import contrast, paired_interval, verdict
+from jaxdistill.evaluation.transfer import parc, source_weights
 
 __all__ = [
     "Features",
@@ -24,6 +25,8 @@ __all__ = [
     "linear_probe",
     "nearest_neighbours",
     "paired_interval",
+    "parc",
     "reliability",
+    "source_weights",
     "verdict",
 ]

@@ -5,6 +5,7 @@ holds the frozen teachers and, from the state of the run, ``"ema"`` and ``"self"
 tell a live teacher from an ensemble, an average of itself, or labels.
 """
 
+from jaxdistill.targets.cached import attach, cached
 from jaxdistill.targets.live import ensemble, labels, live, merge, snapshot_every
 
-__all__ = ["ensemble", "labels", "live", "merge", "snapshot_every"]
+__all__ = ["attach", "cached", "ensemble", "labels", "live", "merge", "snapshot_every"]

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -176,14 +175,6 @@ def digest(data: Any) -> str:
     """A short hash of JSON data, whatever the order of its keys."""
     text = json.dumps(encode(data), sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def write_json(path: str | os.PathLike, data: Any) -> None:
-    """Writes strict JSON under its final name at once, or not at all."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
 
 
 @contextlib.contextmanager

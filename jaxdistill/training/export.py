@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdistill._files import write_json
 from jaxdistill.net import Net
-from jaxdistill.training.checkpoint import write_json
 from jaxdistill.training.sharding import path_name
 
 PLATFORMS = ("cpu", "cuda", "tpu")

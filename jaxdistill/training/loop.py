@@ -25,7 +25,14 @@ from jaxdistill.training.checkpoint import (
     save_tree,
 )
 from jaxdistill.training.progress import Progress
-from jaxdistill.training.sharding import batch_sharding, make_mesh, place, replicated, shardings
+from jaxdistill.training.sharding import (
+    batch_sharding,
+    global_batch,
+    make_mesh,
+    place,
+    replicated,
+    shardings,
+)
 
 Evaluator = Callable[[Any, Mapping[str, Any], Iterable[Any]], Mapping[str, float]]
 
@@ -205,7 +212,7 @@ def run_stage(
         metric.cut_json_lines(lines, begin) if begin else lines.unlink(missing_ok=True)
     if state is None:
         init = jax.jit(distiller.init, out_shardings=state_shardings)
-        state = init(key, started, jax.tree.map(lambda x: _global(x, on_batch), example))
+        state = init(key, started, jax.tree.map(lambda x: global_batch(x, on_batch), example))
     del started
 
     written: list[dict[str, Any]] = metric.read_json_lines(lines) if lines is not None else []
@@ -294,7 +301,7 @@ def run_stage(
             if batches is None:
                 stream = _stream(stage.data, plan)
                 batches = stream.iterate(step, distiller.takes)
-            batch = jax.tree.map(lambda x: _global(x, on_batch), next(batches))
+            batch = jax.tree.map(lambda x: global_batch(x, on_batch), next(batches))
             state, step_metrics = step_fn(state, fixed, batch)
             pending.append(step_metrics)
             done = step + 1
@@ -436,14 +443,6 @@ def _with_shardings(abstract: Any, placed: Any) -> Any:
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, placed
     )
-
-
-def _global(x: Any, sharding: jax.sharding.NamedSharding) -> jax.Array:
-    if np.ndim(x) == 0:
-        return jax.device_put(
-            x, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
-        )
-    return jax.make_array_from_process_local_data(sharding, np.asarray(x))
 
 
 def _check_divisible(batch: Any, sharding: jax.sharding.NamedSharding, mesh: Any) -> None:

@@ -26,10 +26,10 @@ import jax
 import numpy as np
 
 from jaxdistill._errors import unknown
+from jaxdistill._files import write_json
 from jaxdistill.training import _drawing as drawing
 from jaxdistill.training import _page as html
 from jaxdistill.training._environment import environment
-from jaxdistill.training.checkpoint import write_json
 from jaxdistill.training.progress import duration
 
 __all__ = ["Picture", "environment", "plain", "write_claim", "write_report"]

@@ -109,6 +109,13 @@ def place(mesh: Mesh, tree: Any, rules: Rules = ()) -> Any:
     return jax.device_put(tree, shardings(mesh, tree, rules))
 
 
+def global_batch(x: Any, sharding: NamedSharding) -> jax.Array:
+    """The array over all processes of which each gives its share of the examples."""
+    if np.ndim(x) == 0:
+        return jax.device_put(x, NamedSharding(sharding.mesh, PartitionSpec()))
+    return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+
+
 def _compiled(rule: Any) -> tuple[re.Pattern[str], Any]:
     if isinstance(rule, str) or len(rule) != 2:
         raise ValueError(f"rule {rule!r} is no pair of a regular expression and a partition")

@@ -89,7 +89,9 @@ def test_float32(name):
 
 
 def test_every_case_is_met_or_listed():
-    stored = {path.stem for path in GOLDENS.glob("*.npz")}
+    codecs = ("bitpack_", "logprob_compress_")  # met in tests/store
+    names = (path.stem for path in GOLDENS.glob("*.npz"))
+    stored = {name for name in names if not name.startswith(codecs)}
     assert stored == CASES.keys()
     assert not CASES.keys() & LEFT_OUT.keys()
     assert len(CASES) >= 126

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdistill._files import write_json
 from jaxdistill.training import checkpoint
 from jaxdistill.training.checkpoint import (
     Checkpoints,
@@ -19,7 +20,6 @@ from jaxdistill.training.checkpoint import (
     load_record,
     load_tree,
     save_tree,
-    write_json,
 )
 from jaxdistill.training.sharding import make_mesh, place
 

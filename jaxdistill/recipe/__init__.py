@@ -1,0 +1,28 @@
+"""Recipes: an ordered list of stages from a config, each handing its result on to later ones.
+
+A stage's folder is named by a hash of all that its result depends on (its own part of the config,
+the data, the seed, and the stages it builds on), so that arms and runs that share a stage share its
+result.
+"""
+
+from jaxdistill.recipe.caches import cache_of, cached_stages, open_cache, write_cache
+from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
+from jaxdistill.recipe.running import plan, restore, run, shapes, step_flops
+from jaxdistill.recipe.stages import stage_of
+
+__all__ = [
+    "Plan",
+    "Planned",
+    "Restored",
+    "cache_of",
+    "cached_stages",
+    "folder",
+    "open_cache",
+    "plan",
+    "restore",
+    "run",
+    "shapes",
+    "stage_of",
+    "step_flops",
+    "write_cache",
+]

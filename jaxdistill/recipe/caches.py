@@ -1,0 +1,201 @@
+"""Caches in a recipe: what a stage's teachers gave, written before the stage runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxdistill import build, targets
+from jaxdistill._errors import unknown
+from jaxdistill.data.records import Source
+from jaxdistill.recipe.planned import Plan, Planned
+from jaxdistill.store import Codec, Store, open_store
+from jaxdistill.targets.cached import CACHED, decoded
+from jaxdistill.training import caches
+from jaxdistill.training.checkpoint import digest
+
+CACHE_KEYS = ("outputs", "views", "seed", "container", "path", "batch_size", "part_bytes")
+
+
+def is_cached(planned: Planned) -> bool:
+    """Whether the stage's teachers are read from disk."""
+    return bool((planned.settings["targets"] or {}).get("cached"))
+
+
+def cached_stages(plan: Plan) -> list[Planned]:
+    """The stages of a recipe whose teachers are cached."""
+    return [planned for planned in plan.stages if is_cached(planned)]
+
+
+def cache_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> caches.Cache:
+    """What the cache of a stage holds.
+
+    Raises:
+        ValueError: for an unknown key, and for an output that the stage does not read.
+    """
+    settings = settings_of(planned)
+    stored = build.stored(
+        planned.settings["targets"], build.target_paths(planned.settings["objective"])
+    )
+    nets = {p.name: p.net for p in plan.stages}
+    names = [f"{stage}/{name}" for stage, kept in stored.items() for name in kept]
+    given = dict(settings.get("outputs") or {})
+    for key in given:
+        if key not in names and key not in {name.split("/", 1)[1] for name in names}:
+            raise ValueError(unknown(f"output to cache for stage {planned.name!r}", key, names))
+    outputs = {
+        name: given.get(name) or given.get(name.split("/", 1)[1]) or {"codec": "dense"}
+        for name in names
+    }
+    live = {
+        stage: targets.live(nets[stage], stage, inputs="teacher", taps=_taps(kept))
+        for stage, kept in stored.items()
+    }
+    view = planned.settings["view"] or {}
+    records = planned.settings["records"] or {}
+    return caches.Cache(
+        source=build.pool(planned.data["train"], records, plan.config["seed"]),
+        targets=targets.merge(live),
+        frozen={name: results[name] for name in stored},
+        outputs=outputs,
+        prepare=build.view(view, planned.data["train"].info),
+        views=settings.get("views") or 1,
+        seed=settings.get("seed") or 0,
+        pairs=bool(view.get("mix")),
+        about={
+            "nets": {name: plan.stage(name).settings["student"] for name in stored},
+            "data": _data(plan, planned),
+            "preprocessing": view,
+        },
+    )
+
+
+def settings_of(planned: Planned) -> dict[str, Any]:
+    """``targets.cached``, checked."""
+    settings = planned.settings["targets"]["cached"]
+    for key in settings:
+        if key not in CACHE_KEYS:
+            raise ValueError(unknown(f"key of 'cached' in stage {planned.name!r}", key, CACHE_KEYS))
+    return dict(settings)
+
+
+def path_of(plan: Plan, planned: Planned, root: Path | str) -> Path:
+    """The folder of a stage's cache: the one that is given, or one by what it depends on."""
+    settings = settings_of(planned)
+    if settings.get("path"):
+        return Path(settings["path"])
+    depends = {
+        "teachers": {name: plan.stage(name).identity for name in _teachers(planned)},
+        "outputs": settings.get("outputs"),
+        "views": [settings.get("views") or 1, settings.get("seed") or 0],
+        "container": settings.get("container"),
+        "view": planned.settings["view"],
+        "records": planned.settings["records"],
+        "data": _data(plan, planned),
+        "read": build.stored(
+            planned.settings["targets"], build.target_paths(planned.settings["objective"])
+        ),
+    }
+    return Path(root) / "caches" / f"{planned.name}-{digest(depends)}"
+
+
+def write_cache(
+    plan: Plan,
+    planned: Planned,
+    results: Mapping[str, Any],
+    root: Path | str,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    rules: Sequence[tuple[str, Any]] = (),
+    quiet: bool = False,
+) -> Store:
+    """Writes the cache of a stage, goes on with it, or opens it when it is whole."""
+    settings = settings_of(planned)
+    chosen = {
+        key: settings[key] for key in ("container", "batch_size", "part_bytes") if settings.get(key)
+    }
+    cache = cache_of(plan, planned, results)
+    path = path_of(plan, planned, root)
+    return caches.write(cache, path, mesh=mesh, rules=rules, quiet=quiet, **chosen)
+
+
+def open_cache(
+    plan: Plan,
+    planned: Planned,
+    results: Mapping[str, Any],
+    root: Path | str,
+    *,
+    damage: Literal["refuse", "skip"] = "refuse",
+) -> Store:
+    """Opens the cache of a stage, and refuses one of anything else."""
+    cache = cache_of(plan, planned, results)
+    return open_store(path_of(plan, planned, root), caches.identity(cache), damage=damage)
+
+
+def attached(
+    plan: Plan, planned: Planned, results: Mapping[str, Any], store: Store | None
+) -> tuple[Source, dict[str, Codec]]:
+    """The records of a stage with what its teachers gave, and the codecs to decode that.
+
+    Without a store, zeros stand for it, so that the stage can be traced.
+    """
+    cache = cache_of(plan, planned, results)
+    codecs = caches.codecs(cache)
+    records, seed = planned.settings["records"], plan.config["seed"]
+    train = planned.data["train"]
+    if store is None:
+        chosen = build.records(train, records, seed)
+        return _zeros(dataclasses.replace(cache, source=chosen).records(), codecs), codecs
+    scores = None
+    if (records or {}).get("selected"):
+        scores = _scores(cache.source, store, codecs)
+    return targets.attach(build.records(train, records, seed, scores), store), codecs
+
+
+def _scores(source: Source, store: Store, codecs: Mapping[str, Codec]) -> dict[str, np.ndarray]:
+    """By the id of every record the mean probabilities that the teachers give its first view."""
+    view = targets.attach(source, store)
+    outputs = [name for name in codecs if name.endswith("/out")]
+
+    def probabilities(batch):
+        found = [jax.nn.softmax(decoded(codecs[name], name, batch)) for name in outputs]
+        return sum(found) / len(found)
+
+    step = jax.jit(probabilities)
+    rows = []
+    for start in range(0, len(source), build.BATCH):
+        batch = view.gather(np.arange(start, min(start + build.BATCH, len(source))))
+        rows.append(np.asarray(step({k: v for k, v in batch.items() if k.startswith(CACHED)})))
+    return dict(zip(source.ids, np.concatenate(rows), strict=True))
+
+
+def _zeros(source: Source, codecs: Mapping[str, Codec]) -> Source:
+    def read(rows):
+        found = {k: v for k, v in source.read(rows).items() if k != "partner"}
+        for name, codec in codecs.items():
+            for field, spec in codec.fields.items():
+                found[f"{CACHED}{name}/{field}"] = np.zeros((len(rows), *spec.shape), spec.dtype)
+        return found
+
+    return Source(source.name, source.ids, read, source.info, source.read_labels)
+
+
+def _teachers(planned: Planned) -> list[str]:
+    return list(
+        build.stored(planned.settings["targets"], build.target_paths(planned.settings["objective"]))
+    )
+
+
+def _data(plan: Plan, planned: Planned) -> dict[str, Any]:
+    # Where the files lie does not change what they hold.
+    data = planned.settings["data"] or plan.config["data"]
+    return {key: value for key, value in data.items() if key != "dir"}
+
+
+def _taps(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name != "out")

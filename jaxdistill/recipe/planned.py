@@ -1,0 +1,62 @@
+"""A config whose names are all resolved."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxdistill.data import split
+from jaxdistill.net import Net
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A stage whose names are all resolved; nothing is computed yet.
+
+    Attributes:
+        name: its name in the config.
+        settings: its part of the config, defaults filled in.
+        net: the student.
+        needs: the earlier stages whose results it reads.
+        identity: hash of all that its result depends on.
+        data: its train, validation and test sets.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    net: Net
+    needs: tuple[str, ...]
+    identity: str
+    data: split.Splits
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A whole recipe, checked.
+
+    Attributes:
+        config: the config as plain data.
+        stages: in order.
+    """
+
+    config: dict[str, Any]
+    stages: tuple[Planned, ...]
+
+    def stage(self, name: str) -> Planned:
+        """The stage of that name."""
+        return next(planned for planned in self.stages if planned.name == name)
+
+
+class Restored(NamedTuple):
+    """What :func:`jaxdistill.restore` gives back."""
+
+    net: Net
+    params: Any
+    state: Any
+    config: dict[str, Any]
+
+
+def folder(root: Path | str, name: str, identity: str) -> Path:
+    """Where a stage keeps what it writes."""
+    return Path(root) / "stages" / f"{name}-{identity}"

@@ -1,0 +1,232 @@
+"""Planning a recipe, running it, and getting a result back."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxdistill import build
+from jaxdistill._errors import unknown
+from jaxdistill._files import write_json
+from jaxdistill.config import (
+    CONFIG_KEYS,
+    identities,
+    needs_of,
+    stage_settings,
+    target_stages,
+)
+from jaxdistill.data import split
+from jaxdistill.net import Net
+from jaxdistill.recipe import caches
+from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
+from jaxdistill.recipe.stages import distiller_of, evaluator_of, stage_of
+from jaxdistill.training.checkpoint import refuse_other_arrays
+from jaxdistill.training.fit import load_result
+from jaxdistill.training.loop import Outcome, Stage, abstract, check, run_stage
+from jaxdistill.training.metrics import Writer
+from jaxdistill.training.sharding import make_mesh
+
+
+def plan(config: Mapping[str, Any]) -> Plan:
+    """Resolves every name of a config, and traces every stage on shapes alone.
+
+    A misspelt tap of the last stage is said before the first one trains.
+
+    Raises:
+        ValueError: for an unknown key or name anywhere, with the nearest valid one; for taps,
+            features and results that do not fit, naming the stage; for a mesh that there is not.
+        FileNotFoundError: for a data set that is not there, with how to prepare it.
+    """
+    config = copy.deepcopy(dict(config))
+    for key in config:
+        if key not in CONFIG_KEYS:
+            raise ValueError(unknown("key of the config", key, CONFIG_KEYS))
+    settings = stage_settings(config)
+    hashes = identities(config)
+    shared = build.data(config["data"])
+    nets: dict[str, Net] = {}
+    planned: list[Planned] = []
+    for name in config["recipe"]:
+        sets: split.Splits = shared
+        if settings[name]["data"]:
+            sets = build.data(settings[name]["data"])
+        net = build.net(settings[name]["student"], sets["train"].info)
+        needs = needs_of(name, settings[name], list(nets))
+        stage = Planned(name, settings[name], net, needs, hashes[name], sets)
+        # Resolves every name of the stage, or says which is wrong; codecs need shapes, see below.
+        if not caches.is_cached(stage):
+            distiller_of(stage, nets)
+        build.records(sets["train"], stage.settings["records"], config["seed"])
+        given = stage.settings["checkpoint"]
+        if given and not (Path(given) / "result").is_dir():
+            raise ValueError(f"checkpoint {given!r} of stage {name!r} holds no result of a stage")
+        for label, spec in stage.settings["evaluate"].items():
+            evaluator_of(label, spec, stage, config["seed"])
+        nets[name] = net
+        planned.append(stage)
+    make_mesh(config.get("mesh"))
+    found = Plan(config, tuple(planned))
+    shapes(found)
+    return found
+
+
+def run(
+    plan: Plan,
+    root: Path | str,
+    *,
+    stages: Sequence[str] | None = None,
+    writers: Sequence[Writer] = (),
+    quiet: bool = False,
+) -> dict[str, Outcome]:
+    """Runs the stages of a plan in order, each in ``root/stages/<name>-<identity>``.
+
+    Args:
+        plan: the recipe.
+        root: the working directory.
+        stages: which stages to run, each with those it builds on; all by default.
+        writers: further places for the metrics.
+        quiet: no progress bars.
+
+    Besides them ``root/data.json`` says what nets must know of the data, so that a result can be
+    restored without it.
+
+    Returns:
+        What every stage left, by name.
+    """
+    mesh = make_mesh(plan.config.get("mesh"))
+    rules = tuple(plan.config.get("rules") or ())
+    Path(root).mkdir(parents=True, exist_ok=True)
+    write_json(Path(root) / "data.json", {p.name: _known(p) for p in plan.stages})
+    outcomes: dict[str, Outcome] = {}
+    wanted = _with_needs(plan, stages) if stages is not None else {p.name for p in plan.stages}
+    for planned in plan.stages:
+        if planned.name not in wanted:
+            continue
+        results = {name: outcomes[name].result for name in planned.needs}
+        store = None
+        if caches.is_cached(planned):
+            store = caches.write_cache(
+                plan, planned, results, root, mesh=mesh, rules=rules, quiet=quiet
+            )
+        stage = stage_of(plan, planned, results, store)
+        if planned.settings["checkpoint"]:
+            outcomes[planned.name] = _given(planned, stage)
+            continue
+        outcomes[planned.name] = run_stage(
+            stage,
+            folder(root, planned.name, planned.identity),
+            mesh=mesh,
+            rules=rules,
+            writers=writers,
+            quiet=quiet,
+        )
+        _warn_of_a_weak_teacher(planned, outcomes)
+    return outcomes
+
+
+def shapes(plan: Plan) -> dict[str, Any]:
+    """The shapes of every stage's result, from a trace of its step.
+
+    Raises:
+        ValueError: naming the stage, for taps, features and results that do not fit.
+    """
+    results: dict[str, Any] = {}
+    for planned in plan.stages:
+        try:
+            stage = stage_of(plan, planned, {name: results[name] for name in planned.needs})
+            state, _ = _traced(stage)
+            results[planned.name] = jax.eval_shape(stage.distiller.result, state)
+        except ValueError as fault:
+            raise ValueError(f"stage {planned.name!r}: {fault}") from fault
+    return results
+
+
+def _traced(stage: Stage) -> tuple[Any, Any]:
+    """The shapes of a stage's state and of its batches, once a step was traced on them."""
+    batch = abstract(stage.data.at(0))
+    started = {**stage.frozen, **stage.initial}
+    state = check(stage.distiller, jax.random.key(0), started, dict(stage.frozen), batch)
+    return state, batch
+
+
+def step_flops(plan: Plan, name: str) -> float:
+    """The operations of one compiled step of a stage, as XLA counts them (loops once)."""
+    results = shapes(plan)
+    planned = plan.stage(name)
+    stage = stage_of(plan, planned, {other: results[other] for other in planned.needs})
+    state, batch = _traced(stage)
+    step = jax.jit(stage.distiller.step).lower(state, dict(stage.frozen), batch).compile()
+    cost: Any = step.cost_analysis()
+    return float(cost["flops"])
+
+
+def restore(workdir: Path | str, stage: str | None = None) -> Restored:
+    """A student that the command left in its working directory.
+
+    Args:
+        workdir: what ``--workdir`` was.
+        stage: which stage's, the last one by default.
+
+    Returns:
+        The net with its ``params`` and ``state``, so that ``net.apply(params, state, images).out``
+        is its answer, and the config.
+
+    Raises:
+        ValueError: if there is no such run or stage, or the stage is not done.
+    """
+    root = Path(workdir)
+    if not (root / "config.json").exists() or not (root / "data.json").exists():
+        raise ValueError(
+            f"{root} is no working directory of a run: it has no config.json and data.json"
+        )
+    config = json.loads((root / "config.json").read_text())
+    info = json.loads((root / "data.json").read_text())
+    hashes = identities(config)
+    stage = stage or list(hashes)[-1]
+    if stage not in hashes:
+        raise ValueError(unknown("stage", stage, hashes))
+    settings = stage_settings(config)[stage]
+    where = settings["checkpoint"] or folder(root, stage, hashes[stage])
+    params, state = load_result(where)
+    return Restored(build.net(settings["student"], info[stage]), params, state, config)
+
+
+def _given(planned: Planned, stage: Stage) -> Outcome:
+    """The result of a stage that somebody has run already, checked against the net of this one."""
+    result = load_result(planned.settings["checkpoint"])
+    own = jax.eval_shape(stage.distiller.result, _traced(stage)[0])
+    refuse_other_arrays(planned.settings["checkpoint"], result, own)
+    return Outcome(tuple(result), [], {}, 0.0)
+
+
+def _warn_of_a_weak_teacher(planned: Planned, outcomes: Mapping[str, Outcome]) -> None:
+    for name in target_stages(planned.settings["targets"]):
+        for metric, value in outcomes[planned.name].values.items():
+            teacher = outcomes[planned.name].values.get(f"{name}:{metric}")
+            if teacher is None:  # a cached one: what its own stage has measured
+                teacher = outcomes[name].values.get(metric)
+            if metric.endswith("accuracy") and teacher is not None and teacher < value:
+                logging.warning(
+                    "%s: the teacher %r is worse than its student: %s %.4f against %.4f",
+                    planned.name, name, metric, teacher, value,
+                )  # fmt: skip
+
+
+def _with_needs(plan: Plan, names: Sequence[str]) -> set[str]:
+    found = set(names)
+    for planned in reversed(plan.stages):
+        if planned.name in found:
+            found |= set(planned.needs)
+    return found
+
+
+def _known(planned: Planned) -> dict[str, Any]:
+    """What a net must know of its data."""
+    info = planned.data["train"].info
+    return {key: info[key] for key in ("classes", "image_shape") if key in info}

@@ -1,0 +1,162 @@
+"""A planned stage as the one that the loop runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from jaxdistill import build
+from jaxdistill.config import target_stages
+from jaxdistill.data.records import Source
+from jaxdistill.data.stream import evaluation_batches, stream
+from jaxdistill.distiller import Distiller, model_to_model
+from jaxdistill.net import Net
+from jaxdistill.objective import combine
+from jaxdistill.recipe import caches, transfer
+from jaxdistill.recipe.planned import Plan, Planned
+from jaxdistill.store import Codec, Store
+from jaxdistill.training.loop import Evaluation, Stage
+
+
+def stage_of(
+    plan: Plan, planned: Planned, results: Mapping[str, Any], store: Store | None = None
+) -> Stage:
+    """The stage that the loop runs, once the results that it builds on are there.
+
+    Args:
+        plan: the recipe.
+        planned: the stage.
+        results: of the stages it needs; shapes are enough to trace it.
+        store: what its teachers gave, where they are cached; without it zeros stand for that.
+    """
+    settings, sets, seed = planned.settings, planned.data, plan.config["seed"]
+    nets = {p.name: p.net for p in plan.stages}
+    teachers = target_stages(settings["targets"])
+    cached = caches.is_cached(planned)
+    shard = (jax.process_index(), jax.process_count())
+    initial = {}
+    if settings["initial"]:
+        initial = {"initial": _parts(results[settings["initial"]["stage"]], settings["initial"])}
+    codecs: Mapping[str, Codec] | None = None
+    source: Source = build.records(sets["train"], settings["records"], seed)
+    if cached:
+        source, codecs = caches.attached(plan, planned, results, store)
+    evaluations: list[Evaluation] = []
+    before: list[tuple[str, Evaluation]] = []
+    # A cached teacher is not there to be measured: its own stage has done that.
+    compared = () if cached else teachers
+    for label, spec in settings["evaluate"].items():
+        evaluator = evaluator_of(label, spec, planned, seed, nets, compared)
+        for part in spec.get("sets", ("validation",)):
+            batches = evaluation_batches(
+                sets[part], spec.get("batch_size", build.BATCH), shard=shard
+            )
+            every = spec.get("every", 0) if part != "test" else 0
+            evaluations.append(Evaluation(part, evaluator, batches, every))
+            if part != "validation" or not spec.get("teacher", True):
+                continue
+            for name in compared:
+                own = dataclasses.replace(planned, name=name, net=nets[name], needs=())
+                before.append(
+                    (name, Evaluation(part, evaluator_of(label, spec, own, seed), batches))
+                )
+    weights, known = transfer.weights(plan, planned, results)
+    if known:
+        evaluations.append(Evaluation("sources", lambda *_: known))
+    return Stage(
+        name=planned.name,
+        distiller=distiller_of(planned, nets, codecs, weights),
+        data=stream(source, min(settings["batch_size"], len(source)), seed=seed, shard=shard),
+        steps=settings["steps"],
+        frozen={} if cached else {name: results[name] for name in teachers},
+        initial=initial,
+        seed=seed,
+        before=tuple(before),
+        evaluations=tuple(evaluations),
+        log_every=settings["log_every"],
+        checkpoint_every=settings["checkpoint_every"],
+        keep=settings["keep"],
+        best=tuple(settings["best"]) if settings["best"] else None,
+        returns=settings["select"],
+        identity={
+            "identity": planned.identity,
+            **({"cache": store.manifest["identity"]} if store is not None else {}),
+        },
+    )
+
+
+def distiller_of(
+    planned: Planned,
+    nets: Mapping[str, Net],
+    codecs: Mapping[str, Codec] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Distiller:
+    """The algorithm of a stage; ``weights`` multiply those of the objective's entries."""
+    settings = planned.settings
+    entries = settings["objective"]
+    steps = settings["steps"]
+    terms = combine(
+        {
+            name: build.match(name, entry, steps, scale=(weights or {}).get(name, 1.0))
+            for name, entry in entries.items()
+        }
+    )
+    goal = build.target(settings["targets"], build.target_paths(entries), nets, planned.net, codecs)
+    tx = build.transformation(settings["optimizer"], steps)
+    return model_to_model(
+        planned.net,
+        goal,
+        terms,
+        tx,
+        inputs="student",
+        taps=build.student_taps(entries),
+        prepare=build.view(settings["view"], planned.data["train"].info),
+        ema=build.schedule(settings["ema"], steps),
+        accumulate=settings["accumulate"],
+        initial="initial" if settings["initial"] else None,
+        returns=settings["returns"],
+    )
+
+
+def evaluator_of(
+    label: str,
+    spec: Mapping[str, Any],
+    planned: Planned,
+    seed: int,
+    nets: Mapping[str, Net] | None = None,
+    teachers: tuple[str, ...] = (),
+):
+    """The evaluator of a stage; with the nets of all, one that compares it with its one teacher."""
+    name = teachers[0] if len(teachers) == 1 and spec.get("teacher", True) else None
+    return build.evaluator(
+        label,
+        spec,
+        net=planned.net,
+        teacher=nets[name] if nets and name else None,
+        teacher_name=name or "",
+        sets=planned.data,
+        seed=seed,
+    )
+
+
+def _parts(result: Any, settings: Mapping[str, Any]) -> Any:
+    """Those parts of an earlier result that a student starts from, under its own paths."""
+    parts = settings.get("parts")
+    if not parts:
+        return result
+    params, state = result
+    return tuple(
+        {own: _at(tree, there) for own, there in parts.items() if _at(tree, there) is not None}
+        for tree in (params, state)
+    )
+
+
+def _at(tree: Any, path: str) -> Any:
+    for key in path.split("/"):
+        if not isinstance(tree, Mapping) or key not in tree:
+            return None
+        tree = tree[key]
+    return tree

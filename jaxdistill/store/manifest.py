@@ -1,0 +1,85 @@
+"""What a store says of itself, and whether that is what was asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxdistill._errors import differences
+from jaxdistill._files import write_json
+
+# The manifest of a store that is whole, and that of one which is being written.
+MANIFEST, BEGUN = "manifest.json", "begun.json"
+# The records of a store: the digest of every id, in order.
+INDEX = "ids.npy"
+FORMAT = 1
+DIGEST = 16  # bytes of an id's digest
+_BLOCK = 2**22
+
+
+def refuse_other(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Compares what a store is with what is asked for; what is not asked for is not compared.
+
+    Raises:
+        ValueError: listing every value that differs, both values.
+    """
+    here = json.loads(json.dumps(here))
+    faults = differences({key: there.get(key, "absent") for key in here}, here)
+    if faults:
+        raise ValueError(
+            f"{path} holds arrays of something else:\n" + "\n".join(faults) + "\nTake another "
+            "folder, or write the arrays anew."
+        )
+
+
+def read(path: Path, name: str = MANIFEST) -> dict[str, Any]:
+    """The manifest in a folder.
+
+    Raises:
+        ValueError: if there is none, it is damaged, or of another format.
+    """
+    file = path / name
+    if not file.exists():
+        state = "is not finished: write it on" if (path / BEGUN).exists() else "is no store"
+        raise ValueError(f"{path} {state} (it has no {name})")
+    try:
+        manifest = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+        raise ValueError(f"{file} is damaged: {fault}") from fault
+    if manifest.get("format") != FORMAT:
+        raise ValueError(f"{file} has format {manifest.get('format')!r}, this library {FORMAT}")
+    return manifest
+
+
+def write(path: Path, manifest: Mapping[str, Any], name: str = MANIFEST) -> None:
+    """Writes a manifest under its final name at once."""
+    write_json(path / name, manifest)
+
+
+def digests(ids: Iterable[str]) -> np.ndarray:
+    """``uint8 [n, 16]``, by which the records of a store are known, whatever their order."""
+    joined = b"".join(hashlib.blake2b(each.encode(), digest_size=DIGEST).digest() for each in ids)
+    return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST)
+
+
+def checksum(path: Path) -> str:
+    """A hash of every byte of a file, or of all files of a folder with their names."""
+    state = hashlib.blake2b(digest_size=16)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        state.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                state.update(block)
+    return state.hexdigest()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,0 +1,484 @@
+"""Caches of teacher outputs: a teacher is run once over its records, and trained from many times.
+
+cache = Cache(source, targets.live(net), {"teacher": variables}, {"out": {"codec": "dense"}})
+store = write(cache, "caches/teacher")
+data = targets.attach(source, store)        # trains with targets.cached(codecs(cache))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdistill._errors import unknown
+from jaxdistill.data import prepare as prepares
+from jaxdistill.data.augment import keys_of
+from jaxdistill.data.records import Records, Source
+from jaxdistill.data.replayed import replayed
+from jaxdistill.data.stream import ahead
+from jaxdistill.store import CODECS, Codec, Layout, Store, begin, manifest, open_store
+from jaxdistill.store.writer import PART
+from jaxdistill.targets.cached import (
+    CACHED,
+    HEADER,
+    SAMPLES,
+    attach,
+    content,
+    decoded,
+    token_digests,
+)
+from jaxdistill.targets.live import Targets
+from jaxdistill.training.checkpoint import fingerprint
+from jaxdistill.training.progress import Progress
+from jaxdistill.training.sharding import (
+    batch_sharding,
+    global_batch,
+    make_mesh,
+    place,
+)
+
+# Images as floats, nothing drawn.
+AS_THEY_ARE = prepares.views()
+# Codecs draw from a fold of the view's key that no view and no mask takes.
+_CODEC_FOLD = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """What is to be stored, and of whom.
+
+    Attributes:
+        source: the records.
+        targets: ``(sources, batch, key, step) -> {name: array [B, ...]}``, see
+            :mod:`jaxdistill.targets`; teachers are in evaluation mode.
+        frozen: the teachers' variables, by name.
+        outputs: for every stored name its ``codec`` and that codec's settings.
+        prepare: what is drawn before the teachers run, the same as in training.
+        views: how many views of each record are stored.
+        seed: of the views.
+        pairs: whether each view is mixed with another record.
+        about: what else must be the same at opening, JSON data: nets, preprocessing, tokenizer.
+
+    Example:
+        >>> from jaxdistill import net, targets
+        >>> from jaxdistill.data import sources
+        >>> from flax import linen as nn
+        >>> teacher = net.from_linen(nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(10)]))
+        >>> digits = sources.digits()
+        >>> variables = teacher.init(jax.random.key(0), digits.gather(np.arange(2))["image"])
+        >>> cache = Cache(
+        ...     digits,
+        ...     targets.live(teacher, inputs="teacher"),
+        ...     {"teacher": variables},
+        ...     {"out": {"codec": "top_k", "k": 3}},
+        ... )
+        >>> codecs(cache)["out"].fields["ids"].shape
+        (3,)
+    """
+
+    source: Source
+    targets: Targets
+    frozen: Mapping[str, Any]
+    outputs: Mapping[str, Mapping[str, Any]]
+    prepare: prepares.Prepare = AS_THEY_ARE
+    views: int = 1
+    seed: int = 0
+    pairs: bool = False
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def records(self) -> Source:
+        """The records with their views, in the order of the rows."""
+        return replayed(self.source, self.views, seed=self.seed, pairs=self.pairs)
+
+
+def codecs(cache: Cache) -> dict[str, Codec]:
+    """The codec of every stored output, for the shapes that its teacher gives.
+
+    Raises:
+        ValueError: for an output that the targets do not give, an unknown codec, and for settings
+            that a codec does not take or allow.
+    """
+    specs = output_specs(cache)
+    return {name: codec_of(name, own, specs[name]) for name, own in cache.outputs.items()}
+
+
+def codec_of(name: str, settings: Mapping[str, Any], spec: jax.ShapeDtypeStruct) -> Codec:
+    """One codec, its settings checked."""
+    kind = settings.get("codec", "dense")
+    if kind not in CODECS:
+        raise ValueError(unknown(f"codec of {name!r}", kind, CODECS))
+    own = {key: value for key, value in settings.items() if key != "codec" and value is not None}
+    parameters = list(inspect.signature(CODECS[kind]).parameters)[1:]
+    for key in own:
+        if key not in parameters:
+            raise ValueError(unknown(f"key of codec {kind!r}", key, ["codec", *parameters]))
+    try:
+        return CODECS[kind](spec, **own)
+    except (ValueError, TypeError) as fault:
+        raise ValueError(f"codec {kind!r} of {name!r}: {fault}") from fault
+
+
+def output_specs(cache: Cache) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shape and type of each output of one record.
+
+    Raises:
+        ValueError: if one that is to be stored is not among them.
+    """
+    batch = jax.tree.map(np.asarray, cache.records().gather(np.zeros(1, np.int64)))
+
+    def outputs(frozen, batch):
+        key = jax.random.key(0)
+        return cache.targets(frozen, cache.prepare(batch, key), key, 0)
+
+    found = jax.eval_shape(outputs, dict(cache.frozen), batch)
+    specs = {
+        name: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+        for name, leaf in found.items()
+        if isinstance(leaf, jax.ShapeDtypeStruct)
+    }
+    for name in cache.outputs:
+        if name not in specs:
+            raise ValueError(unknown("output to store", name, specs))
+    return specs
+
+
+def identity(cache: Cache) -> dict[str, Any]:
+    """What a store of this cache must be of: fingerprints of the teachers, and all settings."""
+    specs = output_specs(cache)
+    outputs = {
+        name: {
+            "codec": "dense",
+            **settings,
+            "shape": list(specs[name].shape),
+            "dtype": str(specs[name].dtype),
+        }
+        for name, settings in cache.outputs.items()
+    }
+    known = {
+        key: cache.source.info[key]
+        for key in ("tokenizer", "vocabulary")
+        if key in cache.source.info
+    }
+    found = {
+        "teachers": {name: fingerprint(tree) for name, tree in cache.frozen.items()},
+        "outputs": outputs,
+        "views": {"count": cache.views, "seed": cache.seed, "pairs": cache.pairs},
+        **known,
+        **cache.about,
+    }
+    return json.loads(json.dumps(found))
+
+
+def write(
+    cache: Cache,
+    path: Path | str,
+    *,
+    container: str = "array_record",
+    batch_size: int = 256,
+    part_bytes: int = PART,
+    mesh: jax.sharding.Mesh | None = None,
+    rules: Sequence[tuple[str, Any]] = (),
+    quiet: bool = False,
+) -> Store:
+    """Runs the teachers over all records and stores what they give, or goes on with it, or opens
+    what is there.
+
+    Args:
+        cache: what is stored.
+        path: the folder of the store.
+        container: ``"array_record"``, ``"npy"`` or ``"zarr"``.
+        batch_size: records that the teachers see at once, over all devices.
+        part_bytes: about how large a file is; a writer that is killed loses one of them.
+        mesh: where the teachers run, all devices by default.
+        rules: partition rules for their variables, see :mod:`jaxdistill.training.sharding`.
+        quiet: no progress bar.
+
+    Returns:
+        The store, opened.
+
+    Raises:
+        ValueError: for settings that do not fit, for a folder that holds something else (every
+            value that differs is listed), and for a record whose quantisation error exceeds the
+            bound asked for.
+        OSError: when it cannot be written, a full disk say; whole parts stay, and the same call
+            goes on behind them.
+    """
+    path = Path(path)
+    own = codecs(cache)
+    expected = identity(cache)
+    if (path / manifest.MANIFEST).exists():
+        return open_store(path, expected)
+    mesh = mesh if mesh is not None else make_mesh()
+    records = cache.records()
+    process, processes = jax.process_index(), jax.process_count()
+    parts_of_batch = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % parts_of_batch:
+        raise ValueError(
+            f"a batch of {batch_size} records cannot be shared out over {parts_of_batch} devices"
+        )
+    local = batch_size // processes
+    layout = _layout(records, own)
+    unfinished = begin(
+        path,
+        expected,
+        layout,
+        len(records),
+        container=container,
+        part_bytes=part_bytes,
+        shard=(process, processes),
+    )
+    frozen = place(mesh, dict(cache.frozen), rules)
+    encode = jax.jit(
+        _encoder(cache, own), out_shardings=(batch_sharding(mesh), batch_sharding(mesh))
+    )
+    limits = {
+        f"{name}/error_bound": settings["bound"]
+        for name, settings in cache.outputs.items()
+        if settings.get("bound") is not None
+    }
+    # All processes take as many steps as the first, whose share is the largest.
+    sizes = [last - first for first, last in _first_process(unfinished, processes)]
+    begin_part = _agreed(unfinished.whole(), processes)
+    rows = [
+        (part, unfinished.first + part * unfinished.part_rows + step * local)
+        for part in range(begin_part, len(sizes))
+        for step in range(-(-sizes[part] // local))
+    ]
+
+    def at(step: int) -> Records:
+        wanted = rows[step][1] + np.arange(local)
+        return records.gather(np.minimum(wanted, len(records) - 1))
+
+    def store(part: int, arrays: list[Records], measured: list[Records]) -> None:
+        if part >= len(unfinished.parts()):
+            return
+        first, last = unfinished.parts()[part]
+        joined = [
+            {key: np.concatenate([x[key] for x in pieces])[: last - first] for key in pieces[0]}
+            for pieces in (arrays, measured)
+        ]
+        numbers = np.arange(first, last) % len(cache.source)
+        joined[0]["id"] = manifest.digests([cache.source.ids[int(i)] for i in numbers])
+        _refuse_beyond(limits, joined[1], [records.ids[i] for i in range(first, last)])
+        unfinished.write(part, joined[0], joined[1])
+
+    total = sum(-(-size // local) for size in sizes)
+    progress = Progress(
+        total, label="cache", start=total - len(rows), batch_size=batch_size, quiet=quiet
+    )
+    on_batch = batch_sharding(mesh)
+    waiting: Future[None] | None = None
+    held: tuple[list[Records], list[Records]] = ([], [])
+    with progress, ThreadPoolExecutor(1) as background:
+        flight = _in_flight(ahead(at, 0, len(rows)), encode, frozen, on_batch)
+        for step, (head, fields, measures) in enumerate(flight):
+            held[0].append({**head, **fields})
+            held[1].append(measures)
+            part = rows[step][0]
+            if step + 1 == len(rows) or rows[step + 1][0] != part:
+                if waiting is not None:
+                    waiting.result()
+                waiting = background.submit(store, part, *held)
+                held = ([], [])
+            progress.update(total - len(rows) + step + 1)
+        if waiting is not None:
+            waiting.result()
+    _barrier("written")
+    if process == 0:
+        unfinished.finish(cache.source.ids, _about(cache))
+    _barrier("finished")
+    return open_store(path, expected)
+
+
+def verify(
+    cache: Cache,
+    store: Store,
+    *,
+    samples: int = 64,
+    seed: int = 0,
+    tolerance: float = 1e-2,
+) -> dict[str, Any]:
+    """Checks every checksum, and recomputes some records with the teachers.
+
+    Args:
+        cache: what the store should hold.
+        store: see :func:`jaxdistill.store.open_store`.
+        samples: how many rows are recomputed.
+        seed: chooses them.
+        tolerance: how far stored and recomputed values may lie apart: dense arrays in units of
+            1 + the largest value of the record, distributions in total variation.
+
+    Returns:
+        ``faults``, a line for each damaged file; ``samples``; for every output under ``outputs``
+        the ``largest`` gap and the share of rows that ``agree``; and ``passed``: no fault, and at
+        least 99 rows in 100 agree.
+    """
+    faults = store.verify()
+    own = codecs(cache)
+    attached = attach(cache.source, store)
+    chosen = np.random.Philox(seed).random_raw(min(samples, len(attached))) % len(attached)
+    outputs: dict[str, Any] = {}
+    try:
+        batch = attached.gather(chosen.astype(np.int64))
+    except OSError as fault:
+        return {"faults": faults or [str(fault)], "samples": 0, "outputs": {}, "passed": False}
+    fields, _ = jax.jit(_encoder(cache, own))(dict(cache.frozen), _inputs(batch))
+    for name, codec in own.items():
+        there = decoded(codec, name, batch)
+        here = codec.decode({field: fields[f"{name}/{field}"] for field in codec.fields})
+        raw = cache.outputs[name].get("codec", "dense") in ("dense", "quantised")
+        apart = _apart(there, here, raw)
+        outputs[name] = {
+            "largest": float(apart.max()),
+            "agree": float((apart <= tolerance).mean()),
+        }
+    passed = not faults and all(output["agree"] >= 0.99 for output in outputs.values())
+    return {"faults": faults, "samples": len(chosen), "outputs": outputs, "passed": passed}
+
+
+def _layout(records: Source, own: Mapping[str, Codec]) -> Layout:
+    columns = records.gather(np.zeros(1, np.int64))
+    fields = {"id": jax.ShapeDtypeStruct((manifest.DIGEST,), np.uint8)}
+    if "tokens" in columns:
+        fields["tokens"] = jax.ShapeDtypeStruct((8,), np.uint8)
+    for name in HEADER:
+        if name in columns and name not in fields:
+            fields[name] = jax.ShapeDtypeStruct(columns[name].shape[1:], columns[name].dtype)
+    for name, codec in own.items():
+        fields |= {f"{name}/{field}": spec for field, spec in codec.fields.items()}
+    return Layout(fields)
+
+
+def _encoder(cache: Cache, own: Mapping[str, Codec]):
+    """``(frozen, batch) -> (fields, measures)``, both flat by ``<output>/<name>``."""
+
+    def encode(frozen, batch):
+        key = jax.random.key(cache.seed)
+        found = cache.targets(frozen, cache.prepare(batch, key), key, 0)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys_of(batch["view_seed"]), _CODEC_FOLD)
+        fields, measures = {}, {}
+        for number, (name, codec) in enumerate(own.items()):
+            each = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+            stored, measured = codec.encode(found[name], each)
+            fields |= {f"{name}/{field}": value for field, value in stored.items()}
+            measures |= {f"{name}/{measure}": value for measure, value in measured.items()}
+        return fields, measures
+
+    return encode
+
+
+def _in_flight(
+    batches: Iterator[Records], encode: Any, frozen: Any, on_batch: Any
+) -> Iterator[tuple[Records, Records, Records]]:
+    """What each batch gives, one step behind, so that devices never wait for the host."""
+    before = None
+    for batch in batches:
+        placed = {name: global_batch(x, on_batch) for name, x in _inputs(batch).items()}
+        now = (_head(batch), *encode(frozen, placed))
+        if before is not None:
+            yield _fetched(before)
+        before = now
+    if before is not None:
+        yield _fetched(before)
+
+
+def _fetched(step: Any) -> tuple[Records, Records, Records]:
+    head, fields, measures = step
+    return head, _local(fields), _local(measures)
+
+
+def _inputs(batch: Records) -> Records:
+    """What the teachers may read of a batch."""
+    return {k: v for k, v in batch.items() if k != "partner" and not k.startswith(CACHED)}
+
+
+def _head(batch: Records) -> Records:
+    head = {name: batch[name] for name in HEADER if name in batch and name != "tokens"}
+    return head | ({"tokens": token_digests(batch["tokens"])} if "tokens" in batch else {})
+
+
+def _local(arrays: Mapping[str, jax.Array]) -> Records:
+    """Of each array the rows that lie on this process, in order."""
+    return {name: _local_rows(array) for name, array in arrays.items()}
+
+
+def _local_rows(array: jax.Array) -> np.ndarray:
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    pieces = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
+
+
+def _first_process(unfinished: Any, processes: int) -> list[tuple[int, int]]:
+    share = -(-manifest.read(unfinished.path, manifest.BEGUN)["rows"] // processes)
+    return dataclasses.replace(unfinished, first=0, last=share).parts()
+
+
+def _agreed(number: int, processes: int) -> int:
+    """The least of a number over all processes."""
+    if processes == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.process_allgather(np.array(number)).min())
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(f"cache {name}")
+
+
+def _refuse_beyond(limits: Mapping[str, float], measures: Records, ids: Sequence[str]) -> None:
+    for name, limit in limits.items():
+        values = measures[name]
+        if not (values <= limit).all():
+            worst = int(np.argmax(np.where(np.isnan(values), np.inf, values)))
+            raise ValueError(
+                f"{name} of record {ids[worst]!r} is {values[worst]:.3g}, above the bound {limit}: "
+                "raise the bound, or take the codec 'dense'"
+            )
+
+
+def _about(cache: Cache) -> dict[str, Any]:
+    """What is known of a store but not compared at its opening."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        library = version("jaxdistill")
+    except PackageNotFoundError:
+        library = "unknown"
+    chosen = np.unique(np.linspace(0, len(cache.source) - 1, SAMPLES).astype(np.int64))
+    found = cache.source.read(chosen)
+    hashes = content(found)
+    return {
+        "library": library,
+        "source": cache.source.name,
+        "samples": {cache.source.ids[int(i)]: h for i, h in zip(chosen, hashes, strict=True)},
+    }
+
+
+def _apart(there: Any, here: Any, raw: bool) -> np.ndarray:
+    """How far two decoded batches lie apart, record by record, ``[B]``."""
+    if raw:
+        a, b = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (there, here))
+        return np.abs(a - b).max(1) / (1 + np.abs(a).max(1))
+    if isinstance(there, Mapping):
+        p, q = (np.exp(np.asarray(x["log_probs"], np.float64)) for x in (there, here))
+        same = np.asarray(there["ids"])[..., :, None] == np.asarray(here["ids"])[..., None, :]
+        matched = (same * q[..., None, :]).sum(-1)
+        left = q.sum(-1) - matched.sum(-1)
+        apart = (np.abs(p - matched).sum(-1) + np.abs(left)) / 2
+    else:
+        p, q = (np.exp(np.asarray(x, np.float64)) for x in (there, here))
+        apart = np.abs(p - q).sum(-1) / 2
+    return apart.reshape(len(apart), -1).max(1)
