@@ -1,0 +1,353 @@
+"""What a cache of teacher outputs costs: in training, in writing, in reading, on disk.
+
+    python benchmarks/cache.py             # sizes for a CPU; about a quarter of an hour on two cores
+    python benchmarks/cache.py --smoke     # small sizes, no target is checked
+
+Training: a step that distils from cached logits against the same student's step on labels alone,
+both read from their sources as the loop does, in turn, over and over; ResNet-56 to ResNet-20 on
+32 x 32 images, and a small decoder on tokens with a top-k cache. The target is a median ratio of
+1.05 (the losses differ: a divergence to the teacher is part of the cached step).
+
+Writing: records a second that ``caches.write`` stores against those that the bare compiled teacher
+gives on the same batches, dense logits; the target is 0.9.
+
+Reading: random reads of single records and of batches from each container. Sizes: bytes of every
+codec, per sample of 1,000 classes and per token of 151,936.
+
+Prints tables and, as its last line, JSON; exits with 1 when a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdistill import losses, models, objective, targets
+from jaxdistill.data import prepare
+from jaxdistill.data.records import Source, arrays
+from jaxdistill.data.replayed import replayed
+from jaxdistill.data.stream import stream
+from jaxdistill.distiller import model_to_model
+from jaxdistill.net import from_linen
+from jaxdistill.store import CODECS, CONTAINERS, Layout, begin, codecs, open_store
+from jaxdistill.training import caches
+
+STEP_TARGET, WRITE_TARGET = 1.05, 0.9
+
+
+class Decoder(nn.Module):
+    """Causal blocks on tokens ``[B, T]``, logits ``[B, T, V]``."""
+
+    vocabulary: int
+    width: int
+    depth: int
+    heads: int = 4
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        table = nn.Embed(self.vocabulary, self.width)
+        place = self.param("place", nn.initializers.normal(0.02), (tokens.shape[1], self.width))
+        x = table(tokens) + place[None]
+        mask = nn.make_causal_mask(tokens)
+        for _ in range(self.depth):
+            x = x + nn.MultiHeadDotProductAttention(self.heads)(nn.LayerNorm()(x), mask=mask)
+            hidden = nn.gelu(nn.Dense(4 * self.width)(nn.LayerNorm()(x)))
+            x = x + nn.Dense(self.width)(hidden)
+        return table.attend(nn.LayerNorm()(x))
+
+
+def images(count: int) -> Source:
+    drawn = np.random.default_rng(0)
+    image = drawn.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    return arrays({"image": image, "label": drawn.integers(0, 100, count)}, name="images")
+
+
+def text(count: int, length: int, vocabulary: int) -> Source:
+    tokens = np.random.default_rng(0).integers(0, vocabulary, (count, length)).astype(np.int32)
+    return arrays({"tokens": tokens}, name="text")
+
+
+def tokens_view(batch: Any, key: Any) -> Any:
+    return {**batch, "student": batch["tokens"], "teacher": batch["tokens"]}
+
+
+def next_token(forward: Any, goal: Any, batch: Any) -> dict[str, objective.Term]:
+    """Cross-entropy of every next token."""
+    values = losses.cross_entropy(forward.out[:, :-1], batch["tokens"][:, 1:])
+    return {"labels": objective.per_example(1.0, values)}
+
+
+def sparse(forward: Any, goal: Any, batch: Any) -> dict[str, objective.Term]:
+    out = goal["out"]
+    values = losses.sparse_kl(forward.out, out["ids"], out["log_probs"], missing="tail")
+    return {"teacher": objective.per_example(1.0, values)}
+
+
+def steps(source: Source, distiller: Any, batch: int) -> Iterator[float]:
+    """Seconds of one step after the other, reading included; the first two are left out."""
+    data = stream(source, batch, seed=0).iterate()
+    first = {k: jnp.asarray(v) for k, v in next(data).items()}
+    state = jax.jit(distiller.init)(jax.random.key(0), {}, first)
+    step = jax.jit(distiller.step, donate_argnums=0)
+    for number, records in enumerate(data):
+        begun = time.perf_counter()
+        state, metrics = step(state, {}, {k: jnp.asarray(v) for k, v in records.items()})
+        jax.block_until_ready(metrics)
+        if number >= 2:
+            yield time.perf_counter() - begun
+
+
+def paired(arms: dict[str, Iterator[float]], repeats: int) -> dict[str, Any]:
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(repeats):
+        for name in sorted(arms, reverse=bool(number % 2)):
+            times[name].append(next(arms[name]))
+    ratios = [a / b for a, b in zip(times["cached"], times["student"], strict=True)]
+    return {
+        "ratio": statistics.median(ratios),
+        "low": float(np.quantile(ratios, 0.25)),
+        "high": float(np.quantile(ratios, 0.75)),
+        "cached_ms": 1e3 * statistics.median(times["cached"]),
+        "student_ms": 1e3 * statistics.median(times["student"]),
+    }
+
+
+def residual(args: argparse.Namespace, root: Path) -> dict[str, Any]:
+    deep, shallow = (56, 20) if not args.smoke else (8, 8)
+    source = images(4 * args.batch)
+    teacher = from_linen(models.cifar_resnet(deep, classes=100))
+    student = from_linen(models.cifar_resnet(shallow, classes=100))
+    variables = jax.jit(teacher.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    view = prepare.views()
+    cache = caches.Cache(
+        source,
+        targets.merge({"teacher": targets.live(teacher, inputs="teacher")}),
+        {"teacher": variables},
+        {"teacher/out": {"codec": "dense"}},
+        prepare=view,
+    )
+    store = caches.write(cache, root / "residual", batch_size=args.batch, quiet=True)
+    labels = objective.match(losses.cross_entropy, name="labels", target="batch/label")
+    kd = objective.match(losses.hinton_kd, name="kd", temperature=4.0, weight=0.9)
+    tx = optax.sgd(0.05, momentum=0.9)
+
+    def distiller(goal, terms):
+        return model_to_model(student, goal, terms, tx, inputs="student", prepare=view)
+
+    alone = distiller(lambda *_: {}, labels)
+    both = distiller(
+        targets.cached(caches.codecs(cache)), objective.combine({"kd": kd, "labels": labels})
+    )
+    return paired(
+        {
+            "cached": steps(targets.attach(source, store), both, args.batch),
+            "student": steps(replayed(source), alone, args.batch),
+        },
+        args.repeats,
+    )
+
+
+def decoder(args: argparse.Namespace, root: Path) -> dict[str, Any]:
+    length, vocabulary = (128, 8192) if not args.smoke else (16, 64)
+    source = text(8 * args.sequences, length, vocabulary)
+    width = 256 if not args.smoke else 16
+    teacher = from_linen(Decoder(vocabulary, width, 4))
+    student = from_linen(Decoder(vocabulary, width // 2, 3))
+    variables = jax.jit(teacher.init)(jax.random.key(0), jnp.zeros((1, length), jnp.int32))
+    cache = caches.Cache(
+        source,
+        targets.merge({"teacher": targets.live(teacher, inputs="teacher")}),
+        {"teacher": variables},
+        {"teacher/out": {"codec": "top_k", "k": 32, "missing": "sparse"}},
+        prepare=tokens_view,
+    )
+    store = caches.write(cache, root / "decoder", batch_size=args.sequences, quiet=True)
+    tx = optax.adam(1e-3)
+
+    def distiller(goal, terms):
+        return model_to_model(student, goal, terms, tx, inputs="student", prepare=tokens_view)
+
+    return paired(
+        {
+            "cached": steps(
+                targets.attach(source, store),
+                distiller(targets.cached(caches.codecs(cache)), sparse),
+                args.sequences,
+            ),
+            "student": steps(
+                replayed(source), distiller(lambda *_: {}, next_token), args.sequences
+            ),
+        },
+        args.repeats,
+    )
+
+
+def writing(args: argparse.Namespace, root: Path) -> dict[str, Any]:
+    """The same batches through the bare teacher and into a store, in turn."""
+    depth = 20 if not args.smoke else 8
+    source = images(args.records)
+    net = from_linen(models.cifar_resnet(depth, classes=100))
+    variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    cache = caches.Cache(
+        source,
+        targets.live(net, inputs="teacher"),
+        {"teacher": variables},
+        {"out": {"codec": "dense"}},
+    )
+    size = min(args.write_batch, args.records)
+    forward = jax.jit(lambda v, x: net.apply(*v, x.astype(jnp.float32) / 255.0).out)
+    batches = [
+        source.gather(np.arange(start, start + size))["image"]
+        for start in range(0, args.records - size + 1, size)
+    ]
+    jax.block_until_ready(forward(variables, batches[0]))
+    rates: dict[str, list[float]] = {"forward": [], "write": []}
+    for number in range(args.write_repeats + 1):
+        begun = time.perf_counter()
+        for batch in batches:
+            found = forward(variables, batch)
+        jax.block_until_ready(found)
+        bare = len(batches) * size / (time.perf_counter() - begun)
+        begun = time.perf_counter()
+        caches.write(cache, root / f"writing{number}", batch_size=size, quiet=True)
+        whole = args.records / (time.perf_counter() - begun)
+        if number:  # the first one compiles
+            rates["forward"].append(bare)
+            rates["write"].append(whole)
+    ratios = [w / f for w, f in zip(rates["write"], rates["forward"], strict=True)]
+    return {
+        "ratio": statistics.median(ratios),
+        "forward_per_second": statistics.median(rates["forward"]),
+        "write_per_second": statistics.median(rates["write"]),
+    }
+
+
+def reading(args: argparse.Namespace, root: Path) -> dict[str, dict[str, float]]:
+    """Random reads of records of 18 KiB: 512 tokens of 36 bytes."""
+    layout = Layout({"value": jax.ShapeDtypeStruct((18 * 1024 - 4,), np.uint8)})
+    count = args.reads
+    rows = np.random.default_rng(0).integers(0, 256, (count, 18 * 1024 - 4), np.uint8)
+    found = {}
+    for name in CONTAINERS:
+        writer = begin(root / f"read_{name}", {}, layout, count, container=name)
+        for number, (first, last) in enumerate(writer.parts()):
+            writer.write(number, {"value": rows[first:last]}, {})
+        writer.finish([str(i) for i in range(count)], {})
+        store = open_store(root / f"read_{name}")
+        order = np.random.default_rng(1).permutation(count)
+        store.read(order[:64])
+        rate = {}
+        for size in (1, 64):
+            parts = [order[i : i + size] for i in range(0, min(count, 500 * size), size)]
+            begun = time.perf_counter()
+            for part in parts:
+                store.read(part)
+            taken = time.perf_counter() - begun
+            rate[f"batch_{size}"] = sum(map(len, parts)) / taken
+        found[name] = rate
+    return found
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    "dense float32": {"codec": "dense"},
+    "dense bfloat16": {"codec": "dense", "dtype": "bfloat16"},
+    "quantised": {"codec": "quantised"},
+    "top_k 64, float16": {"codec": "top_k", "k": 64},
+    "top_k 64, packed": {"codec": "top_k", "k": 64, "packed": True},
+    "top_p 0.95, 64 slots": {"codec": "top_p", "p": 0.95, "k": 64, "packed": True},
+    "sampled 50, 24 slots": {"codec": "sampled", "draws": 50, "slots": 24, "packed": True},
+    "sampled 50, 12 slots": {"codec": "sampled", "draws": 50, "slots": 12, "packed": True},
+    "polynomial 64, 16 exact": {"codec": "polynomial", "k": 64, "exact": 16},
+}
+
+
+def sizes() -> dict[str, dict[str, int]]:
+    found = {}
+    for name, settings in SIZES.items():
+        own = {key: value for key, value in settings.items() if key != "codec"}
+        make: Callable[..., Any] = CODECS[settings["codec"]]
+        found[name] = {
+            unit: codecs.nbytes(make(jax.ShapeDtypeStruct((classes,), jnp.float32), **own))
+            for unit, classes in (("sample", 1000), ("token", 151_936))
+        }
+    return found
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--smoke", action="store_true", help="small sizes, no target is checked")
+    parser.add_argument("--repeats", type=int, default=21, help="paired steps")
+    parser.add_argument("--batch", type=int, default=64, help="images in a step")
+    parser.add_argument("--sequences", type=int, default=8, help="sequences in a step")
+    parser.add_argument("--records", type=int, default=4096, help="images written")
+    parser.add_argument("--write-batch", type=int, default=256)
+    parser.add_argument("--write-repeats", type=int, default=3)
+    parser.add_argument("--reads", type=int, default=8000, help="records of 18 KiB")
+    args = parser.parse_args()
+    if args.smoke:
+        args.repeats, args.records, args.reads, args.write_repeats = 3, 256, 200, 1
+        args.batch, args.write_batch = 8, 64
+    return args
+
+
+def main() -> int:
+    args = options()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        measured: dict[str, dict[str, Any]] = {
+            "ResNet-56 -> 20": residual(args, root),
+            "decoder": decoder(args, root),
+        }
+        written = writing(args, root)
+        read = reading(args, root)
+    width = sizes()
+    print(f"{'training':18} {'cached':>10} {'student':>10} {'ratio':>7} {'quartiles':>16}  target")
+    for name, row in measured.items():
+        print(
+            f"{name:18} {row['cached_ms']:7.1f} ms {row['student_ms']:7.1f} ms {row['ratio']:7.3f} "
+            f"[{row['low']:.3f}, {row['high']:.3f}]  {STEP_TARGET}"
+        )
+    print(
+        f"\nwriting: {written['write_per_second']:.0f} records/s, the teacher alone "
+        f"{written['forward_per_second']:.0f}; ratio {written['ratio']:.3f}, target {WRITE_TARGET}"
+    )
+    print(f"\n{'random reads, records/s':26} {'one':>10} {'batch 64':>10}")
+    for name, rate in read.items():
+        print(f"{name:26} {rate['batch_1']:10,.0f} {rate['batch_64']:10,.0f}")
+    print(f"\n{'bytes':26} {'sample':>10} {'token':>10}")
+    for name, size in width.items():
+        print(f"{name:26} {size['sample']:10,} {size['token']:10,}")
+    met = (
+        all(row["ratio"] <= STEP_TARGET for row in measured.values())
+        and written["ratio"] >= WRITE_TARGET
+    )
+    result = {
+        "benchmark": "cache",
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "settings": {k: v for k, v in vars(args).items() if not callable(v)},
+        "training": measured,
+        "writing": written,
+        "reading": read,
+        "bytes": width,
+        "met": None if args.smoke else met,
+    }
+    print(json.dumps(result))
+    return 0 if met or args.smoke else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
