@@ -62,14 +62,16 @@ def live(
 def ensemble(
     members: Mapping[str, Targets],
     *,
-    weights: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | str | None = None,
     average: Literal["probabilities", "logits"] = "probabilities",
 ) -> Targets:
     """The mean of several teachers' predictions.
 
     Args:
         members: a target function per teacher, whose ``"out"`` are logits over the same classes.
-        weights: one non-negative weight per teacher, made to sum to one; equal by default.
+        weights: one non-negative weight per teacher, made to sum to one; equal by default. Or the
+            key of the batch that holds a weight for every sample and teacher, ``[B, M]`` in the
+            order of ``members``, made to sum to one over the teachers.
         average: ``"probabilities"`` gives the logarithm of the mean probability, ``"logits"`` the
             mean logit.
 
@@ -80,26 +82,47 @@ def ensemble(
         raise ValueError(unknown("average", average, ("probabilities", "logits")))
     if not members:
         raise ValueError("an ensemble needs at least one member")
-    weights = dict(weights) if weights is not None else dict.fromkeys(members, 1.0)
-    if weights.keys() != members.keys():
-        raise ValueError(f"weights are given for {sorted(weights)}, members are {sorted(members)}")
-    total = sum(weights.values())
-    if min(weights.values()) < 0 or total <= 0:
-        raise ValueError(f"weights must be non-negative and not all zero, got {weights}")
+    shares_of = _shares(tuple(members), weights)
     every = merge(members)
 
     def targets(sources, batch, key, step):
         found = every(sources, batch, key, step)
         logits = jnp.stack([found[f"{name}/out"] for name in members])
-        shares = jnp.array([weights[name] / total for name in members], logits.dtype)
+        shares = shares_of(batch).astype(logits.dtype)
+        shares = shares.reshape(shares.shape + (1,) * (logits.ndim - shares.ndim))
         if average == "probabilities":
-            shares = shares.reshape((-1,) + (1,) * (logits.ndim - 1))
             out = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0, b=shares)
         else:
-            out = jnp.tensordot(shares, logits, 1)
+            out = jnp.sum(shares * logits, axis=0)
         return {"out": out, **found}
 
     return targets
+
+
+def _shares(
+    members: Sequence[str], weights: Mapping[str, float] | str | None
+) -> Callable[[Mapping], jax.Array]:
+    """What each member is worth, ``[M]``, or sample by sample ``[M, B]``."""
+    if isinstance(weights, str):
+
+        def of_samples(batch):
+            given = _input(batch, weights)
+            if given.ndim != 2 or given.shape[1] != len(members):
+                raise ValueError(
+                    f"batch[{weights!r}] must hold a weight for each of {len(members)} members, "
+                    f"[B, {len(members)}], got {given.shape}"
+                )
+            return (given / given.sum(1, keepdims=True)).T
+
+        return of_samples
+    weights = dict(weights) if weights is not None else dict.fromkeys(members, 1.0)
+    if weights.keys() != set(members):
+        raise ValueError(f"weights are given for {sorted(weights)}, members are {sorted(members)}")
+    total = sum(weights.values())
+    if min(weights.values()) < 0 or total <= 0:
+        raise ValueError(f"weights must be non-negative and not all zero, got {weights}")
+    shares = [weights[name] / total for name in members]
+    return lambda batch: jnp.array(shares)
 
 
 def labels(key: str = "label") -> Targets:
