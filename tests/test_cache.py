@@ -117,6 +117,7 @@ CACHED = "stages.distil.targets.cached"
         ({f"{CACHED}.outputs": {"out": {"codec": "topk"}}}, "did you mean 'top_k'"),
         ({f"{CACHED}.outputs": {"out": {"codec": "top_k", "k": 11}}}, "k must be .*11"),
         ({"stages.distil.targets.mode": "train"}, "hangs on its batch, so it cannot be cached"),
+        ({"stages.distil.records.views": 2}, "give 'views' to 'cached', not to 'records'"),
         ({"stages.distil.records.selcted": 3}, "key of records 'selcted'.*'selected'"),
         ({"stages.distil.data": {"name": "digit"}}, "'digits'"),
     ],

@@ -11,6 +11,7 @@ from typing import Any
 from jaxdistill._errors import unknown
 from jaxdistill.build._names import call, named, without
 from jaxdistill.data import augment, mixing, prepare, sources, split
+from jaxdistill.data.replayed import replayed
 
 AUGMENTATIONS: dict[str, Callable[..., Any]] = {
     "random_resized_crop": augment.random_resized_crop,
@@ -133,7 +134,7 @@ def _partial(
     return functools.partial(table[name], **settings)
 
 
-RECORD_KEYS = ("exclude", "only", "shuffled", "labelled", "labels", "selected")
+RECORD_KEYS = ("exclude", "only", "shuffled", "labelled", "labels", "selected", "views")
 
 
 def records(
@@ -150,7 +151,8 @@ def records(
             random; ``labelled``: how many records, equally many of each class; ``labels``: of how
             many records the label is known, all others losing theirs (``has_label`` says which);
             ``selected``: so many records of each class, besides those that are ``labelled``, by
-            their teacher's probabilities.
+            their teacher's probabilities; ``views``: so many views of each record, drawn once and
+            for all: those that a cache of as many holds.
         seed: of the run, which chooses them.
         scores: the probabilities, by id; without them ``selected`` takes the first records.
     """
@@ -165,7 +167,7 @@ def records(
     found = labelled or whole
     if settings.get("labels"):
         found = split.hidden_labels(found, settings["labels"], seed=seed)
-    return found
+    return replayed(found, settings["views"]) if settings.get("views") else found
 
 
 def pool(source: Any, settings: Mapping[str, Any] | None, seed: int) -> Any:

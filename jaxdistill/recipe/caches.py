@@ -58,6 +58,11 @@ def cache_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> caches
     }
     view = planned.settings["view"] or {}
     records = planned.settings["records"] or {}
+    if records.get("views"):
+        raise ValueError(
+            f"the views of stage {planned.name!r} are those of its cache: give 'views' to "
+            "'cached', not to 'records'"
+        )
     return caches.Cache(
         source=build.pool(planned.data["train"], records, plan.config["seed"]),
         targets=targets.merge(live),
