@@ -37,7 +37,9 @@ _MODULES = (
     "models",
     "objective",
     "recipe",
+    "store",
     "targets",
+    "theory",
     "training",
 )
 
