@@ -1,9 +1,9 @@
 """Codecs that keep some classes of each token: the best, or a sample.
 
 What they are given are logits ``[B, ..., V]``; ``K`` is the number of classes that are kept of a
-token. With ``missing="sparse"`` they decode to the structure of :mod:`jaxdistill.store.sparse`, at the
-temperature of the codec; with a rule of :func:`jaxdistill.store.densify` to ``[..., V]`` float32,
-for any loss on logits.
+token. With ``missing="sparse"`` they decode to the structure of :mod:`jaxdistill.store.sparse`, at
+the temperature of the codec; with a rule of :func:`jaxdistill.store.densify` to ``[..., V]``
+float32, for any loss on logits.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def top_k(
         values: type of the log-probabilities: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
         packed: ids in ``ceil(log2 V)`` bits each, else in whole bytes.
         temperature: what the logits are divided by.
-        missing: a rule of :func:`jaxdistill.store.densify`, or ``"sparse"`` for the sparse structure.
+        missing: a rule of :func:`jaxdistill.store.densify`, or ``"sparse"`` for the sparse
+            structure.
 
     Returns:
         A codec that measures ``tail_mass``, the largest mass of the other classes of a token, from
