@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,8 +68,7 @@ class Store:
                 f"{self.path} holds {len(self)} rows, but rows from {rows.min()} to {rows.max()} "
                 "were asked for"
             )
-        files = self.manifest["files"]
-        starts = np.array([file["first"] for file in files])
+        files, starts = self.manifest["files"], self._starts
         number = np.searchsorted(starts, rows, side="right") - 1
         found = np.empty((len(rows), self.layout.width), np.uint8)
         for each in np.unique(number):
@@ -110,6 +110,11 @@ class Store:
             if manifest.checksum(path) != file["checksum"]:
                 faults.append(f"{file['name']}: its checksum is not that of the manifest")
         return faults
+
+    @functools.cached_property
+    def _starts(self) -> np.ndarray:
+        """The first row of every file."""
+        return np.array([file["first"] for file in self.manifest["files"]])
 
     def _open(self, number: int) -> Read:
         with self._lock:

@@ -96,12 +96,13 @@ def attach(source: Source, store: Store) -> Source:
         found, columns = store.read(row), source.read(position)
         if (found["id"] != own_digests[position]).any():
             raise ValueError(f"{store.path}: its rows are not those of its index")
-        if "tokens" in found and (found["tokens"] != token_digests(columns["tokens"])).any():
-            wrong = (found["tokens"] != token_digests(columns["tokens"])).any(1).argmax()
-            raise ValueError(
-                f"the tokens of {source.ids[int(position[wrong])]!r} are not those that the "
-                f"teacher of {store.path} saw: tokenizer, packing or text have changed"
-            )
+        if "tokens" in found:
+            other = (found["tokens"] != token_digests(columns["tokens"])).any(1)
+            if other.any():
+                raise ValueError(
+                    f"the tokens of {source.ids[int(position[other.argmax()])]!r} are not those "
+                    f"that the teacher of {store.path} saw: tokenizer, packing or text have changed"
+                )
         columns["view_seed"] = found["view_seed"]
         if "pair_seed" in found:
             partner = find(own_digests, found["partner"])

@@ -245,7 +245,8 @@ def write(
         if settings.get("bound") is not None
     }
     # All processes take as many steps as the first, whose share is the largest.
-    sizes = [last - first for first, last in _first_process(unfinished, processes)]
+    share = dataclasses.replace(unfinished, first=0, last=-(-len(records) // processes))
+    sizes = [last - first for first, last in share.parts()]
     begin_part = _agreed(unfinished.whole(), processes)
     rows = [
         (part, unfinished.first + part * unfinished.part_rows + step * local)
@@ -415,11 +416,6 @@ def _local_rows(array: jax.Array) -> np.ndarray:
         return np.asarray(array)
     pieces = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
-
-
-def _first_process(unfinished: Any, processes: int) -> list[tuple[int, int]]:
-    share = -(-manifest.read(unfinished.path, manifest.BEGUN)["rows"] // processes)
-    return dataclasses.replace(unfinished, first=0, last=share).parts()
 
 
 def _agreed(number: int, processes: int) -> int:
