@@ -12,6 +12,7 @@ recomputes some records with the teachers; given a folder in place of a config, 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,12 @@ def describe(store: Any) -> str:
     lines += ["", f"{'measure':44} {'mean':>12} {'largest':>12}"]
     for name, value in manifest["measures"].items():
         lines.append(f"{name:44} {value['mean']:12.4g} {value['max']:12.4g}")
-    for name, print_ in manifest["identity"].get("teachers", {}).items():
-        lines.append(f"teacher {name}: {print_}")
+    for name, fingerprint in manifest["identity"].get("teachers", {}).items():
+        lines.append(f"teacher {name}: {fingerprint}")
     return "\n".join(lines)
 
 
 def _bytes_of(store: Any, output: str) -> int:
-    import math
-
     fields = store.layout.fields
     own = [spec for field, spec in fields.items() if field.startswith(f"{output}/")]
     return sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in own)

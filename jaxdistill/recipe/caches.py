@@ -39,9 +39,7 @@ def cache_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> caches
         ValueError: for an unknown key, and for an output that the stage does not read.
     """
     settings = settings_of(planned)
-    stored = build.stored(
-        planned.settings["targets"], build.target_paths(planned.settings["objective"])
-    )
+    stored = _stored(planned)
     nets = {p.name: p.net for p in plan.stages}
     names = [f"{stage}/{name}" for stage, kept in stored.items() for name in kept]
     given = dict(settings.get("outputs") or {})
@@ -94,17 +92,16 @@ def path_of(plan: Plan, planned: Planned, root: Path | str) -> Path:
     settings = settings_of(planned)
     if settings.get("path"):
         return Path(settings["path"])
+    stored = _stored(planned)
     depends = {
-        "teachers": {name: plan.stage(name).identity for name in _teachers(planned)},
+        "teachers": {name: plan.stage(name).identity for name in stored},
         "outputs": settings.get("outputs"),
         "views": [settings.get("views") or 1, settings.get("seed") or 0],
         "container": settings.get("container"),
         "view": planned.settings["view"],
         "records": planned.settings["records"],
         "data": _data(plan, planned),
-        "read": build.stored(
-            planned.settings["targets"], build.target_paths(planned.settings["objective"])
-        ),
+        "read": stored,
     }
     return Path(root) / "caches" / f"{planned.name}-{digest(depends)}"
 
@@ -190,10 +187,10 @@ def _zeros(source: Source, codecs: Mapping[str, Codec]) -> Source:
     return Source(source.name, source.ids, read, source.info, source.read_labels)
 
 
-def _teachers(planned: Planned) -> list[str]:
-    return list(
-        build.stored(planned.settings["targets"], build.target_paths(planned.settings["objective"]))
-    )
+def _stored(planned: Planned) -> dict[str, tuple[str, ...]]:
+    """For every cached teacher the outputs that the stage reads."""
+    paths = build.target_paths(planned.settings["objective"])
+    return build.stored(planned.settings["targets"], paths)
 
 
 def _data(plan: Plan, planned: Planned) -> dict[str, Any]:

@@ -18,12 +18,8 @@ TRANSFER_KEYS = ("sources", "power", "labelled", "read", "pool")
 
 
 def scores(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> dict[str, float]:
-    """The PARC score of every entry's source on a few labelled records, by entry.
-
-    Raises:
-        ValueError: for an unknown key, entry or stage.
-    """
-    settings = _checked(plan, planned)
+    """The PARC score of every entry's source on a few labelled records, by entry."""
+    settings = planned.settings["transfer"]
     seed = plan.config["seed"]
     train = split.labelled_subset(planned.data["train"], settings["labelled"], seed=seed)
     batches = evaluation_batches(train, min(build.BATCH, len(train)))
@@ -46,6 +42,9 @@ def weights(
     """What multiplies the weight of each entry, and numbers to report.
 
     Results that are shapes alone give equal weights.
+
+    Raises:
+        ValueError: for an unknown key, entry or stage.
     """
     if not planned.settings["transfer"]:
         return {}, {}
