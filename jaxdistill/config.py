@@ -21,6 +21,7 @@ CONFIG_KEYS = (
 STAGE_DEFAULTS: dict[str, Any] = {
     "data": None,  # a data set of its own, as config.data; the recipe's by default
     "student": None,  # the net: {"net": name, ...}
+    "distiller": None,  # another algorithm than from model to model, see build.distiller
     "initial": None,  # {"stage": name, "parts": {own path: path there}}: what it starts from
     "targets": None,  # what it learns from, see build.target
     "view": None,  # what is drawn for both nets, see build.view
@@ -63,7 +64,8 @@ def stage_settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found = {name: _filled(name, config["stages"][name]) for name in config["recipe"]}
     for name, settings in found.items():
         for key in ("student", "objective", "optimizer"):
-            if not settings[key]:
+            # What another algorithm needs besides a net it says itself.
+            if not settings[key] and (key == "student" or not settings["distiller"]):
                 raise ValueError(f"stage {name!r} needs {key!r}")
         if "name" not in config["data"]:
             raise ValueError("config.data needs 'name'")
@@ -145,12 +147,13 @@ def _filled(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def needs_of(name: str, settings: Mapping[str, Any], earlier: Sequence[str]) -> tuple[str, ...]:
-    """The earlier stages whose results a stage reads: its teachers, and what it starts from.
+    """The earlier stages whose results a stage reads: its teachers, what else its algorithm holds
+    frozen, and what it starts from.
 
     Raises:
         ValueError: for one that does not come before it.
     """
-    needs = list(target_stages(settings["targets"]))
+    needs = [*target_stages(settings["targets"]), *frozen_stages(settings)]
     if settings["initial"]:
         for key in settings["initial"]:
             if key not in ("stage", "parts"):
@@ -179,6 +182,11 @@ def target_stages(settings: Mapping[str, Any] | None) -> tuple[str, ...]:
         if settings.get("kind", "live") == "live" and "stage" in settings
         else ()
     )
+
+
+def frozen_stages(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The earlier stages whose results a stage's own algorithm reads."""
+    return tuple((settings["distiller"] or {}).get("frozen") or ())
 
 
 def plain(value: Any) -> Any:

@@ -116,7 +116,8 @@ def _run() -> int:
         for metric, value in outcome.values.items():
             print(f"{name:12} {metric:44} {value:.4f}")
     print(f"done in {time.time() - started:.0f} s: {page}")
-    print("student:", *files)
+    if files:
+        print("student:", *files)
     return 0
 
 

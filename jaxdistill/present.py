@@ -23,6 +23,8 @@ from jaxdistill.training.loop import Outcome
 from jaxdistill.training.report import Picture, environment, write_report
 
 SHOWN = 8
+# The algorithms of build.DISTILLERS whose result are the variables of the stage's net.
+STUDENTS = ("self_distilled_fit",)
 
 
 def report(
@@ -61,8 +63,13 @@ def report(
 
 
 def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Path]:
-    """Writes the last stage's student into ``root/student``, see :func:`export_student`."""
+    """Writes the last stage's student into ``root/student``, see :func:`export_student`.
+
+    Algorithms of other kinds leave other things: nothing is written for what is no net's variables.
+    """
     last = plan.stages[-1]
+    if last.settings["distiller"] and last.settings["distiller"]["name"] not in STUDENTS:
+        return []
     image = to_float(jnp.asarray(last.data["train"].gather(np.arange(1))["image"]))
     return export_student(Path(root) / "student", last.net, outcomes[last.name].result, image)
 
@@ -79,7 +86,8 @@ def _stage(planned: Planned, outcome: Outcome) -> dict[str, Any]:
         evaluations += [
             {"step": line["step"], "set": part, **values} for part, values in sets.items()
         ]
-    params = outcome.result[0]
+    result = outcome.result
+    params = result[0] if isinstance(result, tuple) else result
     return {
         "name": planned.name,
         "steps": planned.settings["steps"],

@@ -5,6 +5,7 @@ is computed: a misspelt one is refused with the nearest valid name.
 """
 
 from jaxdistill.build._names import named, without
+from jaxdistill.build.distillers import DISTILLERS, KERNELS, distiller, kernel_named
 from jaxdistill.build.evaluators import BATCH, EVALUATORS, evaluator
 from jaxdistill.build.objectives import (
     LOSSES,
@@ -31,7 +32,9 @@ __all__ = [
     "AUGMENTATIONS",
     "BATCH",
     "DATA",
+    "DISTILLERS",
     "EVALUATORS",
+    "KERNELS",
     "LOSSES",
     "MIXES",
     "NETS",
@@ -39,8 +42,10 @@ __all__ = [
     "PROJECTORS",
     "SCHEDULES",
     "data",
+    "distiller",
     "evaluator",
     "fixed_view",
+    "kernel_named",
     "match",
     "named",
     "net",

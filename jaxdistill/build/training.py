@@ -8,10 +8,16 @@ from typing import Any
 
 import optax
 
-from jaxdistill import models, targets
+from jaxdistill import models, targets, theory
 from jaxdistill.build._names import call, named, without
+from jaxdistill.build.distillers import kernel_named
 from jaxdistill.net import Net, from_linen
 from jaxdistill.training import optimizer
+
+
+def _kernel_machine(kernel: Mapping[str, Any], classes: int | None = None) -> Net:
+    return theory.kernel_machine(kernel_named(kernel), classes or 1)
+
 
 NETS: dict[str, Callable[..., Any]] = {
     "mlp": models.MLP,
@@ -19,6 +25,7 @@ NETS: dict[str, Callable[..., Any]] = {
     "imagenet_resnet": models.imagenet_resnet,
     "vit": models.ViT,
     "mae": models.MAE,
+    "kernel_machine": _kernel_machine,
 }
 
 
@@ -77,7 +84,8 @@ def net(settings: Mapping[str, Any], info: Mapping[str, Any]) -> Net:
     """The net of a stage; ``classes`` and ``channels`` come from the data unless they are given."""
     name = named("net", settings, "net")
     given = {"classes": info.get("classes"), "channels": (info.get("image_shape") or (None,))[-1]}
-    return from_linen(call("net", NETS, name, without(settings, "net"), **given))
+    made = call("net", NETS, name, without(settings, "net"), **given)
+    return made if isinstance(made, Net) else from_linen(made)
 
 
 def schedule(value: Any, steps: int) -> Any:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxdistill import build
-from jaxdistill.config import target_stages
+from jaxdistill._errors import unknown
+from jaxdistill.config import frozen_stages, target_stages
 from jaxdistill.data.records import Source
 from jaxdistill.data.stream import evaluation_batches, stream
 from jaxdistill.distiller import Distiller, model_to_model
@@ -35,6 +37,9 @@ def stage_of(
     settings, sets, seed = planned.settings, planned.data, plan.config["seed"]
     nets = {p.name: p.net for p in plan.stages}
     teachers = target_stages(settings["targets"])
+    frozen = {} if caches.is_cached(planned) else {name: results[name] for name in teachers}
+    frozen |= {name: results[name] for name in frozen_stages(settings)}
+    frozen |= _whole_sets(planned)
     cached = caches.is_cached(planned)
     shard = (jax.process_index(), jax.process_count())
     initial = {}
@@ -68,10 +73,10 @@ def stage_of(
         evaluations.append(Evaluation("sources", lambda *_: known))
     return Stage(
         name=planned.name,
-        distiller=distiller_of(planned, nets, codecs, weights),
+        distiller=distiller_of(planned, nets, codecs, weights, seed),
         data=stream(source, min(settings["batch_size"], len(source)), seed=seed, shard=shard),
         steps=settings["steps"],
-        frozen={} if cached else {name: results[name] for name in teachers},
+        frozen=frozen,
         initial=initial,
         seed=seed,
         before=tuple(before),
@@ -93,11 +98,27 @@ def distiller_of(
     nets: Mapping[str, Net],
     codecs: Mapping[str, Codec] | None = None,
     weights: Mapping[str, float] | None = None,
+    seed: int = 0,
 ) -> Distiller:
     """The algorithm of a stage; ``weights`` multiply those of the objective's entries."""
     settings = planned.settings
     entries = settings["objective"]
     steps = settings["steps"]
+    info = planned.data["train"].info
+    prepare = build.view(settings["view"], info)
+    if settings["distiller"]:
+        optimizer = settings["optimizer"]
+        return build.distiller(
+            settings["distiller"],
+            net=planned.net,
+            student=settings["student"],
+            nets=nets,
+            tx=build.transformation(optimizer, steps) if optimizer else None,
+            prepare=prepare,
+            steps=steps,
+            info=info,
+            seed=seed,
+        )
     terms = combine(
         {
             name: build.match(name, entry, steps, scale=(weights or {}).get(name, 1.0))
@@ -113,7 +134,7 @@ def distiller_of(
         tx,
         inputs="student",
         taps=build.student_taps(entries),
-        prepare=build.view(settings["view"], planned.data["train"].info),
+        prepare=prepare,
         ema=build.schedule(settings["ema"], steps),
         accumulate=settings["accumulate"],
         initial="initial" if settings["initial"] else None,
@@ -140,6 +161,25 @@ def evaluator_of(
         sets=planned.data,
         seed=seed,
     )
+
+
+def _whole_sets(planned: Planned) -> dict[str, Any]:
+    """The sets that the stage's own algorithm reads whole, by name.
+
+    Raises:
+        ValueError: for one that there is not, and for the test set: nothing may be chosen by it.
+    """
+    found = {}
+    for part in (planned.settings["distiller"] or {}).get("sets") or ():
+        if part == "test" or part not in planned.data:
+            raise ValueError(
+                unknown(
+                    "set to read whole", part, [name for name in planned.data if name != "test"]
+                )
+            )
+        source = planned.data[part]
+        found[part] = source.gather(np.arange(len(source)))
+    return found
 
 
 def _parts(result: Any, settings: Mapping[str, Any]) -> Any:

@@ -14,6 +14,7 @@ semi-definite, a ridge that is not negative) where they can be read: outside of 
 from __future__ import annotations
 
 from jaxdistill.theory.kernels import gram, linear, matern, polynomial, rbf
+from jaxdistill.theory.machines import kernel_machine, self_distilled_fit
 from jaxdistill.theory.multi_step import (
     MultiStep,
     data_centric,
@@ -84,6 +85,7 @@ __all__ = [
     "generalised_cross_validation",
     "gram",
     "guaranteed_rounds",
+    "kernel_machine",
     "leave_one_out",
     "limit",
     "limit_filter",
@@ -102,6 +104,7 @@ __all__ = [
     "predict",
     "rbf",
     "ridge_fit",
+    "self_distilled_fit",
     "several_steps",
     "spectral_fit",
     "spectrum",

@@ -1,0 +1,71 @@
+"""Algorithms other than from model to model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from jaxdistill import theory
+from jaxdistill._errors import unknown
+from jaxdistill.build._names import call, named, without
+from jaxdistill.distiller import Distiller
+
+KERNELS: dict[str, Callable[..., Any]] = {
+    "linear": theory.linear,
+    "polynomial": theory.polynomial,
+    "rbf": theory.rbf,
+    "matern": theory.matern,
+    "nngp": theory.nngp,
+    "ntk": theory.ntk,
+}
+
+
+def kernel_named(settings: Mapping[str, Any]) -> Callable[..., Any]:
+    """A kernel by its ``name``, with its keywords."""
+    name = named("kernel", settings)
+    if name not in KERNELS:
+        raise ValueError(unknown("kernel", name, KERNELS))
+    return partial(KERNELS[name], **without(settings, "name"))
+
+
+def _self_distilled_fit(
+    student: Mapping[str, Any],
+    ridge: float,
+    info: Mapping[str, Any],
+    prepare: Any,
+    weight: Any = 0.0,
+    held_out: str = "validation",
+) -> Distiller:
+    return theory.self_distilled_fit(
+        kernel_named(student["kernel"]),
+        ridge,
+        weight,
+        outputs=info.get("classes", 1),
+        one_hot="classes" in info,
+        held_out=held_out,
+        prepare=prepare,
+    )
+
+
+# Each is given by keyword what it has a parameter for, see distiller().
+DISTILLERS: dict[str, Callable[..., Distiller]] = {"self_distilled_fit": _self_distilled_fit}
+# What the recipe itself reads of a stage's 'distiller'.
+SHARED = ("name", "frozen", "sets")
+
+
+def distiller(settings: Mapping[str, Any], **given: Any) -> Distiller:
+    """The algorithm that ``distiller`` of a stage names.
+
+    Args:
+        settings: its ``name``; ``frozen``, the earlier stages whose results it reads; ``sets``, the
+            parts of the data that it reads whole; and its own keywords.
+        given: what it may have a parameter for: ``net``, the stage's student, and ``student``,
+            what the config says of it; ``nets``, those of earlier stages; ``tx``, the optimizer;
+            ``prepare``, the view; ``steps``; ``info`` of the data; ``seed``.
+
+    Raises:
+        ValueError: for an unknown name or key, with the nearest valid one.
+    """
+    name = named("distiller", settings)
+    return call("distiller", DISTILLERS, name, without(settings, *SHARED), **given)
