@@ -20,8 +20,7 @@ def test_notebook(path, tmp_path, monkeypatch):
         "JAX_PLATFORMS": "cpu",
     }.items():
         monkeypatch.setenv(name, value)
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    monkeypatch.setenv("XLA_FLAGS", quick)
+    monkeypatch.setenv("XLA_FLAGS", os.environ["QUICK_XLA_FLAGS"])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"

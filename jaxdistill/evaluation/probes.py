@@ -14,6 +14,8 @@ from jaxdistill.net import Net
 # The inverse strengths C of the L2 penalty among which a linear probe chooses.
 GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FOLDS = 5
+# Features of fewer numbers than this are fitted by one thread.
+SMALL = 1_000_000
 
 
 def linear_probe(
@@ -56,6 +58,7 @@ def linear_probe(
         from sklearn.model_selection import GridSearchCV, StratifiedKFold
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
+        from threadpoolctl import threadpool_limits
 
         def model(strength: float = GRID[len(GRID) // 2]):
             return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
@@ -65,7 +68,9 @@ def linear_probe(
             return model().fit(*train)
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
         search = GridSearchCV(model(), {"logisticregression__C": list(GRID)}, cv=splits)
-        return search.fit(*train)
+        # Threads of BLAS that wait for each other make small fits several times slower.
+        with threadpool_limits(1 if train.values.size < SMALL else None):
+            return search.fit(*train)
 
     measure = reader(net, read, pool=pool, inputs=inputs, label=label, prepare=prepare)
     return _probe("probe_accuracy", fit, measure, train_batches)

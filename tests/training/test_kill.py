@@ -20,8 +20,7 @@ STEPS, PATIENCE = 42, 300.0
 def start(root):
     # Compilation is most of what a process does here; how well it optimizes does not matter.
     own = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
-        "--xla_llvm_disable_expensive_passes=true",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {os.environ['QUICK_XLA_FLAGS']}",
         "PYTHONPATH": str(Path(jaxdistill.__file__).parents[1]),
     }
     command = [sys.executable, str(SCRIPT), str(root)]
