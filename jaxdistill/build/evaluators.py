@@ -73,6 +73,7 @@ EVALUATORS: dict[str, Callable[..., Evaluator]] = {
     "linear_probe": _linear_probe,
     "nearest_neighbours": _nearest_neighbours,
     "cka": evaluation.cka,
+    "squared_error": evaluation.squared_error,
 }
 # Keys of an evaluation that are not the evaluator's own.
 SHARED = ("evaluator", "sets", "every", "batch_size", "augment", "teacher")

@@ -61,6 +61,7 @@ def _folder(dir: str, image_size: int):
 # Each gives one source that is to be split, or a pair of the training and the official test set.
 DATA: dict[str, Callable[..., Any]] = {
     "digits": sources.digits,
+    "diabetes": sources.diabetes,
     "photographs": sources.photographs,
     "mnist": lambda dir="": _image_files("mnist", dir),
     "fashion_mnist": lambda dir="": _image_files("fashion_mnist", dir),
@@ -72,13 +73,20 @@ DATA: dict[str, Callable[..., Any]] = {
 }
 
 
-def data(settings: Mapping[str, Any]) -> split.Splits:
-    """The train, validation and test sets of ``config.data``, with ``only`` of some labels."""
+def data(settings: Mapping[str, Any], seed: int = 0) -> split.Splits:
+    """The train, validation and test sets of ``config.data``.
+
+    Args:
+        settings: the ``name`` of a data set and its own keywords; the shares of ``validation`` and
+            ``test``; ``only`` some labels; ``wrong``, the share of labels that are replaced by
+            another, in what is trained and validated on: test labels are always the true ones.
+        seed: of the run, which chooses the wrong ones.
+    """
     name = named("data set", settings)
     own = {
         k: v
         for k, v in settings.items()
-        if k not in ("name", "validation", "test", "only") and v not in (None, "")
+        if k not in ("name", "validation", "test", "only", "wrong") and v not in (None, "")
     }
     found = call("data set", DATA, name, own)
     train, test = found if isinstance(found, tuple) else (found, None)
@@ -87,8 +95,13 @@ def data(settings: Mapping[str, Any]) -> split.Splits:
         test = sources.filter_labels(test, settings["only"]) if test is not None else None
     validation = settings.get("validation", 0.1)
     if test is not None:
-        return split.splits(train, test, validation=validation)
-    return split.splits(train, validation=validation, test=settings.get("test", 0.2))
+        parts = split.splits(train, test, validation=validation)
+    else:
+        parts = split.splits(train, validation=validation, test=settings.get("test", 0.2))
+    if settings.get("wrong"):
+        for part in parts.keys() - {"test"}:
+            parts[part] = split.wrong_labels(parts[part], settings["wrong"], seed=seed)
+    return parts
 
 
 def augmentations(specs: Sequence[Mapping[str, Any]] | None) -> list[augment.Operation]:

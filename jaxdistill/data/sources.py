@@ -56,6 +56,30 @@ def digits() -> Source:
     return arrays({"image": image, "label": loaded.target}, name="digits")
 
 
+def diabetes() -> Source:
+    """The 442 diabetes patients of scikit-learn (Efron et al. 2004), a regression.
+
+    Returns:
+        ``image`` float32 ``[n, 10]``, ten features (age, sex, body mass, blood pressure, six of
+        serum), and ``label`` float32 ``[n]``, the progression of the disease a year later; each
+        with mean 0 and standard deviation 1 over all patients. Ids are ``"diabetes/0000"`` and so
+        on.
+
+    Example:
+        >>> source = diabetes()
+        >>> len(source), source.info["image_shape"], "classes" in source.info
+        (442, (10,), False)
+    """
+    from sklearn.datasets import load_diabetes
+
+    loaded: Any = load_diabetes(scaled=False)
+    columns = {"image": loaded.data, "label": loaded.target}
+    return arrays(
+        {k: ((v - v.mean(0)) / v.std(0)).astype(np.float32) for k, v in columns.items()},
+        name="diabetes",
+    )
+
+
 def photographs(size: int = 32, stride: int | None = None, grey: bool = False) -> Source:
     """Square crops of the two photographs of scikit-learn (a temple, a flower; 427 x 640).
 

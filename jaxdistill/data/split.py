@@ -190,12 +190,38 @@ def hidden_labels(source: Source, count: int, *, seed: int) -> Source:
 def shuffled_labels(source: Source, *, seed: int) -> Source:
     """All records, their labels permuted at random: a control that has nothing to teach."""
     order = np.argsort(hashes(source.ids, f"shuffled/{seed}"), kind="stable")
-    labels = source.labels()[order]
+    return _with_labels(source, source.labels()[order])
+
+
+def _with_labels(source: Source, labels: np.ndarray) -> Source:
     return dataclasses.replace(
         source,
         read=lambda indices: {**source.read(indices), "label": labels[indices]},
         read_labels=lambda: labels,
     )
+
+
+def wrong_labels(source: Source, share: float, *, seed: int) -> Source:
+    """All records, a share of whose labels are wrong: another class, each as likely.
+
+    Which ones hangs on their ids, so every record is wrong by itself, and the share is met about.
+
+    Raises:
+        ValueError: for a share outside [0, 1].
+
+    Example:
+        >>> from jaxdistill.data.sources import digits
+        >>> noisy = wrong_labels(digits(), 0.3, seed=0)
+        >>> round(float((noisy.labels() != digits().labels()).mean()), 1)
+        0.3
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share of wrong labels must be in [0, 1], got {share}")
+    labels, classes = source.labels(), source.info["classes"]
+    chosen = hashes(source.ids, f"wrong/{seed}") < share
+    further = 1 + (hashes(source.ids, f"other/{seed}") * (classes - 1)).astype(labels.dtype)
+    labels = np.where(chosen, (labels + further) % classes, labels)
+    return _with_labels(source, labels)
 
 
 def confident_subset(

@@ -20,6 +20,7 @@ from jaxdistill.evaluation._batches import (
 )
 from jaxdistill.losses.divergences import jensen_shannon
 from jaxdistill.losses.logits import cross_entropy, hinton_kd
+from jaxdistill.losses.probabilities import brier_score
 from jaxdistill.net import Net
 
 
@@ -65,6 +66,7 @@ def classification(
     - ``accuracy``, ``errors`` (their number), ``top<k>_accuracy`` for every k above 1
     - ``nll``, the mean of :math:`-\log p_y`, and ``entropy``, the mean of
     :math:`-\sum_k p_k \log p_k`, in nats
+    - ``brier``, the mean of :math:`\sum_k (p_k - [k = y])^2` (Brier)
     - ``ece``, the expected calibration error of the predicted class over equal bins of confidence
     (Guo et al.)
     - with a teacher the same of it, as ``teacher_<name>``, and
@@ -206,6 +208,7 @@ def _own_sums(logits, labels, where, top, bins) -> tuple[jax.Array, dict[str, ja
         "count": _sum(where, where),
         "strange": _sum((labels < 0) | (labels >= classes), where),
         "nll": _sum(cross_entropy(logits, labels), where),
+        "brier": _sum(brier_score(logits, labels), where),
         "entropy": _sum(jax.scipy.special.entr(probabilities).sum(-1), where),
         "bin_count": in_bin.sum(0),
         "bin_confidence": jnp.where(in_bin, confidence[:, None], 0).sum(0),
@@ -237,6 +240,7 @@ def _own_values(totals: Mapping[str, np.ndarray], top: Sequence[int]) -> dict[st
         "errors": float(count - totals["top1"]),
         **{f"top{k}_accuracy": float(totals[f"top{k}"] / count) for k in top if k > 1},
         "nll": float(totals["nll"] / count),
+        "brier": float(totals["brier"] / count),
         "ece": _reliability(totals).error,
         "entropy": float(totals["entropy"] / count),
     }

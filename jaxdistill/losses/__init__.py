@@ -94,6 +94,7 @@ from jaxdistill.losses.logits_labelled import (
     one_for_all,
     weighted_soft_labels,
 )
+from jaxdistill.losses.probabilities import brier_score, probability_distance
 from jaxdistill.losses.relations import (
     correlation_congruence,
     neighbour_correlation,
@@ -190,6 +191,7 @@ __all__ = [
     "attention_transfer",
     "barber_agakov_bound",
     "batch_correlation",
+    "brier_score",
     "catalogue",
     "channel_mask",
     "cka",
@@ -251,6 +253,7 @@ __all__ = [
     "pad",
     "pkd",
     "pkt",
+    "probability_distance",
     "qkv_relations",
     "relation_scores",
     "reverse_kl",

@@ -12,6 +12,7 @@ from jaxdistill.losses.logits import (
     soft_cross_entropy,
     standardised_kd,
 )
+from jaxdistill.losses.probabilities import brier_score, probability_distance
 
 CATALOGUE: tuple[Entry, ...] = (
     Entry(
@@ -138,5 +139,34 @@ CATALOGUE: tuple[Entry, ...] = (
         hard={"equal": 1e-6},
         remarks="at equality sqrt(epsilon), gradient 0",
         scores=True,
+    ),
+    Entry(
+        brier_score,
+        "logits",
+        PER_EXAMPLE,
+        "sum_k (s_k - [k = y])^2",
+        "none",
+        scores(teacher=None, labels=True),
+        paper="Brier 1950",
+        invariances="shift of the logits",
+        remarks="label that is no class: 0",
+        teacher=None,
+        scores=True,
+        shift_invariant=True,
+    ),
+    Entry(
+        probability_distance,
+        "logits",
+        PER_EXAMPLE,
+        "sum_k (s_k - t_k)^2 of softmaxes",
+        "none",
+        scores(),
+        paper="Borup 2021, arXiv 2102.13088",
+        equal_to=(("Borup's self_distiller mse_loss", "divided by K; mean"),),
+        invariances="shift of either",
+        scores=True,
+        zero_at_equality=True,
+        shift_invariant=True,
+        accepts_neginf=True,
     ),
 )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxdistill import build
 from jaxdistill.data import sources
 from jaxdistill.data.split import hashes, labelled_subset, split, splits
 
@@ -77,3 +78,20 @@ def test_labelled_subset_refuses():
     rare = sources.subset(numbers(40), [0, 4, 8, 12, 16, 1])
     with pytest.raises(ValueError, match="class 1 of 'numbers' has 1 records"):
         labelled_subset(rare, 4, seed=0)
+
+
+def test_wrong_labels_are_another_class_in_what_is_trained_on():
+    clean, noisy = (build.data({"name": "digits", "wrong": share}, seed=3) for share in (0, 0.3))
+    for part in ("train", "validation"):
+        own, other = clean[part].labels(), noisy[part].labels()
+        assert 0.2 < (own != other).mean() < 0.4
+        assert ((other >= 0) & (other < 10)).all()
+        # Every other class is as likely.
+        assert len(np.unique((other - own) % 10)) == 10
+        rows = np.arange(5)
+        np.testing.assert_array_equal(noisy[part].gather(rows)["label"], other[:5])
+    np.testing.assert_array_equal(clean["test"].labels(), noisy["test"].labels())
+    again = build.data({"name": "digits", "wrong": 0.3}, seed=4)["train"].labels()
+    assert (again != noisy["train"].labels()).any()
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 1.5"):
+        build.data({"name": "digits", "wrong": 1.5})

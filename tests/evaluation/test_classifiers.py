@@ -49,7 +49,9 @@ def test_values_by_hand():
     assert found["entropy"] == pytest.approx(entropy, abs=1e-6)
     # Of bins of 0.2, (0.4, 0.6] holds 0.5 and 0.6, both wrong, (0.6, 0.8] 0.7 and 0.65, right.
     assert found["ece"] == pytest.approx((2 * 0.55 + 2 * (1 - 0.675)) / 4, abs=1e-6)
-    assert set(found) == {"accuracy", "errors", "top2_accuracy", "nll", "entropy", "ece"}
+    off = ((PROBABILITIES - np.eye(3)[LABELS]) ** 2).sum(1).mean()
+    assert found["brier"] == pytest.approx(off, abs=1e-6)
+    assert set(found) == {"accuracy", "errors", "top2_accuracy", "nll", "brier", "entropy", "ece"}
     assert all(type(value) is float for value in found.values())
 
 

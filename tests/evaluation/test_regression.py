@@ -1,0 +1,31 @@
+"""Squared errors by hand, with padding, and of classes as one-hot targets."""
+
+import numpy as np
+import pytest
+
+from jaxdistill.evaluation import squared_error
+from jaxdistill.net import from_function
+
+NET = from_function(lambda key, x: ({}, {}), lambda params, state, x, train, rng: (x, {}, state))
+PLAIN = ({}, {})
+
+
+def test_padding_counts_nowhere():
+    out = np.array([[1.0, 2.0], [3.0, 4.0], [np.nan, 9.0]], np.float32)
+    batch = {"image": out, "label": np.zeros((3, 2), np.float32), "where": np.arange(3) < 2}
+    assert squared_error(NET)(PLAIN, {}, [batch, batch])["squared_error"] == (5 + 25) / 2
+
+
+def test_classes_are_one_hot():
+    batch = {"image": np.array([[1.0, 0.0], [0.5, 0.0]], np.float32), "label": np.array([0, 1])}
+    found = squared_error(NET)(PLAIN, {}, [batch])
+    assert found == {"squared_error": 0.625, "accuracy": 0.5}
+
+
+def test_outputs_that_do_not_fit():
+    batch = {"image": np.ones((2, 3), np.float32), "label": np.ones((2,), np.float32)}
+    with pytest.raises(ValueError, match="do not fit targets"):
+        squared_error(NET)(PLAIN, {}, [batch])
+    nothing = {**batch, "where": np.zeros(2, bool), "label": np.ones((2, 3), np.float32)}
+    with pytest.raises(ValueError, match="every record is padding"):
+        squared_error(NET)(PLAIN, {}, [nothing])
