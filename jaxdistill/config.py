@@ -16,7 +16,7 @@ from jaxdistill.training.checkpoint import digest
 
 CONFIG_KEYS = (
     "title", "sentence", "seed", "data", "mesh", "rules",
-    "recipe", "stages", "variants", "claim", "tune",
+    "recipe", "stages", "variants", "claim", "tune", "table",
 )  # fmt: skip
 STAGE_DEFAULTS: dict[str, Any] = {
     "data": None,  # a data set of its own, as config.data; the recipe's by default
@@ -41,7 +41,7 @@ STAGE_DEFAULTS: dict[str, Any] = {
     "best": None,  # (metric, "max" or "min")
     "select": "last",
     "checkpoint": "",  # a finished stage's folder, to be taken in place of running this one
-    "pictures": (),  # "reconstruction", "reliability": what the report shows of it
+    "pictures": (),  # what the report shows of it, see jaxdistill.pictures
 }
 # What changes how a stage is run but not what comes out.
 _NOT_IDENTITY = ("log_every", "checkpoint_every", "keep", "pictures")

@@ -12,7 +12,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,25 +100,48 @@ def main(argv: list[str]) -> None:
 
 
 def _run() -> int:
-    from jaxdistill import present, recipe
     from jaxdistill.training import metrics
 
-    started = time.time()
     config = read_config()
+    writers = []
+    if TENSORBOARD.value and WORKDIR.value:
+        writers = [metrics.tensorboard(Path(WORKDIR.value) / "tensorboard")]
+    run(config, WORKDIR.value, writers=writers, quiet=QUIET.value)
+    return 0
+
+
+def run(
+    config: Mapping[str, Any],
+    workdir: str | None,
+    *,
+    writers: Sequence[Any] = (),
+    quiet: bool = False,
+) -> None:
+    """Runs a recipe and prints what came out; report and student are in the working directory.
+
+    Args:
+        config: as plain data.
+        workdir: where everything goes; what is there already is gone on with.
+        writers: further places for the metrics.
+        quiet: no progress bars.
+    """
+    from jaxdistill import present, recipe
+
+    started = time.time()
     plan = recipe.plan(config)
     present.check(plan)
-    root = start(WORKDIR.value, config)
-    writers = [metrics.tensorboard(root / "tensorboard")] if TENSORBOARD.value else []
-    outcomes = recipe.run(plan, root, writers=writers, quiet=QUIET.value)
+    root = start(workdir, config)
+    outcomes = recipe.run(plan, root, writers=writers, quiet=quiet)
     page = present.report(root, plan, outcomes, command=shown("jaxdistill.main"))
     files = present.student(root, plan, outcomes)
+    for metric in config.get("table") or ():
+        print(present.table(outcomes, metric), end="\n\n")
     for name, outcome in outcomes.items():
         for metric, value in outcome.values.items():
             print(f"{name:12} {metric:44} {value:.4f}")
     print(f"done in {time.time() - started:.0f} s: {page}")
     if files:
         print("student:", *files)
-    return 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill import build, evaluation
 from jaxdistill._errors import unknown
-from jaxdistill.config import target_stages
 from jaxdistill.data.augment import to_float
-from jaxdistill.data.stream import evaluation_batches
-from jaxdistill.models import masking
+from jaxdistill.pictures import PICTURES
 from jaxdistill.recipe import Plan, Planned
 from jaxdistill.training.export import export_student
 from jaxdistill.training.loop import Outcome
 from jaxdistill.training.report import Picture, environment, write_report
 
-SHOWN = 8
 # The algorithms of build.DISTILLERS whose result are the variables of the stage's net.
 STUDENTS = ("self_distilled_fit",)
 
@@ -41,7 +37,9 @@ def report(
     Returns:
         The path of the page.
     """
-    pictures = [
+    charts = {m: history(outcomes, m) for m in plan.config.get("table") or ()}
+    pictures = [Picture("Step by step", "curves", charts)] if charts else []
+    pictures += [
         PICTURES[kind](plan, planned, outcomes)
         for planned in plan.stages
         for kind in planned.settings["pictures"]
@@ -60,6 +58,33 @@ def report(
         },
         pictures,
     )
+
+
+def history(
+    outcomes: Mapping[str, Outcome], metric: str
+) -> dict[str, tuple[list[int], list[float]]]:
+    """For every stage that measured a metric, at which steps it was evaluated and what it was."""
+    found = {
+        name: [(line["step"], line[metric]) for line in outcome.metrics if metric in line]
+        for name, outcome in outcomes.items()
+    }
+    return {
+        name: ([step for step, _ in pairs], [value for _, value in pairs])
+        for name, pairs in found.items()
+        if pairs
+    }
+
+
+def table(outcomes: Mapping[str, Outcome], metric: str) -> str:
+    """The history of a metric as text: a row for every step, a column for every stage."""
+    lines = {
+        name: dict(zip(*pairs, strict=True)) for name, pairs in history(outcomes, metric).items()
+    }
+    rows = [f"{metric}", f"{'step':>6} " + " ".join(f"{name:>14}" for name in lines)]
+    for step in sorted({step for line in lines.values() for step in line}):
+        cells = (f"{line[step]:14.5f}" if step in line else " " * 14 for line in lines.values())
+        rows.append(f"{step:6} " + " ".join(cells))
+    return "\n".join(rows)
 
 
 def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Path]:
@@ -98,72 +123,12 @@ def _stage(planned: Planned, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def reconstruction(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
-    """Some validation images, what a masked autoencoder saw of them, and what it made of them."""
-    settings = planned.settings["view"] or {}
-    mask = settings["mask"]
-    source = planned.data["validation"]
-    batch = source.gather(np.arange(min(SHOWN, len(source))))
-    # The deterministic part of the view is what the net is used to; crops and flips are not needed
-    # to look at it.
-    fixed = [
-        spec for spec in settings.get("augment") or () if spec["name"] in ("resize", "normalise")
-    ]
-    size = next((spec["size"] for spec in settings.get("augment") or () if "size" in spec), None)
-    if size and not any(spec["name"] == "resize" for spec in fixed):
-        fixed.insert(0, {"name": "resize", "size": size})
-    prepare = build.view({"augment": fixed, "mask": mask}, planned.data["train"].info)
-    batch = prepare(batch, jax.random.key(plan.config["seed"]))
-    params, state = outcomes[planned.name].result
-    pixels = jax.jit(planned.net.apply)(params, state, batch["student"]).out["pixels"]
-    rows = masking.reconstruction(
-        pixels,
-        batch["image"],
-        batch["mask"],
-        mask["patch"],
-        normalized=mask.get("normalise", False),
-    )
-    scale = _denormalised(fixed)
-    shown = {
-        name: np.clip(scale(np.asarray(value)), 0, 1) for name, value in rows._asdict().items()
-    }
-    return Picture(f"{planned.name}: hidden patches drawn", "images", shown)
-
-
-def reliability(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
-    """How often a classifier is right by how sure it is, and its teacher beside it."""
-    names = (planned.name, *target_stages(planned.settings["targets"]))
-    spec = next(
-        (s for s in planned.settings["evaluate"].values() if s["evaluator"] == "classification"), {}
-    )
-    part = "test" if "test" in planned.data else "validation"
-    batches = evaluation_batches(planned.data[part], spec.get("batch_size", build.BATCH))
-    prepare = build.fixed_view(spec.get("augment"))
-    bins = {
-        p.name: evaluation.reliability(p.net, prepare=prepare)(outcomes[p.name].result, batches)
-        for p in plan.stages
-        # Teachers of other tasks have nothing to say of these labels.
-        if p.name in names and p.settings["data"] == planned.settings["data"]
-    }
-    return Picture(f"{planned.name}: calibration on the {part} set", "reliability", bins)
-
-
-def _denormalised(specs: list[Mapping[str, Any]]) -> Callable[[np.ndarray], np.ndarray]:
-    for spec in specs:
-        if spec["name"] == "normalise":
-            mean, std = np.asarray(spec["mean"]), np.asarray(spec["std"])
-            return lambda x: x * std + mean
-    return lambda x: x
-
-
-PICTURES: dict[str, Callable[..., Picture]] = {
-    "reconstruction": reconstruction,
-    "reliability": reliability,
-}
-
-
 def check(plan: Plan) -> None:
-    """Refuses pictures that there are not, before anything is computed."""
+    """Refuses pictures and tables that there are not, before anything is computed."""
+    parts = {part for planned in plan.stages for part in _measured(planned)}
+    for metric in plan.config.get("table") or ():
+        if metric.split("/")[0] not in parts:
+            raise ValueError(unknown("set of a metric in 'table'", metric.split("/")[0], parts))
     for planned in plan.stages:
         for kind in planned.settings["pictures"]:
             if kind not in PICTURES:
@@ -172,3 +137,13 @@ def check(plan: Plan) -> None:
                 raise ValueError(
                     f"stage {planned.name!r} masks nothing: it has no 'reconstruction' to show"
                 )
+            fitted = (planned.settings["distiller"] or {}).get("name") == "self_distilled_fit"
+            if kind in ("spectrum", "weight") and not fitted:
+                raise ValueError(
+                    f"stage {planned.name!r} repeats no fit of a kernel: it has no {kind!r} to show"
+                )
+
+
+def _measured(planned: Planned) -> Sequence[str]:
+    specs = planned.settings["evaluate"].values()
+    return [part for spec in specs for part in spec.get("sets", ("validation",))]

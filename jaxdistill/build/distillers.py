@@ -37,6 +37,11 @@ def _self_distilled_fit(
     weight: Any = 0.0,
     held_out: str = "validation",
 ) -> Distiller:
+    if student["net"] != "kernel_machine":
+        raise ValueError(
+            f"'self_distilled_fit' fits a kernel: its student must be the net 'kernel_machine', "
+            f"not {student['net']!r}"
+        )
     return theory.self_distilled_fit(
         kernel_named(student["kernel"]),
         ridge,

@@ -49,13 +49,13 @@ def plan(config: Mapping[str, Any]) -> Plan:
             raise ValueError(unknown("key of the config", key, CONFIG_KEYS))
     settings = stage_settings(config)
     hashes = identities(config)
-    shared = build.data(config["data"])
+    shared = build.data(config["data"], config["seed"])
     nets: dict[str, Net] = {}
     planned: list[Planned] = []
     for name in config["recipe"]:
         sets: split.Splits = shared
         if settings[name]["data"]:
-            sets = build.data(settings[name]["data"])
+            sets = build.data(settings[name]["data"], config["seed"])
         net = build.net(settings[name]["student"], sets["train"].info)
         needs = needs_of(name, settings[name], list(nets))
         stage = Planned(name, settings[name], net, needs, hashes[name], sets)

@@ -95,7 +95,7 @@ def test_a_stopped_run_goes_on_as_if_it_never_had(records, tmp_path):
     class Stop(Exception):
         pass
 
-    def stop(step, numbers, kind):
+    def stop(step, values, kind):
         if step == 3:
             raise Stop
 

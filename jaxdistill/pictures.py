@@ -1,0 +1,163 @@
+"""What a report shows of a stage, by name: each is ``(plan, planned, outcomes) -> Picture``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdistill import build, evaluation, theory
+from jaxdistill.config import target_stages
+from jaxdistill.data.augment import to_float
+from jaxdistill.data.records import Source
+from jaxdistill.data.stream import evaluation_batches
+from jaxdistill.models import masking
+from jaxdistill.recipe import Plan, Planned
+from jaxdistill.training.loop import Outcome
+from jaxdistill.training.report import Picture
+
+# Images that are shown, eigen-directions of a spectrum, weights at which an error is drawn.
+SHOWN, DIRECTIONS, WEIGHTS = 8, 150, 41
+
+
+def reconstruction(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
+    """Some validation images, what a masked autoencoder saw of them, and what it made of them."""
+    settings = planned.settings["view"] or {}
+    mask = settings["mask"]
+    source = planned.data["validation"]
+    batch = source.gather(np.arange(min(SHOWN, len(source))))
+    # The deterministic part of the view is what the net is used to; crops and flips are not needed
+    # to look at it.
+    fixed = [
+        spec for spec in settings.get("augment") or () if spec["name"] in ("resize", "normalise")
+    ]
+    size = next((spec["size"] for spec in settings.get("augment") or () if "size" in spec), None)
+    if size and not any(spec["name"] == "resize" for spec in fixed):
+        fixed.insert(0, {"name": "resize", "size": size})
+    prepare = build.view({"augment": fixed, "mask": mask}, planned.data["train"].info)
+    batch = prepare(batch, jax.random.key(plan.config["seed"]))
+    params, state = outcomes[planned.name].result
+    pixels = jax.jit(planned.net.apply)(params, state, batch["student"]).out["pixels"]
+    rows = masking.reconstruction(
+        pixels,
+        batch["image"],
+        batch["mask"],
+        mask["patch"],
+        normalized=mask.get("normalise", False),
+    )
+    scale = _denormalised(fixed)
+    shown = {
+        name: np.clip(scale(np.asarray(value)), 0, 1) for name, value in rows._asdict().items()
+    }
+    return Picture(f"{planned.name}: hidden patches drawn", "images", shown)
+
+
+def reliability(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
+    """How often a classifier is right by how sure it is, and its teacher beside it."""
+    names = (planned.name, *target_stages(planned.settings["targets"]))
+    spec = next(
+        (s for s in planned.settings["evaluate"].values() if s["evaluator"] == "classification"), {}
+    )
+    part = "test" if "test" in planned.data else "validation"
+    batches = evaluation_batches(planned.data[part], spec.get("batch_size", build.BATCH))
+    prepare = build.fixed_view(spec.get("augment"))
+    bins = {
+        p.name: evaluation.reliability(p.net, prepare=prepare)(outcomes[p.name].result, batches)
+        for p in plan.stages
+        # Teachers of other tasks have nothing to say of these labels.
+        if p.name in names and p.settings["data"] == planned.settings["data"]
+    }
+    return Picture(f"{planned.name}: calibration on the {part} set", "reliability", bins)
+
+
+class _KernelFits(NamedTuple):
+    """The self-distilled fits of a stage once more, in closed form."""
+
+    matrix: jax.Array
+    targets: jax.Array
+    cross: jax.Array
+    wanted: jax.Array
+    fits: theory.Fit
+    weights: jax.Array
+
+
+def spectrum(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
+    """What a self-distilled fit keeps of every eigen-direction of its kernel, step by step."""
+    settings, found = planned.settings["distiller"], _kernel_fits(plan, planned)
+    values = theory.spectrum(found.matrix).values
+    kept = theory.filters(values, settings["ridge"], found.weights)
+    last = len(found.weights)
+    lines = {f"step {t}": kept[t - 1] for t in sorted({1, min(2, last), last})}
+    share = settings.get("weight", 0.0)
+    if share != "best" and 0 < share <= 1:
+        lines["limit"] = theory.limit_filter(values, settings["ridge"], share)
+    shown = np.arange(min(DIRECTIONS, len(values)))
+    drawn = {name: (1 + shown, np.asarray(line)[::-1][shown]) for name, line in lines.items()}
+    charts = {"share kept of each eigen-direction, largest first": drawn}
+    return Picture(f"{planned.name}: what is left of the spectrum", "curves", charts)
+
+
+def weight(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
+    """The validation error of the second and the last step, had it taken any other weight."""
+    ridge, found = planned.settings["distiller"]["ridge"], _kernel_fits(plan, planned)
+    guided = theory.predict(found.cross, found.fits.coefficients[0])
+    shares = np.linspace(0, 1, WEIGHTS)
+    last, lines = len(found.weights), {}
+    for step in sorted({min(2, last), last}):
+        before = found.fits.fitted[step - 2] if step > 1 else found.targets
+        alone = theory.ridge_fit(found.matrix, before, ridge).coefficients
+        unguided = theory.predict(found.cross, alone)
+        errors = [
+            float(jnp.square(found.wanted - s * guided - (1 - s) * unguided).sum(-1).mean())
+            for s in shares
+        ]
+        lines[f"step {step}"] = (shares, errors)
+    charts = {"validation error by the weight of the ground truth": lines}
+    return Picture(f"{planned.name}: the weight of the ground truth", "curves", charts)
+
+
+def _kernel_fits(plan: Plan, planned: Planned) -> _KernelFits:
+    settings, seed = planned.settings["distiller"], plan.config["seed"]
+    kernel = build.kernel_named(planned.settings["student"]["kernel"])
+    train = build.records(planned.data["train"], planned.settings["records"], seed)
+    (points, targets), (held, wanted) = (
+        _points(source) for source in (train, planned.data["validation"])
+    )
+    matrix, cross = kernel(points, points), kernel(held, points)
+    ridge, steps = settings["ridge"], planned.settings["steps"]
+    weights = settings.get("weight", 0.0)
+    if weights == "best":
+        chosen = theory.chosen_path(matrix, targets, ridge, cross, wanted, steps=steps)
+        return _KernelFits(matrix, targets, cross, wanted, chosen.fits, chosen.weights)
+    weights = jnp.full((steps,), weights, matrix.dtype)
+    fits = theory.path(matrix, targets, ridge, weights)
+    return _KernelFits(matrix, targets, cross, wanted, fits, weights)
+
+
+def _points(source: Source) -> tuple[jax.Array, jax.Array]:
+    """All records of a set as points and targets ``[n, c]``, one-hot for classes."""
+    records = source.gather(np.arange(len(source)))
+    labels = jnp.asarray(records["label"])
+    if "classes" in source.info:
+        labels = jax.nn.one_hot(labels, source.info["classes"])
+    points = to_float(jnp.asarray(records["image"]))
+    return points, labels if labels.ndim == 2 else labels[:, None]
+
+
+def _denormalised(specs: list[Mapping[str, Any]]) -> Callable[[np.ndarray], np.ndarray]:
+    for spec in specs:
+        if spec["name"] == "normalise":
+            mean, std = np.asarray(spec["mean"]), np.asarray(spec["std"])
+            return lambda x: x * std + mean
+    return lambda x: x
+
+
+PICTURES: dict[str, Callable[..., Picture]] = {
+    "reconstruction": reconstruction,
+    "reliability": reliability,
+    "spectrum": spectrum,
+    "weight": weight,
+}
