@@ -10,6 +10,7 @@ from jaxdistill import theory
 from jaxdistill._errors import unknown
 from jaxdistill.build._names import call, named, without
 from jaxdistill.distiller import Distiller
+from jaxdistill.theory import machines
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "linear": theory.linear,
@@ -42,7 +43,7 @@ def _self_distilled_fit(
             f"'self_distilled_fit' fits a kernel: its student must be the net 'kernel_machine', "
             f"not {student['net']!r}"
         )
-    return theory.self_distilled_fit(
+    return machines.self_distilled_fit(
         kernel_named(student["kernel"]),
         ridge,
         weight,

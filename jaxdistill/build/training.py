@@ -8,15 +8,16 @@ from typing import Any
 
 import optax
 
-from jaxdistill import models, targets, theory
+from jaxdistill import models, targets
 from jaxdistill.build._names import call, named, without
 from jaxdistill.build.distillers import kernel_named
 from jaxdistill.net import Net, from_linen
+from jaxdistill.theory import machines
 from jaxdistill.training import optimizer
 
 
 def _kernel_machine(kernel: Mapping[str, Any], classes: int | None = None) -> Net:
-    return theory.kernel_machine(kernel_named(kernel), classes or 1)
+    return machines.kernel_machine(kernel_named(kernel), classes or 1)
 
 
 NETS: dict[str, Callable[..., Any]] = {

@@ -1,6 +1,7 @@
 """Closed forms of distillation, which the code that trains must agree with.
 
-Pure functions of arrays that need nothing but JAX: kernels and their matrices over devices, ridge
+Pure functions of arrays that need nothing but JAX (but for
+:mod:`jaxdistill.theory.machines`, fits as nets and distillers, which is imported by itself): kernels and their matrices over devices, ridge
 fits that stay accurate where kernels are singular, repeated self-distillation from one
 factorisation, and what others proved about distilling linear models. ``docs/theory.md`` lists the
 statements.
@@ -14,7 +15,6 @@ semi-definite, a ridge that is not negative) where they can be read: outside of 
 from __future__ import annotations
 
 from jaxdistill.theory.kernels import gram, linear, matern, polynomial, rbf
-from jaxdistill.theory.machines import kernel_machine, self_distilled_fit
 from jaxdistill.theory.multi_step import (
     MultiStep,
     data_centric,
@@ -85,7 +85,6 @@ __all__ = [
     "generalised_cross_validation",
     "gram",
     "guaranteed_rounds",
-    "kernel_machine",
     "leave_one_out",
     "limit",
     "limit_filter",
@@ -104,7 +103,6 @@ __all__ = [
     "predict",
     "rbf",
     "ridge_fit",
-    "self_distilled_fit",
     "several_steps",
     "spectral_fit",
     "spectrum",

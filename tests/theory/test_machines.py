@@ -8,6 +8,7 @@ import pytest
 from jaxdistill import theory
 from jaxdistill.data.sources import arrays
 from jaxdistill.data.stream import stream
+from jaxdistill.theory import machines
 from jaxdistill.training.loop import Stage, run_stage
 from jaxdistill.training.sharding import make_mesh
 
@@ -37,7 +38,7 @@ def steps_of(distiller, frozen, batch, count):
 @pytest.mark.parametrize("weight", [0.0, 0.25, -0.5])
 def test_a_constant_weight_follows_the_path(records, weight):
     train, _ = records
-    distiller = theory.self_distilled_fit(kernel, RIDGE, weight)
+    distiller = machines.self_distilled_fit(kernel, RIDGE, weight)
     _, found = steps_of(distiller, {}, train, 5)
     path = theory.path(kernel(train["image"], train["image"]), jnp.asarray(train["label"])[:, None],
                        RIDGE, weight, steps=5)  # fmt: skip
@@ -50,7 +51,7 @@ def test_a_constant_weight_follows_the_path(records, weight):
 
 def test_the_best_weight_is_that_of_the_chosen_path(records):
     train, held = records
-    distiller = theory.self_distilled_fit(kernel, RIDGE, "best", held_out="mine")
+    distiller = machines.self_distilled_fit(kernel, RIDGE, "best", held_out="mine")
     state, found = steps_of(distiller, {"mine": held}, train, 4)
     chosen = theory.chosen_path(
         kernel(train["image"], train["image"]),
@@ -62,7 +63,7 @@ def test_the_best_weight_is_that_of_the_chosen_path(records):
     )
     weights = [float(metrics["weight"][0]) for _, metrics in found]
     np.testing.assert_allclose(weights, chosen.weights, atol=1e-3)
-    net = theory.kernel_machine(kernel)
+    net = machines.kernel_machine(kernel)
     predicted = net.apply(*distiller.result(state), held["image"]).out
     error = np.sum((predicted[:, 0] - held["label"]) ** 2)
     np.testing.assert_allclose(error, chosen.errors[-1], rtol=1e-3)
@@ -71,7 +72,7 @@ def test_the_best_weight_is_that_of_the_chosen_path(records):
 def test_classes_become_one_hot_targets(records):
     train, _ = records
     batch = {"image": train["image"], "label": np.arange(12, dtype=np.int32) % 3}
-    distiller = theory.self_distilled_fit(kernel, RIDGE, outputs=3, one_hot=True)
+    distiller = machines.self_distilled_fit(kernel, RIDGE, outputs=3, one_hot=True)
     state = distiller.init(jax.random.key(0), {}, batch)
     np.testing.assert_array_equal(state.targets, np.eye(3)[batch["label"]])
 
@@ -83,7 +84,7 @@ def test_a_stopped_run_goes_on_as_if_it_never_had(records, tmp_path):
     def stage(steps):
         return Stage(
             "fits",
-            theory.self_distilled_fit(kernel, RIDGE, 0.3),
+            machines.self_distilled_fit(kernel, RIDGE, 0.3),
             stream(source, len(source), seed=0),
             steps,
             checkpoint_every=2,
@@ -119,17 +120,17 @@ def test_a_stopped_run_goes_on_as_if_it_never_had(records, tmp_path):
 )
 def test_bad_settings(arguments, message):
     with pytest.raises(ValueError, match=message):
-        theory.self_distilled_fit(kernel, **arguments)
+        machines.self_distilled_fit(kernel, **arguments)
 
 
 def test_labels_of_another_width(records):
     train, _ = records
     with pytest.raises(ValueError, match="labels must have 2 outputs"):
-        theory.self_distilled_fit(kernel, 1.0, outputs=2).init(jax.random.key(0), {}, train)
+        machines.self_distilled_fit(kernel, 1.0, outputs=2).init(jax.random.key(0), {}, train)
 
 
 def test_a_machine_has_no_taps():
-    net = theory.kernel_machine(kernel)
+    net = machines.kernel_machine(kernel)
     params, state = net.init(jax.random.key(0), jnp.ones((2, 2)))
     with pytest.raises(ValueError, match="no taps"):
         net.apply(params, state, jnp.ones((2, 2)), taps=("layer",))
