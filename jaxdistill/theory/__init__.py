@@ -1,10 +1,9 @@
 """Closed forms of distillation, which the code that trains must agree with.
 
-Pure functions of arrays that need nothing but JAX (but for
-:mod:`jaxdistill.theory.machines`, fits as nets and distillers, which is imported by itself): kernels and their matrices over devices, ridge
+Pure functions of arrays that need nothing but JAX: kernels and their matrices over devices, ridge
 fits that stay accurate where kernels are singular, repeated self-distillation from one
 factorisation, and what others proved about distilling linear models. ``docs/theory.md`` lists the
-statements.
+statements. :mod:`jaxdistill.theory.machines`, fits as nets and distillers, is imported by itself.
 
 A kernel is ``[n, n]``, targets are ``[n, c]``, the ridge is never divided by n, and a weight is
 always that of the ground truth. All is float32 or wider (float64 stays float64), products are at
