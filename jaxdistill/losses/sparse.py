@@ -225,24 +225,23 @@ def _known(student, ids, log_teacher, missing, temperature, *, tail):
         )
     places, known, log_t, log_t_tail = teacher_values(ids, t, s.shape[-1], missing, temperature)
     s = s / n.beside(temperature, s)
-    kept = jnp.take_along_axis(s, places, axis=-1)
+    inside = jnp.where(known, jnp.take_along_axis(s, places, axis=-1), -jnp.inf)
     if missing == "renormalise":
-        inside = jnp.where(known, kept, -jnp.inf)
         empty = ~jnp.any(known, axis=-1, keepdims=True)
         log_s = jax.nn.log_softmax(jnp.where(empty, 0, inside), axis=-1)
         return jnp.where(known, log_s, -jnp.inf), log_t
-    normaliser = jax.nn.logsumexp(s, axis=-1, keepdims=True)
-    log_s = jnp.where(known, kept - normaliser, -jnp.inf)
     if not tail:
-        return log_s, log_t
+        return inside - jax.nn.logsumexp(s, axis=-1, keepdims=True), log_t
+    # The sum of the others is all that is read of the whole vocabulary: with the known classes it
+    # gives the normaliser too.
     others = jnp.put_along_axis(
         s, jnp.where(known, places, s.shape[-1]), -jnp.inf, axis=-1, inplace=False, mode="drop"
     )
     whole = jnp.all(jnp.isneginf(others), axis=-1, keepdims=True)
-    rest = jax.nn.logsumexp(jnp.where(whole, 0, others), axis=-1, keepdims=True) - normaliser
-    rest = jnp.where(whole, -jnp.inf, rest)
+    rest = jax.nn.logsumexp(jnp.where(whole, 0, others), axis=-1, keepdims=True)
+    both = jnp.concatenate([inside, jnp.where(whole, -jnp.inf, rest)], axis=-1)
     return (
-        jnp.concatenate([log_s, rest], axis=-1),
+        jax.nn.log_softmax(both, axis=-1),
         jnp.concatenate([log_t, log_t_tail[..., None]], axis=-1),
     )
 
