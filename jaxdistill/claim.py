@@ -4,8 +4,9 @@
 
 A claim is a contrast of arms in one metric, fixed in the config before any seed runs. It holds if
 the 95 % interval of the contrast (paired over seeds, Student's t) lies above its margin, is
-contradicted if it lies below, and is not shown otherwise. Exit status: 0 if every claim holds, 1 if
-any is contradicted, 3 if any is not shown.
+contradicted if it lies below, and is not shown otherwise. A contrast of a chosen arm with a grid,
+in a loss, holds if it is within one standard error of the grid's best. Exit status: 0 if every
+claim holds, 1 if any is contradicted, 3 if any is not shown.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ TUNE = flags.DEFINE_bool(
 )
 
 CLAIM_KEYS = ("metric", "common", "arms", "contrasts", "held_equal", "sentence")
-CONTRAST_KEYS = ("sentence", "coefficients", "metric", "margin")
+CONTRAST_KEYS = ("sentence", "coefficients", "metric", "margin", "chosen", "grid")
 EXIT = {"holds": 0, "not shown": 3, "contradicted": 1}
 # Seeds that no claim is ever answered with.
 TUNING_SEED = 1000
@@ -56,10 +57,21 @@ def arms_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         for key in contrast:
             if key not in CONTRAST_KEYS:
                 raise ValueError(unknown(f"key of contrast {name!r}", key, CONTRAST_KEYS))
-        for arm in contrast["coefficients"]:
+        for arm in _arms_in(name, contrast):
             if arm not in arms:
                 raise ValueError(unknown(f"arm in contrast {name!r}", arm, arms))
     return arms
+
+
+def _arms_in(name: str, contrast: Mapping[str, Any]) -> list[str]:
+    """The arms of a contrast: those with coefficients, or a chosen one and those of its grid."""
+    if ("grid" in contrast) == ("coefficients" in contrast):
+        raise ValueError(f"contrast {name!r} needs either 'coefficients', or 'chosen' and 'grid'")
+    if "grid" not in contrast:
+        return list(contrast["coefficients"])
+    if not contrast.get("chosen"):
+        raise ValueError(f"contrast {name!r} needs 'chosen', the arm to compare with the grid")
+    return [contrast["chosen"], *contrast["grid"]]
 
 
 def run_arm(
@@ -117,20 +129,30 @@ def answer(claim: Mapping[str, Any], found: Mapping[str, list[dict[str, float]]]
     contrasts = {}
     for name, contrast in claim["contrasts"].items():
         metric = contrast.get("metric") or claim["metric"]
-        coefficients = contrast["coefficients"]
-        differences = statistics.contrast(values(metric, list(coefficients)), coefficients)
+        arms = _arms_in(name, contrast)
+        if "grid" in contrast:
+            # Less is better here: the differences say by how much the best of the grid is ahead.
+            choice = statistics.one_standard_error(values(metric, arms), arms[0], arms[1:])
+            differences, margin, verdict = choice.differences, -choice.error, choice.verdict
+            coefficients = {choice.best: 1, arms[0]: -1}
+            extra = {"spread": choice.spread, "rule": "one standard error"}
+        else:
+            coefficients = dict(contrast["coefficients"])
+            differences = statistics.contrast(values(metric, arms), coefficients)
+            margin, extra = contrast.get("margin", 0.0), {}
+            verdict = ""
         mean, low, high = statistics.paired_interval(differences)
-        margin = contrast.get("margin", 0.0)
         contrasts[name] = {
             "sentence": contrast.get("sentence", ""),
             "metric": metric,
-            "coefficients": dict(coefficients),
+            "coefficients": coefficients,
             "margin": margin,
             "differences": [float(d) for d in differences],
             "mean": mean,
             "low": low,
             "high": high,
-            "verdict": statistics.verdict(low, high, margin),
+            "verdict": verdict or statistics.verdict(low, high, margin),
+            **extra,
         }
     verdicts = [contrast["verdict"] for contrast in contrasts.values()]
     overall = next((v for v in ("contradicted", "not shown") if v in verdicts), "holds")

@@ -30,6 +30,8 @@ STAGE_DEFAULTS: dict[str, Any] = {
     "batch_size": 128,
     "steps": 0,
     "records": None,  # which of the training records, see build.records
+    "seed": 0,  # added to the run's: another start, another order of the data
+    "guidance": None,  # the weight of the ground truth, estimated, see recipe.guidance
     "transfer": None,  # weights of the objective's entries by task similarity, see recipe.transfer
     "accumulate": 1,
     "ema": None,
@@ -148,12 +150,14 @@ def _filled(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def needs_of(name: str, settings: Mapping[str, Any], earlier: Sequence[str]) -> tuple[str, ...]:
     """The earlier stages whose results a stage reads: its teachers, what else its algorithm holds
-    frozen, and what it starts from.
+    frozen, what its weights are estimated from, and what it starts from.
 
     Raises:
         ValueError: for one that does not come before it.
     """
     needs = [*target_stages(settings["targets"]), *frozen_stages(settings)]
+    guidance = settings["guidance"] or {}
+    needs += [guidance[key] for key in ("first", "alone") if guidance.get(key)]
     if settings["initial"]:
         for key in settings["initial"]:
             if key not in ("stage", "parts"):

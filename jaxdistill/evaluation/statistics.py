@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -79,6 +79,73 @@ def paired_interval(
 
     half = float(stdtrit(d.size - 1, (1 + confidence) / 2) * d.std(ddof=1) / math.sqrt(d.size))
     return mean, mean - half, mean + half
+
+
+class Choice(NamedTuple):
+    """How a chosen arm stands against the best of a grid.
+
+    Attributes:
+        differences: ``[seeds]``, the best arm's loss less the chosen one's: below 0 it is worse.
+        error: the standard error of the best arm's mean loss, seeds' own means taken off.
+        spread: of the grid, its worst mean less its best.
+        best: the arm of the grid with the least mean.
+        verdict: see :func:`one_standard_error`.
+    """
+
+    differences: np.ndarray
+    error: float
+    spread: float
+    best: str
+    verdict: Literal["holds", "not shown", "contradicted"]
+
+
+def one_standard_error(
+    losses: Mapping[str, Sequence[float]], chosen: str, grid: Sequence[str]
+) -> Choice:
+    """Whether an arm is as good as the best of a grid, up to one standard error of that one's mean.
+
+    It holds if the chosen arm's mean loss is at most the least of the grid plus its standard error,
+    and so is not worse than any arm of the grid by more; it is contradicted if not. Where the
+    grid's own spread is not above three standard errors there was nothing to choose, and it is not
+    shown. As arms share their seeds, what a seed does to all of them does not count: the error is
+    that of the losses less the seed's mean over the grid.
+
+    Args:
+        losses: for every arm one value a seed, in one order; less is better.
+        chosen: the arm in question.
+        grid: the arms that it is compared with.
+
+    Raises:
+        ValueError: for an arm that there is not, or an empty grid.
+
+    Example:
+        >>> losses = {"ours": [1.2, 5.0], "low": [1.0, 5.2], "high": [3.0, 7.0]}
+        >>> found = one_standard_error(losses, "ours", ["low", "high"])
+        >>> found.best, round(found.error, 2), found.verdict
+        ('low', 0.05, 'holds')
+
+    References:
+        Breiman, Friedman, Olshen, Stone. Classification and Regression Trees. 1984 (the rule).
+        Loftus and Masson. Using confidence intervals in within-subject designs. 1994 (the error).
+    """
+    if not grid:
+        raise ValueError("a grid needs at least one arm")
+    for arm in (chosen, *grid):
+        if arm not in losses:
+            raise ValueError(unknown("arm", arm, losses))
+    values = {arm: np.asarray(losses[arm], np.float64) for arm in (chosen, *grid)}
+    best = min(grid, key=lambda arm: values[arm].mean())
+    differences = contrast(losses, {best: 1, chosen: -1} if best != chosen else {best: 0})
+    seeds = values[best].size
+    # One seed shows nothing.
+    own = values[best] - np.mean([values[arm] for arm in grid], axis=0)
+    error = float(own.std(ddof=1) / math.sqrt(seeds)) if seeds > 1 else math.inf
+    spread = float(max(values[arm].mean() for arm in grid) - values[best].mean())
+    found: Literal["holds", "not shown", "contradicted"]
+    found = "holds" if differences.mean() >= -error else "contradicted"
+    if not spread > 3 * error:
+        found = "not shown"
+    return Choice(differences, error, spread, best, found)
 
 
 def verdict(

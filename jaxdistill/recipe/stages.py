@@ -17,10 +17,10 @@ from jaxdistill.data.stream import evaluation_batches, stream
 from jaxdistill.distiller import Distiller, model_to_model
 from jaxdistill.net import Net
 from jaxdistill.objective import combine
-from jaxdistill.recipe import caches, transfer
+from jaxdistill.recipe import caches, guidance, transfer
 from jaxdistill.recipe.planned import Plan, Planned
 from jaxdistill.store import Codec, Store
-from jaxdistill.training.loop import Evaluation, Stage
+from jaxdistill.training.loop import Evaluation, Evaluator, Stage
 
 
 def stage_of(
@@ -35,6 +35,8 @@ def stage_of(
         store: what its teachers gave, where they are cached; without it zeros stand for that.
     """
     settings, sets, seed = planned.settings, planned.data, plan.config["seed"]
+    # What is drawn of the data is the run's; the start and the order are the stage's own.
+    own_seed = seed + settings["seed"]
     nets = {p.name: p.net for p in plan.stages}
     teachers = target_stages(settings["targets"])
     frozen = {} if caches.is_cached(planned) else {name: results[name] for name in teachers}
@@ -68,17 +70,20 @@ def stage_of(
                 before.append(
                     (name, Evaluation(part, evaluator_of(label, spec, own, seed), batches))
                 )
-    weights, known = transfer.weights(plan, planned, results)
-    if known:
-        evaluations.append(Evaluation("sources", lambda *_: known))
+    weights: dict[str, float] = {}
+    for name, estimate in (("sources", transfer.weights), ("guidance", guidance.weights)):
+        factors, known = estimate(plan, planned, results)
+        weights |= factors
+        if known:
+            evaluations.append(Evaluation(name, _known(known)))
     return Stage(
         name=planned.name,
-        distiller=distiller_of(planned, nets, codecs, weights, seed),
-        data=stream(source, min(settings["batch_size"], len(source)), seed=seed, shard=shard),
+        distiller=distiller_of(planned, nets, codecs, weights, own_seed),
+        data=stream(source, min(settings["batch_size"], len(source)), seed=own_seed, shard=shard),
         steps=settings["steps"],
         frozen=frozen,
         initial=initial,
-        seed=seed,
+        seed=own_seed,
         before=tuple(before),
         evaluations=tuple(evaluations),
         log_every=settings["log_every"],
@@ -161,6 +166,11 @@ def evaluator_of(
         sets=planned.data,
         seed=seed,
     )
+
+
+def _known(values: Mapping[str, float]) -> Evaluator:
+    """An evaluator that only reports what is known already."""
+    return lambda *_: values
 
 
 def _whole_sets(planned: Planned) -> dict[str, Any]:

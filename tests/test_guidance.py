@@ -1,0 +1,130 @@
+"""The weight of the ground truth, estimated from two stages and used by a third."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill import claim, recipe, theory
+from jaxdistill.config import override, plain
+
+CONFIG = Path(__file__).parents[1] / "configs" / "self_distill_deep.py"
+
+
+def config(**changes):
+    spec = importlib.util.spec_from_file_location("self_distill_deep", CONFIG)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = plain(module.get_config("small"))
+    for stage in found["stages"].values():
+        stage |= {"steps": 30, "student": {"net": "mlp", "widths": (16,)}}
+    return override({**found, "mesh": {"data": 1, "fsdp": 1}}, changes)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    plan = recipe.plan(config())
+    return plan, recipe.run(plan, tmp_path_factory.mktemp("guided"), quiet=True)
+
+
+def test_the_estimate_is_that_of_the_closed_form(ran):
+    plan, outcomes = ran
+    source = plan.stage("guided").data["validation"]
+    records = source.gather(np.arange(len(source)))
+    first, alone = (
+        jax.nn.softmax(plan.stage(name).net.apply(*outcomes[name].result, records["image"]).out)
+        for name in ("first", "alone")
+    )
+    wanted = jax.nn.one_hot(records["label"], 10)
+    expected = theory.optimal_weight(wanted, first, alone)
+    values = outcomes["guided"].values
+    assert values["guidance/free_weight"] == pytest.approx(float(expected.free), abs=1e-4)
+    assert values["guidance/weight"] == pytest.approx(float(expected.weight), abs=1e-4)
+    assert values["guidance/first_error"] == pytest.approx(
+        outcomes["first"].values["validation/brier"], rel=1e-5
+    )
+    error = float(expected.error) / len(wanted)
+    assert values["guidance/expected_error"] == pytest.approx(error, rel=1e-4)
+
+
+def test_the_student_is_trained_with_it(ran):
+    _, outcomes = ran
+    last = outcomes["guided"].metrics[-2]
+    weight = outcomes["guided"].values["guidance/weight"]
+    assert last["kind"] == "train"
+    mixed = weight * last["labels"] + (1 - weight) * last["teacher"]
+    assert last["loss"] == pytest.approx(mixed, rel=1e-4)
+
+
+def test_all_of_the_ground_truth_is_the_first_net_again(ran, tmp_path):
+    _, outcomes = ran
+    arm = claim.arms_of(config())["tenths 10"]
+    again = recipe.run(recipe.plan(arm), tmp_path, quiet=True)
+    for one, other in zip(
+        jax.tree.leaves(outcomes["first"].result),
+        jax.tree.leaves(again["guided"].result),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_stage_with_a_seed_of_its_own_starts_anew():
+    plan = recipe.plan(config(**{"stages.alone.seed": 1}))
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), {"first": recipe.shapes(plan)["first"]}
+    )
+    first = recipe.stage_of(plan, plan.stage("first"), {})
+    alone = recipe.stage_of(plan, plan.stage("alone"), zeros)
+    assert (first.seed, alone.seed) == (0, 1)
+    assert (first.data.at(0)["index"] != alone.data.at(0)["index"]).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stages.guided.guidance.frist": "first"}, ["'frist'", "'first'"]),
+        ({"stages.guided.guidance.first": "frist"}, ["'frist'", "'first'"]),
+        ({"stages.guided.guidance.alone": None}, ["needs 'alone'"]),
+        ({"stages.guided.guidance.labels": "label"}, ["'label'", "'labels'"]),
+        ({"stages.guided.guidance.outputs": "probs"}, ["'probs'", "'probabilities'"]),
+        ({"data.validation": 0.0, "stages.guided.evaluate": {}, "stages.first.evaluate": {},
+          "stages.alone.evaluate": {}, "stages.guided.pictures": ()}, ["there is none"]),
+    ],
+)  # fmt: skip
+def test_refusals(changes, words):
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011
+        recipe.plan(config(**changes))
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_a_grid_is_answered_by_one_standard_error():
+    settings = {
+        "metric": "loss",
+        "contrasts": {"grid": {"chosen": "ours", "grid": ("low", "high")}},
+    }
+
+    def answered(*ours):
+        arms = {"ours": ours, "low": (1.0, 5.2), "high": (3.0, 7.0)}
+        found = {arm: [{"loss": value} for value in values] for arm, values in arms.items()}
+        return claim.answer(settings, found)["contrasts"]["grid"]
+
+    good, bad = answered(1.2, 5.0), answered(2.0, 6.0)
+    assert (good["verdict"], bad["verdict"]) == ("holds", "contradicted")
+    assert good["coefficients"] == {"low": 1, "ours": -1}
+    assert good["margin"] == pytest.approx(-0.05)
+    assert bad["mean"] == pytest.approx(-0.9)
+    flat = {arm: [{"loss": v} for v in (1.0, 1.1)] for arm in ("ours", "low", "high")}
+    assert claim.answer(settings, flat)["verdict"] == "not shown"
+
+
+def test_a_contrast_is_of_one_kind():
+    both = {"chosen": "estimated", "grid": ("tenths 1",), "coefficients": {"tenths 1": 1}}
+    with pytest.raises(ValueError, match="either 'coefficients', or"):
+        claim.arms_of(override(config(), {"claim.contrasts": {"c": both}}))
+    given = {"chosen": "estimated", "grid": ("tenths 11",)}
+    with pytest.raises(ValueError, match=r"tenths 11.*tenths 1"):
+        claim.arms_of(override(config(), {"claim.contrasts": {"c": given}}))
