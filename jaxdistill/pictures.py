@@ -21,6 +21,8 @@ from jaxdistill.training.report import Picture
 
 # Images that are shown, eigen-directions of a spectrum, weights at which an error is drawn.
 SHOWN, DIRECTIONS, WEIGHTS = 8, 150, 41
+# What is kept of a direction is drawn down to this share.
+NOTHING = 1e-4
 
 
 def reconstruction(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
@@ -95,7 +97,11 @@ def spectrum(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> P
     if share != "best" and 0 < share <= 1:
         lines["limit"] = theory.limit_filter(values, settings["ridge"], share)
     shown = np.arange(min(DIRECTIONS, len(values)))
-    drawn = {name: (1 + shown, np.asarray(line)[::-1][shown]) for name, line in lines.items()}
+    # A share of nothing has no place on the logarithmic axis that such lines are drawn on.
+    drawn = {
+        name: (1 + shown, np.maximum(np.asarray(line)[::-1][shown], NOTHING))
+        for name, line in lines.items()
+    }
     charts = {"share kept of each eigen-direction, largest first": drawn}
     return Picture(f"{planned.name}: what is left of the spectrum", "curves", charts)
 
