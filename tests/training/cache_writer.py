@@ -1,7 +1,11 @@
-"""Writes a cache slowly enough to be killed: run by test_caches.py as a process of its own."""
+"""Writes a cache, by test_caches.py as a process of its own: slowly enough to be killed, or onto a
+disk that is too small at first.
+"""
 
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,7 +14,7 @@ from jaxdistill import targets
 from jaxdistill.data import sources
 from jaxdistill.models import MLP
 from jaxdistill.net import from_linen
-from jaxdistill.store import writer
+from jaxdistill.store import open_store, writer
 from jaxdistill.training import caches
 
 WHOLE = writer.Unfinished.write
@@ -21,7 +25,7 @@ def slow(self, *args):
     WHOLE(self, *args)
 
 
-def main(folder):
+def write(folder):
     net = from_linen(MLP(widths=(32, 16)))
     digits = sources.digits()
     variables = net.init(jax.random.key(0), digits.gather(np.arange(2))["image"])
@@ -32,9 +36,27 @@ def main(folder):
         {"out": {"codec": "dense"}},
         views=3,
     )
-    writer.Unfinished.write = slow
     caches.write(cache, folder, quiet=True, batch_size=64, part_bytes=15_000)
 
 
+def fill(disk):
+    """Says what the full disk made of the writer, then gives it room and writes on."""
+    try:
+        write(f"{disk}/cache")
+    except OSError as fault:
+        print(fault)
+    kept = {p: p.stat().st_mtime_ns for p in Path(disk).glob("cache/000-*.array_record")}
+    assert not list(Path(disk).glob("cache/*.part*"))
+    subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+    write(f"{disk}/cache")
+    assert all(p.stat().st_mtime_ns == t for p, t in kept.items())
+    print(f"{len(kept)} parts were kept")
+    assert open_store(f"{disk}/cache").manifest["files"]
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if sys.argv[1] == "--disk":
+        fill(sys.argv[2])
+    else:
+        writer.Unfinished.write = slow
+        write(sys.argv[1])

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,3 +331,24 @@ def test_containers_hold_the_same(tmp_path, variables):
             np.testing.assert_array_equal(value, other[name])
     assert (found[0]["out/counts"].sum(-1) <= 20).all()
     assert jnp.asarray(found[0]["out/counts"]).dtype == jnp.uint8
+
+
+def test_a_disk_that_is_full_leaves_a_cache_to_go_on_with(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    # A disk of 300 KiB, seen by this process alone; the cache takes several times that.
+    mount = f"mount -t tmpfs -o size=300k tmpfs {disk}"
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*alone, mount], check=False).returncode:
+        pytest.skip("no small disk can be made here")
+    command = shlex.join([sys.executable, str(WRITER), "--disk", str(disk)])
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [*alone, f"{mount} && {command}"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    message, kept = done.stdout.splitlines()[-2:]
+    assert "No space left" in message
+    assert "are whole: make room" in message
+    assert int(kept.split()[0]) >= 2
