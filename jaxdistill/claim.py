@@ -133,14 +133,13 @@ def answer(claim: Mapping[str, Any], found: Mapping[str, list[dict[str, float]]]
         if "grid" in contrast:
             # Less is better here: the differences say by how much the best of the grid is ahead.
             choice = statistics.one_standard_error(values(metric, arms), arms[0], arms[1:])
-            differences, margin, verdict = choice.differences, -choice.error, choice.verdict
+            differences, margin = choice.differences, -choice.error
             coefficients = {choice.best: 1, arms[0]: -1}
-            extra = {"spread": choice.spread, "rule": "one standard error"}
+            own = {"verdict": choice.verdict, "spread": choice.spread, "rule": "standard error"}
         else:
             coefficients = dict(contrast["coefficients"])
             differences = statistics.contrast(values(metric, arms), coefficients)
-            margin, extra = contrast.get("margin", 0.0), {}
-            verdict = ""
+            margin, own = contrast.get("margin", 0.0), {}
         mean, low, high = statistics.paired_interval(differences)
         contrasts[name] = {
             "sentence": contrast.get("sentence", ""),
@@ -151,8 +150,8 @@ def answer(claim: Mapping[str, Any], found: Mapping[str, list[dict[str, float]]]
             "mean": mean,
             "low": low,
             "high": high,
-            "verdict": verdict or statistics.verdict(low, high, margin),
-            **extra,
+            "verdict": statistics.verdict(low, high, margin),
+            **own,
         }
     verdicts = [contrast["verdict"] for contrast in contrasts.values()]
     overall = next((v for v in ("contradicted", "not shown") if v in verdicts), "holds")

@@ -146,11 +146,8 @@ def _kernel_fits(plan: Plan, planned: Planned) -> _KernelFits:
 def _points(source: Source) -> tuple[jax.Array, jax.Array]:
     """All records of a set as points and targets ``[n, c]``, one-hot for classes."""
     records = source.gather(np.arange(len(source)))
-    labels = jnp.asarray(records["label"])
-    if "classes" in source.info:
-        labels = jax.nn.one_hot(labels, source.info["classes"])
-    points = to_float(jnp.asarray(records["image"]))
-    return points, labels if labels.ndim == 2 else labels[:, None]
+    targets = evaluation.as_targets(jnp.asarray(records["label"]), source.info.get("classes", 1))
+    return to_float(jnp.asarray(records["image"])), targets
 
 
 def _denormalised(specs: list[Mapping[str, Any]]) -> Callable[[np.ndarray], np.ndarray]:

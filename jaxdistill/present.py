@@ -80,7 +80,7 @@ def table(outcomes: Mapping[str, Outcome], metric: str) -> str:
     lines = {
         name: dict(zip(*pairs, strict=True)) for name, pairs in history(outcomes, metric).items()
     }
-    rows = [f"{metric}", f"{'step':>6} " + " ".join(f"{name:>14}" for name in lines)]
+    rows = [metric, f"{'step':>6} " + " ".join(f"{name:>14}" for name in lines)]
     for step in sorted({step for line in lines.values() for step in line}):
         cells = (f"{line[step]:14.5f}" if step in line else " " * 14 for line in lines.values())
         rows.append(f"{step:6} " + " ".join(cells))

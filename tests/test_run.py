@@ -188,6 +188,15 @@ def small(**changes):
             ["'test'", "'validation'"],
         ),
         ({"stages.alone.distiller": {"name": "x", "frozen": ("teachr",)}}, ["'teacher'"]),
+        (
+            {
+                "stages.alone.student": {
+                    "net": "kernel_machine",
+                    "kernel": {"name": "rbf", "gama": 1},
+                }
+            },
+            ["'gama'", "'gamma'"],
+        ),
     ],
 )
 def test_refusals_before_anything_is_written(changes, words):

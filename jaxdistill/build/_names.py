@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,13 +30,8 @@ def call(
     Raises:
         ValueError: for an unknown name, an unknown key, or a key that is missing.
     """
-    if name not in table:
-        raise ValueError(unknown(kind, name, table))
-    function = table[name]
+    function = fixed(kind, table, name, settings).func
     parameters = inspect.signature(function).parameters
-    for key in settings:
-        if key not in parameters:
-            raise ValueError(unknown(f"key of {kind} {name!r}", key, parameters))
     given = {
         key: value for key, value in given.items() if key in parameters and key not in settings
     }
@@ -50,6 +46,26 @@ def call(
     if missing:
         raise ValueError(f"{kind} {name!r} needs {', '.join(map(repr, missing))}")
     return function(**given, **settings)
+
+
+def fixed(
+    kind: str,
+    table: Mapping[str, Callable[..., Any]],
+    name: str,
+    settings: Mapping[str, Any],
+) -> functools.partial[Any]:
+    """What a name stands for with the settings of a config as keywords, not called yet.
+
+    Raises:
+        ValueError: for an unknown name or key.
+    """
+    if name not in table:
+        raise ValueError(unknown(kind, name, table))
+    parameters = inspect.signature(table[name]).parameters
+    for key in settings:
+        if key not in parameters:
+            raise ValueError(unknown(f"key of {kind} {name!r}", key, parameters))
+    return functools.partial(table[name], **settings)
 
 
 def without(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:

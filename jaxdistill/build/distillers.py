@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from jaxdistill import theory
-from jaxdistill._errors import unknown
-from jaxdistill.build._names import call, named, without
+from jaxdistill.build._names import call, fixed, named, without
 from jaxdistill.distiller import Distiller
 from jaxdistill.theory import machines
 
@@ -24,10 +22,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
 
 def kernel_named(settings: Mapping[str, Any]) -> Callable[..., Any]:
     """A kernel by its ``name``, with its keywords."""
-    name = named("kernel", settings)
-    if name not in KERNELS:
-        raise ValueError(unknown("kernel", name, KERNELS))
-    return partial(KERNELS[name], **without(settings, "name"))
+    return fixed("kernel", KERNELS, named("kernel", settings), without(settings, "name"))
 
 
 def _self_distilled_fit(
@@ -48,7 +43,6 @@ def _self_distilled_fit(
         ridge,
         weight,
         outputs=info.get("classes", 1),
-        one_hot="classes" in info,
         held_out=held_out,
         prepare=prepare,
     )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxdistill._errors import unknown
-from jaxdistill.build._names import call, named, without
+from jaxdistill.build._names import call, fixed, named, without
 from jaxdistill.data import augment, mixing, prepare, sources, split
 from jaxdistill.data.replayed import replayed
 
@@ -128,23 +126,11 @@ def view(settings: Mapping[str, Any] | None, info: Mapping[str, Any]) -> prepare
             raise ValueError(unknown("key of a view", key, VIEW_KEYS))
     parts = [prepare.views(augmentations(settings.get("augment")))]
     if mix := settings.get("mix"):
-        function = _partial("mix", MIXES, named("mix", mix), without(mix, "name", "smoothing"))
+        function = fixed("mix", MIXES, named("mix", mix), without(mix, "name", "smoothing"))
         parts.append(prepare.mixed(function, info["classes"], smoothing=mix.get("smoothing", 0.0)))
     if mask := settings.get("mask"):
         parts.append(call("mask", {"patches": prepare.masked}, "patches", without(mask)))
     return prepare.chain(*parts)
-
-
-def _partial(
-    kind: str, table: Mapping[str, Callable[..., Any]], name: str, settings: Mapping[str, Any]
-):
-    if name not in table:
-        raise ValueError(unknown(kind, name, table))
-    parameters = inspect.signature(table[name]).parameters
-    for key in settings:
-        if key not in parameters:
-            raise ValueError(unknown(f"key of {kind} {name!r}", key, parameters))
-    return functools.partial(table[name], **settings)
 
 
 RECORD_KEYS = ("exclude", "only", "shuffled", "labelled", "labels", "selected", "views")

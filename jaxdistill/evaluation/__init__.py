@@ -9,7 +9,7 @@ however often it is called.
 from jaxdistill.evaluation.biases import class_bias
 from jaxdistill.evaluation.classifiers import Reliability, classification, reliability
 from jaxdistill.evaluation.probes import linear_probe, nearest_neighbours
-from jaxdistill.evaluation.regression import squared_error
+from jaxdistill.evaluation.regression import as_targets, squared_error
 from jaxdistill.evaluation.representations import Features, features
 from jaxdistill.evaluation.similarity import cka
 from jaxdistill.evaluation.statistics import contrast, paired_interval, verdict
@@ -18,6 +18,7 @@ from jaxdistill.evaluation.transfer import parc, source_weights
 __all__ = [
     "Features",
     "Reliability",
+    "as_targets",
     "cka",
     "class_bias",
     "classification",

@@ -71,6 +71,21 @@ def sweep(
     yield _fetch(last)
 
 
+def summed(batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The sums of all batches, added up in float64; ``count`` is of the records.
+
+    Raises:
+        ValueError: if no record counts.
+    """
+    totals: dict[str, Any] = {}
+    for sums in batches:
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0) + value.astype(np.float64)
+    if not totals["count"]:
+        raise ValueError("there is nothing to evaluate: every record is padding")
+    return totals
+
+
 def frozen_entry(frozen: Mapping[str, Any], name: str) -> Any:
     """The variables of a teacher, or an error that says which there are."""
     from jaxdistill._errors import unknown

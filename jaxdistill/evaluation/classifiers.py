@@ -16,6 +16,7 @@ from jaxdistill.evaluation._batches import (
     compiled,
     frozen_entry,
     run,
+    summed,
     sweep,
 )
 from jaxdistill.losses.divergences import jensen_shannon
@@ -222,12 +223,7 @@ def _sum(values: jax.Array, where: jax.Array) -> jax.Array:
 
 
 def _totals(batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    totals: dict[str, Any] = {}
-    for sums in batches:
-        for name, value in sums.items():
-            totals[name] = totals.get(name, 0) + value.astype(np.float64)
-    if not totals["count"]:
-        raise ValueError("there is nothing to evaluate: every record is padding")
+    totals = summed(batches)
     if totals["strange"]:
         raise ValueError(f"{totals['strange']:.0f} labels are not classes of the net's output")
     return totals

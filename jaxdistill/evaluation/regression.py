@@ -8,8 +8,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.evaluation._batches import Evaluator, Prepare, Read, compiled, run, sweep
+from jaxdistill.evaluation._batches import Evaluator, Prepare, Read, compiled, run, summed, sweep
 from jaxdistill.net import Net
+
+
+def as_targets(labels: jax.Array, outputs: int) -> jax.Array:
+    """Labels as what outputs are fitted to, ``[B, c]``: classes, integers, one-hot.
+
+    Args:
+        labels: integers ``[B]``, or floating ``[B]`` or ``[B, c]``.
+        outputs: how many classes there are.
+
+    Example:
+        >>> as_targets(jnp.array([1, 0]), 2).tolist(), as_targets(jnp.array([0.5]), 1).tolist()
+        ([[0.0, 1.0], [1.0, 0.0]], [[0.5]])
+    """
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        return jax.nn.one_hot(labels, outputs)
+    return labels if labels.ndim == 2 else labels[:, None]
 
 
 def squared_error(
@@ -50,27 +66,20 @@ def squared_error(
     def step(variables, batch):
         (out,) = run(net, variables, batch, inputs, read)
         labels, where = batch[label], batch["where"]
-        classes = jnp.issubdtype(labels.dtype, jnp.integer)
-        wanted = jax.nn.one_hot(labels, out.shape[-1]) if classes else labels
-        wanted = wanted[:, None] if wanted.ndim == 1 else wanted
+        wanted = as_targets(labels, out.shape[-1])
         if out.shape != wanted.shape:
             raise ValueError(f"outputs {out.shape} do not fit targets {wanted.shape}")
         out = out.astype(jnp.promote_types(out.dtype, jnp.float32))
         sums = {"squared_error": jnp.square(out - wanted).sum(-1)}
-        if classes:
+        if jnp.issubdtype(labels.dtype, jnp.integer):
             sums["accuracy"] = out.argmax(-1) == labels
         return {"count": where.sum(), **{k: jnp.where(where, v, 0).sum() for k, v in sums.items()}}
 
     step = compiled(step, prepare)
 
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
-        totals: dict[str, float] = {}
-        for sums in sweep(step, result, data):
-            for name, value in sums.items():
-                totals[name] = totals.get(name, 0.0) + float(value)
+        totals = summed(sweep(step, result, data))
         count = totals.pop("count")
-        if not count:
-            raise ValueError("there is nothing to evaluate: every record is padding")
-        return {name: value / count for name, value in totals.items()}
+        return {name: float(value / count) for name, value in totals.items()}
 
     return evaluator

@@ -12,7 +12,7 @@ import numpy as np
 from jaxdistill import build, evaluation, theory
 from jaxdistill._errors import unknown
 from jaxdistill.data.stream import evaluation_batches
-from jaxdistill.recipe.planned import Plan, Planned
+from jaxdistill.recipe.planned import Plan, Planned, only_shapes
 
 # The stages, the entries of the objective, and what of the nets is compared.
 STAGES, ENTRIES, OUTPUTS = ("first", "alone"), ("labels", "teacher"), ("probabilities", "out")
@@ -38,11 +38,7 @@ def weights(
         return {}, {}
     settings = _checked(planned)
     labels, teacher = settings["labels"], settings["teacher"]
-    if any(
-        isinstance(leaf, jax.ShapeDtypeStruct)
-        for stage in STAGES
-        for leaf in jax.tree.leaves(results[settings[stage]])
-    ):
+    if only_shapes(results[settings[stage]] for stage in STAGES):
         return {labels: 0.5, teacher: 0.5}, {}
     wanted, first, alone = _predictions(plan, planned, results, settings)
     found = theory.optimal_weight(wanted, first, alone, clip=settings.get("clip", True))
@@ -70,11 +66,7 @@ def _predictions(
         labels = np.asarray(seen.labels)
     if settings.get("outputs", "probabilities") == "probabilities":
         answers = [jax.nn.softmax(answer) for answer in answers]
-    targets = jnp.asarray(labels)
-    if jnp.issubdtype(targets.dtype, jnp.integer):
-        targets = jax.nn.one_hot(targets, answers[0].shape[-1])
-    targets = targets if targets.ndim == 2 else targets[:, None]
-    return targets, *answers
+    return evaluation.as_targets(jnp.asarray(labels), answers[0].shape[-1]), *answers
 
 
 def _checked(planned: Planned) -> dict[str, Any]:

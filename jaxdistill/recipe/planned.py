@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax
 
 from jaxdistill.data import split
 from jaxdistill.net import Net
@@ -60,3 +63,9 @@ class Restored(NamedTuple):
 def folder(root: Path | str, name: str, identity: str) -> Path:
     """Where a stage keeps what it writes."""
     return Path(root) / "stages" / f"{name}-{identity}"
+
+
+def only_shapes(results: Iterable[Any]) -> bool:
+    """Whether results are shapes alone, as while a recipe is planned."""
+    leaves = jax.tree.leaves(list(results))
+    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)

@@ -39,10 +39,9 @@ def stage_of(
     own_seed = seed + settings["seed"]
     nets = {p.name: p.net for p in plan.stages}
     teachers = target_stages(settings["targets"])
-    frozen = {} if caches.is_cached(planned) else {name: results[name] for name in teachers}
-    frozen |= {name: results[name] for name in frozen_stages(settings)}
-    frozen |= _whole_sets(planned)
     cached = caches.is_cached(planned)
+    held = (*(() if cached else teachers), *frozen_stages(settings))
+    frozen = {**{name: results[name] for name in held}, **_whole_sets(planned)}
     shard = (jax.process_index(), jax.process_count())
     initial = {}
     if settings["initial"]:
@@ -182,11 +181,8 @@ def _whole_sets(planned: Planned) -> dict[str, Any]:
     found = {}
     for part in (planned.settings["distiller"] or {}).get("sets") or ():
         if part == "test" or part not in planned.data:
-            raise ValueError(
-                unknown(
-                    "set to read whole", part, [name for name in planned.data if name != "test"]
-                )
-            )
+            there = [name for name in planned.data if name != "test"]
+            raise ValueError(unknown("set to read whole", part, there))
         source = planned.data[part]
         found[part] = source.gather(np.arange(len(source)))
     return found

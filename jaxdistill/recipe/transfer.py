@@ -6,13 +6,11 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from jaxdistill import build, evaluation
 from jaxdistill._errors import unknown
 from jaxdistill.data import split
 from jaxdistill.data.stream import evaluation_batches
-from jaxdistill.recipe.planned import Plan, Planned
+from jaxdistill.recipe.planned import Plan, Planned, only_shapes
 
 TRANSFER_KEYS = ("sources", "power", "labelled", "read", "pool")
 
@@ -50,8 +48,7 @@ def weights(
         return {}, {}
     settings = _checked(plan, planned)
     entries = settings["sources"]
-    leaves = jax.tree.leaves([results[stage] for stage in entries.values()])
-    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+    if only_shapes(results[stage] for stage in entries.values()):
         return dict.fromkeys(entries, 1 / len(entries)), {}
     found = scores(plan, planned, results)
     worth = evaluation.source_weights(found, settings.get("power", 12.0))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.distiller import Distiller
+from jaxdistill.evaluation.regression import as_targets
 from jaxdistill.losses._numerics import widen
 from jaxdistill.net import Forward, Net
 from jaxdistill.theory import _checks
@@ -31,6 +32,7 @@ class Steps(NamedTuple):
         points: ``[n, ...]``, what is fitted.
         targets: ``[n, c]``.
         spectrum: of the kernel of the points.
+        first: the fit to the targets.
         fit: the last one.
     """
 
@@ -38,6 +40,7 @@ class Steps(NamedTuple):
     points: jax.Array
     targets: jax.Array
     spectrum: Spectrum
+    first: Fit
     fit: Fit
 
 
@@ -80,7 +83,6 @@ def self_distilled_fit(
     weight: float | Literal["best"] = 0.0,
     *,
     outputs: int = 1,
-    one_hot: bool = False,
     held_out: str = "validation",
     prepare: Callable[[Any, jax.Array], Any] | None = None,
 ) -> Distiller:
@@ -95,8 +97,7 @@ def self_distilled_fit(
         ridge: at least zero.
         weight: of the ground truth; ``"best"`` takes at every step the one in [0, 1] with the least
             squared error on the records ``frozen[held_out]``.
-        outputs: how many each point has.
-        one_hot: whether labels are classes, of which there are ``outputs``.
+        outputs: how many each point has; of labels that are integers, how many classes.
         held_out: the entry of ``frozen`` with the records that ``"best"`` is chosen by.
         prepare: ``(batch, key) -> batch`` that gives ``batch["student"]``; the same of every batch.
 
@@ -133,11 +134,7 @@ def self_distilled_fit(
     def read(batch: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         if prepare is not None:
             batch = {**batch, "image": prepare(batch, key)["student"]}
-        labels = batch["label"]
-        if one_hot:
-            labels = jax.nn.one_hot(labels, outputs)
-        labels = labels if labels.ndim == 2 else labels[:, None]
-        points, labels = widen(batch["image"], labels)
+        points, labels = widen(batch["image"], as_targets(jnp.asarray(batch["label"]), outputs))
         if labels.shape[1] != outputs:
             raise ValueError(f"labels must have {outputs} outputs, got shape {labels.shape}")
         return points, labels
@@ -146,13 +143,11 @@ def self_distilled_fit(
         points, targets = read(batch, key)
         zeros = jnp.zeros_like(targets)
         found = spectrum(kernel(points, points))
-        return Steps(jnp.zeros((), jnp.int32), points, targets, found, Fit(zeros, zeros))
+        first = spectral_fit(found, targets, ridge)
+        return Steps(jnp.zeros((), jnp.int32), points, targets, found, first, Fit(zeros, zeros))
 
     def step(state: Steps, frozen: Any, batch: Any) -> tuple[Steps, Any]:
-        def fit(targets: jax.Array) -> Fit:
-            return spectral_fit(state.spectrum, targets, ridge)
-
-        first, alone = fit(state.targets), fit(state.fit.fitted)
+        first, alone = state.first, spectral_fit(state.spectrum, state.fit.fitted, ridge)
         share = jnp.asarray(0.0 if weight == "best" else weight, state.targets.dtype)
         if weight == "best":
             points, wanted = read(frozen[held_out], jax.random.key(0))

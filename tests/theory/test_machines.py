@@ -72,7 +72,7 @@ def test_the_best_weight_is_that_of_the_chosen_path(records):
 def test_classes_become_one_hot_targets(records):
     train, _ = records
     batch = {"image": train["image"], "label": np.arange(12, dtype=np.int32) % 3}
-    distiller = machines.self_distilled_fit(kernel, RIDGE, outputs=3, one_hot=True)
+    distiller = machines.self_distilled_fit(kernel, RIDGE, outputs=3)
     state = distiller.init(jax.random.key(0), {}, batch)
     np.testing.assert_array_equal(state.targets, np.eye(3)[batch["label"]])
 
