@@ -274,8 +274,9 @@ def test_what_is_not_read_is_not_computed():
     stacked = variables_of(scanned)
     loops = [compiled(scanned, stacked, block).as_text().count(" while(") for block in (1, 3)]
     assert loops == [1, 2]
-    whole = jax.jit(scanned.apply).lower(stacked, INPUTS).compile().as_text()
-    assert whole.count(" while(") == 4
+    # Counted before XLA, which may make loops of other operations, as its flags say.
+    whole = jax.jit(scanned.apply).lower(stacked, INPUTS).as_text()
+    assert whole.count("stablehlo.while") == 4
 
 
 def test_stochastic_depth_drops_whole_branches_and_keeps_the_mean():
