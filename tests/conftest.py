@@ -12,6 +12,8 @@ _QUICK = [
 ]
 if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
     _QUICK.append("--xla_cpu_use_fusion_emitters=false")  # newer ones have no others
+else:
+    _QUICK.append("--xla_cpu_emitter_verification_level=0")
 # Tests that start processes of their own give them these.
 os.environ["QUICK_XLA_FLAGS"] = " ".join(_QUICK)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
