@@ -33,6 +33,7 @@ _MODULES = (
     "build",
     "data",
     "evaluation",
+    "language",
     "losses",
     "models",
     "objective",

@@ -1,6 +1,7 @@
 """Readable networks in Flax Linen, channels last, with features tapped by module path."""
 
 from jaxdistill.models.blocks import split_qkv, stack_blocks, unstack_blocks
+from jaxdistill.models.decoder import Decoder, head_of
 from jaxdistill.models.mae import MAE, mae_size
 from jaxdistill.models.masking import (
     Masking,
@@ -21,12 +22,14 @@ from jaxdistill.models.vit import Encoder, ViT, vit_size
 __all__ = [
     "MAE",
     "MLP",
+    "Decoder",
     "Encoder",
     "Masking",
     "Reconstruction",
     "ResNet",
     "ViT",
     "cifar_resnet",
+    "head_of",
     "imagenet_resnet",
     "mae_size",
     "mask_from_keep",
