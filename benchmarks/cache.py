@@ -293,7 +293,7 @@ def sizes() -> dict[str, dict[str, int]]:
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="small sizes, no target is checked")
     parser.add_argument("--repeats", type=int, default=21, help="paired steps")
     parser.add_argument("--batch", type=int, default=64, help="images in a step")
