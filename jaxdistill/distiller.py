@@ -284,8 +284,15 @@ def transplant(own: Any, given: Any) -> Any:
 
 
 def scan(body: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
-    """``jax.lax.scan``, unrolled on CPU: there XLA runs convolutions in loops 50 times slower."""
-    return jax.lax.scan(body, carry, xs, unroll=jax.default_backend() == "cpu")
+    """``jax.lax.scan``, unrolled on CPU where the body has convolutions: there XLA runs those in
+    loops 50 times slower."""
+    unroll = jax.default_backend() == "cpu" and _convolves(body, carry, xs)
+    return jax.lax.scan(body, carry, xs, unroll=unroll)
+
+
+def _convolves(body: Callable, carry: Any, xs: Any) -> bool:
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+    return "conv_general_dilated" in str(jax.make_jaxpr(body)(carry, first))
 
 
 def _microbatches(x: jax.Array, parts: int) -> jax.Array:
