@@ -38,6 +38,7 @@ _MODULES = (
     "models",
     "objective",
     "recipe",
+    "samplers",
     "store",
     "targets",
     "theory",

@@ -17,6 +17,7 @@ from jaxdistill.models.masking import (
 )
 from jaxdistill.models.mlp import MLP
 from jaxdistill.models.resnet import ResNet, cifar_resnet, imagenet_resnet
+from jaxdistill.models.timed import TimeMLP, time_features
 from jaxdistill.models.vit import Encoder, ViT, vit_size
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Masking",
     "Reconstruction",
     "ResNet",
+    "TimeMLP",
     "ViT",
     "cifar_resnet",
     "head_of",
@@ -41,6 +43,7 @@ __all__ = [
     "sincos_positions",
     "split_qkv",
     "stack_blocks",
+    "time_features",
     "unpatchify",
     "unstack_blocks",
     "vit_size",
