@@ -45,6 +45,10 @@ STAGE_DEFAULTS: dict[str, Any] = {
     "checkpoint": "",  # a finished stage's folder, to be taken in place of running this one
     "pictures": (),  # what the report shows of it, see jaxdistill.pictures
 }
+# What only model_to_model reads.
+_MODEL_TO_MODEL = (
+    "targets", "objective", "accumulate", "ema", "returns", "guidance", "transfer",
+)  # fmt: skip
 # What changes how a stage is run but not what comes out.
 _NOT_IDENTITY = ("log_every", "checkpoint_every", "keep", "pictures")
 
@@ -69,6 +73,13 @@ def stage_settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             # What another algorithm needs besides a net it says itself.
             if not settings[key] and (key == "student" or not settings["distiller"]):
                 raise ValueError(f"stage {name!r} needs {key!r}")
+        for key in _MODEL_TO_MODEL if settings["distiller"] else ():
+            if settings[key] and settings[key] != STAGE_DEFAULTS[key]:
+                raise ValueError(
+                    f"stage {name!r} has an algorithm of its own, "
+                    f"{settings['distiller'].get('name')!r}, which does not read {key!r}: what it "
+                    "needs stands in 'distiller'"
+                )
         if "name" not in config["data"]:
             raise ValueError("config.data needs 'name'")
     return found

@@ -19,9 +19,6 @@ from jaxdistill.training.export import export_student
 from jaxdistill.training.loop import Outcome
 from jaxdistill.training.report import Picture, environment, write_report
 
-# The algorithms of build.DISTILLERS whose result are the variables of the stage's net.
-STUDENTS = ("self_distilled_fit",)
-
 
 def report(
     root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome], *, command: str = ""
@@ -93,10 +90,12 @@ def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> li
     Algorithms of other kinds leave other things: nothing is written for what is no net's variables.
     """
     last = plan.stages[-1]
-    if last.settings["distiller"] and last.settings["distiller"]["name"] not in STUDENTS:
-        return []
     image = to_float(jnp.asarray(last.data["train"].gather(np.arange(1))["image"]))
-    return export_student(Path(root) / "student", last.net, outcomes[last.name].result, image)
+    result = outcomes[last.name].result
+    variables = jax.eval_shape(last.net.init, jax.random.key(0), image)
+    if jax.tree.structure(result) != jax.tree.structure(variables):
+        return []
+    return export_student(Path(root) / "student", last.net, result, image)
 
 
 def _stage(planned: Planned, outcome: Outcome) -> dict[str, Any]:

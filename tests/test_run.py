@@ -171,9 +171,22 @@ def small(**changes):
         ({"stages.alone.pictures": ("reconstruction",)}, ["masks nothing"]),
         ({"stages.alone.pictures": ("reliabilty",)}, ["'reliability'"]),
         ({"stages.alone.pictures": ("spectrum",)}, ["repeats no fit of a kernel"]),
-        ({"stages.alone.distiller": {"name": "self_distiled_fit"}}, ["'self_distilled_fit'"]),
+        (
+            {
+                "stages.alone.distiller": {"name": "self_distiled_fit"},
+                "stages.alone.objective": None,
+            },
+            ["'self_distilled_fit'"],
+        ),
         (
             {"stages.alone.distiller": {"name": "self_distilled_fit", "ridge": 1.0}},
+            ["'alone'", "does not read 'objective'"],
+        ),
+        (
+            {
+                "stages.alone.distiller": {"name": "self_distilled_fit", "ridge": 1.0},
+                "stages.alone.objective": None,
+            },
             ["'mlp'", "'kernel_machine'"],
         ),
         (
@@ -184,10 +197,17 @@ def small(**changes):
                     "ridge": 1.0,
                     "sets": ("test",),
                 },
+                "stages.alone.objective": None,
             },
             ["'test'", "'validation'"],
         ),
-        ({"stages.alone.distiller": {"name": "x", "frozen": ("teachr",)}}, ["'teacher'"]),
+        (
+            {
+                "stages.alone.distiller": {"name": "x", "frozen": ("teachr",)},
+                "stages.alone.objective": None,
+            },
+            ["'teacher'"],
+        ),
         (
             {
                 "stages.alone.student": {

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
+from jaxdistill._errors import unknown
 from jaxdistill.data import split
 from jaxdistill.net import Net
 
@@ -32,6 +35,23 @@ class Planned:
     needs: tuple[str, ...]
     identity: str
     data: split.Splits
+
+    @functools.cached_property
+    def whole_sets(self) -> dict[str, dict[str, np.ndarray]]:
+        """The sets that the stage's own algorithm reads whole, by name, gathered once.
+
+        Raises:
+            ValueError: for one that there is not, and for the test set: nothing may be chosen by
+                it.
+        """
+        found = {}
+        for part in (self.settings["distiller"] or {}).get("sets") or ():
+            if part == "test" or part not in self.data:
+                there = [name for name in self.data if name != "test"]
+                raise ValueError(unknown("set to read whole", part, there))
+            source = self.data[part]
+            found[part] = source.gather(np.arange(len(source)))
+        return found
 
 
 @dataclasses.dataclass(frozen=True)

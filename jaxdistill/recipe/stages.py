@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxdistill import build
-from jaxdistill._errors import unknown
 from jaxdistill.config import frozen_stages, target_stages
 from jaxdistill.data.records import Source
 from jaxdistill.data.stream import evaluation_batches, stream
@@ -41,7 +39,7 @@ def stage_of(
     teachers = target_stages(settings["targets"])
     cached = caches.is_cached(planned)
     held = (*(() if cached else teachers), *frozen_stages(settings))
-    frozen = {**{name: results[name] for name in held}, **_whole_sets(planned)}
+    frozen = {**{name: results[name] for name in held}, **planned.whole_sets}
     shard = (jax.process_index(), jax.process_count())
     initial = {}
     if settings["initial"]:
@@ -170,22 +168,6 @@ def evaluator_of(
 def _known(values: Mapping[str, float]) -> Evaluator:
     """An evaluator that only reports what is known already."""
     return lambda *_: values
-
-
-def _whole_sets(planned: Planned) -> dict[str, Any]:
-    """The sets that the stage's own algorithm reads whole, by name.
-
-    Raises:
-        ValueError: for one that there is not, and for the test set: nothing may be chosen by it.
-    """
-    found = {}
-    for part in (planned.settings["distiller"] or {}).get("sets") or ():
-        if part == "test" or part not in planned.data:
-            there = [name for name in planned.data if name != "test"]
-            raise ValueError(unknown("set to read whole", part, there))
-        source = planned.data[part]
-        found[part] = source.gather(np.arange(len(source)))
-    return found
 
 
 def _parts(result: Any, settings: Mapping[str, Any]) -> Any:
