@@ -22,6 +22,7 @@ def _kernel_machine(kernel: Mapping[str, Any], classes: int | None = None) -> Ne
 
 NETS: dict[str, Callable[..., Any]] = {
     "mlp": models.MLP,
+    "convnet": models.ConvNet,
     "cifar_resnet": models.cifar_resnet,
     "imagenet_resnet": models.imagenet_resnet,
     "vit": models.ViT,

@@ -1,6 +1,7 @@
 """Readable networks in Flax Linen, channels last, with features tapped by module path."""
 
 from jaxdistill.models.blocks import split_qkv, stack_blocks, unstack_blocks
+from jaxdistill.models.convnet import ConvNet
 from jaxdistill.models.decoder import Decoder, head_of
 from jaxdistill.models.mae import MAE, mae_size
 from jaxdistill.models.masking import (
@@ -23,6 +24,7 @@ from jaxdistill.models.vit import Encoder, ViT, vit_size
 __all__ = [
     "MAE",
     "MLP",
+    "ConvNet",
     "Decoder",
     "Encoder",
     "Masking",

@@ -231,9 +231,9 @@ def run_stage(
         nonlocal pending, since
         if not pending:
             return {}
-        means, pending = metric.reduce(pending), []
+        means, measured, pending = metric.reduce(pending), pending, []
         now = time.perf_counter()
-        _refuse_infinite(means, step, checkpoints)
+        _refuse_infinite(means, measured, step, checkpoints)
         rate = (step - since[0]) / max(now - since[1], 1e-9)
         since = (step, now)
         write(step, {**means, "steps_per_second": rate}, "train")
@@ -414,11 +414,18 @@ def _entries(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _refuse_infinite(
-    means: Mapping[str, float], step: int, checkpoints: Checkpoints | None
+    means: Mapping[str, float], measured: Sequence[Any], step: int, checkpoints: Checkpoints | None
 ) -> None:
+    """Refuses what is not finite, naming the first of the measured steps, of which ``step`` is the
+    last."""
     bad = {name: value for name, value in means.items() if not math.isfinite(value)}
     if not bad:
         return
+    for number, one in enumerate(measured):
+        own = {name: value for name, value in metric.reduce([one]).items() if name in bad}
+        if own := {name: value for name, value in own.items() if not math.isfinite(value)}:
+            bad, step = own, step - len(measured) + 1 + number
+            break
     kept = "there is no checkpoint"
     if checkpoints is not None and (steps := checkpoints.steps()):
         kept = f"the last good checkpoint is {checkpoints.path(steps[-1])}"

@@ -1,0 +1,44 @@
+"""Data sets into small ones: matching trajectories, gradients, distributions and kernels.
+
+Parts (a net on one vector of parameters, differentiable augmentation, whitenings, experts) serve
+all methods. Each method is a :class:`~jaxdistill.distiller.Distiller` whose result is a
+:class:`Synthetic`.
+"""
+
+from jaxdistill.condense.augment import Augmentation, siamese
+from jaxdistill.condense.experts import (
+    Flatness,
+    expert_steps,
+    open_trajectories,
+    save_trajectories,
+    train_experts,
+)
+from jaxdistill.condense.flat import Flat, flat
+from jaxdistill.condense.synthetic import Synthetic, pixels, save_folder, save_npz
+from jaxdistill.condense.trajectories import Window, match_trajectories
+from jaxdistill.condense.unroll import Inner, Target, matching_gradient, matching_loss
+from jaxdistill.condense.whitening import Whitening, fit_whitening
+
+__all__ = [
+    "Augmentation",
+    "Flat",
+    "Flatness",
+    "Inner",
+    "Synthetic",
+    "Target",
+    "Whitening",
+    "Window",
+    "expert_steps",
+    "fit_whitening",
+    "flat",
+    "match_trajectories",
+    "matching_gradient",
+    "matching_loss",
+    "open_trajectories",
+    "pixels",
+    "save_folder",
+    "save_npz",
+    "save_trajectories",
+    "siamese",
+    "train_experts",
+]

@@ -1,0 +1,254 @@
+"""Synthetic sets: what they are, what they start from, how they leave the library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdistill._errors import unknown
+from jaxdistill.condense.whitening import Whitening
+
+
+class Synthetic(NamedTuple):
+    """A small set that stands for a large one; classes follow each other, equally many of each.
+
+    Attributes:
+        images: ``[n, H, W, C]``, in the space that the training set was whitened to.
+        targets: ``[n, classes]``: probabilities, or for kernel ridge real numbers.
+        rate: the learning rate that goes with it, a scalar.
+    """
+
+    images: jax.Array
+    targets: jax.Array
+    rate: jax.Array
+
+
+def classes_of(each: int, classes: int) -> jax.Array:
+    """The classes of a synthetic set with ``each`` images of every class, ``[n]``."""
+    return jnp.repeat(jnp.arange(classes), each)
+
+
+def one_hot(each: int, classes: int) -> jax.Array:
+    """Hard targets ``[n, classes]``."""
+    return jax.nn.one_hot(classes_of(each, classes), classes)
+
+
+def random_rows(
+    key: jax.Array, labels: jax.Array, each: int, classes: int, where: jax.Array | None = None
+) -> jax.Array:
+    """Records of every class drawn without replacement: int ``[classes, each]``.
+
+    Args:
+        key: of the draw.
+        labels: ``[N]``.
+        each: how many of each class; where a class has fewer, records of others fill up.
+        classes: how many classes.
+        where: bool ``[N]``, the records to take before any others of their class.
+    """
+    luck = jax.random.uniform(key, labels.shape)
+    if where is not None:
+        luck = luck + where.astype(luck.dtype)
+    own = labels[None, :] == jnp.arange(classes)[:, None]
+    return jax.lax.top_k(jnp.where(own, luck[None, :], luck[None, :] - 3), each)[1]
+
+
+def herding_rows(images: jax.Array, labels: jax.Array, each: int, classes: int) -> jax.Array:
+    """For every class the records whose running mean stays closest to the mean of the class:
+    int ``[classes, each]``.
+
+    References:
+        Welling, Herding Dynamical Weights to Learn, ICML 2009
+    """
+    rows = images.reshape(len(images), -1)
+
+    def of_class(label):
+        own = labels == label
+        mean = jnp.where(own[:, None], rows, 0).sum(0) / jnp.maximum(own.sum(), 1)
+
+        def pick(carry, place):
+            total, free = carry
+            away = jnp.square((total[None] + rows) / (place + 1) - mean[None]).sum(1)
+            best = jnp.argmin(jnp.where(free, away, jnp.inf))
+            return (total + rows[best], free.at[best].set(False)), best
+
+        start = (jnp.zeros(rows.shape[1], rows.dtype), own)
+        return jax.lax.scan(pick, start, jnp.arange(each))[1]
+
+    return jax.lax.map(of_class, jnp.arange(classes))
+
+
+def centre_rows(images: jax.Array, labels: jax.Array, each: int, classes: int) -> jax.Array:
+    """For every class its record nearest to the mean, then again and again the one farthest from
+    all that are chosen: int ``[classes, each]``.
+
+    References:
+        Sener and Savarese, Active Learning for Convolutional Neural Networks, ICLR 2018
+    """
+    rows = images.reshape(len(images), -1)
+
+    def of_class(label):
+        own = labels == label
+        mean = jnp.where(own[:, None], rows, 0).sum(0) / jnp.maximum(own.sum(), 1)
+        away = jnp.square(rows - mean[None]).sum(1)
+        first = jnp.argmin(jnp.where(own, away, jnp.inf))
+
+        def pick(carry, _):
+            nearest, last = carry
+            nearest = jnp.minimum(nearest, jnp.square(rows - rows[last][None]).sum(1))
+            following = jnp.argmax(jnp.where(own, nearest, -jnp.inf))
+            return (nearest, following), last
+
+        start = (jnp.full(len(rows), jnp.inf, rows.dtype), first)
+        return jax.lax.scan(pick, start, None, length=each)[1]
+
+    return jax.lax.map(of_class, jnp.arange(classes))
+
+
+def cluster_rows(
+    key: jax.Array, outputs: jax.Array, labels: jax.Array, each: int, classes: int
+) -> jax.Array:
+    """For every class the records nearest to the centres of ``each`` clusters of a net's outputs:
+    representative ones, int ``[classes, each]``. Clusters are those of Lloyd's algorithm.
+
+    Args:
+        key: of the records that the centres start at.
+        outputs: ``[N, K]``.
+        labels: ``[N]``.
+        each: how many of each class.
+        classes: how many classes.
+    """
+    starts = random_rows(key, labels, each, classes)
+
+    def of_class(label, rows):
+        own = labels == label
+
+        def distances(centres):
+            return jnp.square(outputs[:, None] - centres[None]).sum(-1)
+
+        def move(centres, _):
+            nearest = jax.nn.one_hot(distances(centres).argmin(1), each) * own[:, None]
+            counts = nearest.sum(0)[:, None]
+            moved = nearest.T @ outputs / jnp.maximum(counts, 1)
+            return jnp.where(counts > 0, moved, centres), None
+
+        centres, _ = jax.lax.scan(move, outputs[rows], None, length=20)
+
+        def pick(free, centre):
+            away = jnp.square(outputs - centre[None]).sum(-1)
+            best = jnp.argmin(jnp.where(free, away, jnp.inf))
+            return free.at[best].set(False), best
+
+        return jax.lax.scan(pick, own, centres)[1]
+
+    return jax.lax.map(lambda pair: of_class(*pair), (jnp.arange(classes), starts))
+
+
+CHOICES = ("random", "herding", "centres")
+
+
+def chosen_rows(
+    name: str, key: jax.Array, images: jax.Array, labels: jax.Array, each: int, classes: int
+) -> jax.Array:
+    """A real subset by name, ``"random"``, ``"herding"`` or ``"centres"``: int ``[classes, each]``.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name == "random":
+        return random_rows(key, labels, each, classes)
+    if name == "herding":
+        return herding_rows(images, labels, each, classes)
+    if name == "centres":
+        return centre_rows(images, labels, each, classes)
+    raise ValueError(unknown("choice of real images", name, CHOICES))
+
+
+def save_npz(
+    path: Path | str,
+    synthetic: Synthetic,
+    whitening: Whitening | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a set as one numpy archive that needs nothing of this library to be read.
+
+    Its arrays are ``x`` (images as nets shall see them, float32), ``y`` (classes, int32),
+    ``targets`` (float32), ``rate``, ``pixels`` (uint8, to look at), and of a whitening ``mean``,
+    ``matrix``, ``channel_mean`` and ``channel_scale``, with which real images are brought to the
+    same space: ``((images - channel_mean) / channel_scale).reshape(n, -1) - mean) @ matrix``.
+
+    Args:
+        path: ends with ``.npz``.
+        synthetic: the set.
+        whitening: that of the training set.
+        about: a few more numbers or strings.
+    """
+    images = np.asarray(synthetic.images, np.float32)
+    arrays = {
+        "x": images,
+        "y": np.argmax(synthetic.targets, -1).astype(np.int32),
+        "targets": np.asarray(synthetic.targets, np.float32),
+        "rate": np.asarray(synthetic.rate, np.float32),
+        "pixels": pixels(images, whitening),
+        **{key: np.asarray(value) for key, value in (about or {}).items()},
+    }
+    if whitening is not None:
+        arrays["whitening"] = np.asarray(whitening.kind)
+        arrays["channel_mean"] = whitening.channel_mean.astype(np.float32)
+        arrays["channel_scale"] = whitening.channel_scale.astype(np.float32)
+        if whitening.matrix is not None:
+            arrays["mean"] = whitening.mean.astype(np.float32)
+            arrays["matrix"] = whitening.matrix.astype(np.float32)
+    path = Path(path)
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(temporary, path)
+    return path
+
+
+def save_folder(
+    path: Path | str,
+    synthetic: Synthetic,
+    whitening: Whitening | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Path:
+    """Writes a set as a folder of PNG images, a folder inside for every class.
+
+    Pixels are rounded and clipped to 0..255: what lies outside is lost, and soft targets and the
+    learning rate are too. :func:`save_npz` keeps all.
+
+    Raises:
+        ImportError: without Pillow, the extra ``images``.
+    """
+    from jaxdistill.data.files import pillow
+
+    image_of = pillow()
+    names = class_names or [f"{c:04d}" for c in range(synthetic.targets.shape[-1])]
+    classes = np.argmax(synthetic.targets, -1)
+    for number, (image, label) in enumerate(
+        zip(pixels(synthetic.images, whitening), classes, strict=True)
+    ):
+        folder = Path(path) / str(names[label])
+        folder.mkdir(parents=True, exist_ok=True)
+        image_of.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
+            folder / f"{number:05d}.png"
+        )
+    return Path(path)
+
+
+def pixels(images: Any, whitening: Whitening | None = None) -> np.ndarray:
+    """Images as uint8, back from the space of a whitening; what lies outside [0, 1] is clipped."""
+    images = np.asarray(images, np.float32)
+    if whitening is not None:
+        images = whitening.invert(images)
+    if whitening is not None and whitening.kind == "unit":
+        # Each image's own mean and length are gone: its range is what can be shown.
+        low, high = images.min((1, 2, 3), keepdims=True), images.max((1, 2, 3), keepdims=True)
+        images = (images - low) / np.maximum(high - low, 1e-12)
+    return np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
