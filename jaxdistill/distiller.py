@@ -37,6 +37,12 @@ class Distiller(NamedTuple):
     takes: int = 1
 
 
+class Whole(NamedTuple):
+    """A target that has no examples, such as a teacher's head: microbatches are given all of it."""
+
+    value: Any
+
+
 class State(NamedTuple):
     """The state of :func:`model_to_model`.
 
@@ -178,11 +184,15 @@ def model_to_model(
         return grads, metrics, moving
 
     def accumulated_gradients(state: State, goal, batch, rng):
-        micro = jax.tree.map(lambda x: _microbatches(x, accumulate), (goal, batch))
+        leaves, tree = jax.tree.flatten((goal, batch), is_leaf=_is_whole)
+        micro = [None if _is_whole(x) else _microbatches(x, accumulate) for x in leaves]
         indices = jnp.arange(accumulate)
 
         def only_sums(params, moving, part):
-            (goal, batch), index = part
+            own, index = part
+            goal, batch = tree.unflatten(
+                [x if _is_whole(x) else cut for x, cut in zip(leaves, own, strict=True)]
+            )
             terms, moving = forward_terms(
                 params, moving, goal, batch, jax.random.fold_in(rng, index), state.step
             )
@@ -293,6 +303,10 @@ def scan(body: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
 def _convolves(body: Callable, carry: Any, xs: Any) -> bool:
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
     return "conv_general_dilated" in str(jax.make_jaxpr(body)(carry, first))
+
+
+def _is_whole(x: Any) -> bool:
+    return isinstance(x, Whole)
 
 
 def _microbatches(x: jax.Array, parts: int) -> jax.Array:

@@ -68,7 +68,7 @@ def split(
     """
     if part not in PARTS:
         raise ValueError(unknown("part of the data", part, PARTS))
-    numbers = _parts(source, validation, test, salt)
+    numbers = part_numbers(source.ids, validation, test, salt)
     return _part(source, part, numbers)
 
 
@@ -98,7 +98,7 @@ def splits(
             f"{train_source.name!r} comes with its own test set {test_source.name!r} of "
             f"{len(test_source)} records: test must be 0, not {test}"
         )
-    numbers = _parts(train_source, validation, test, salt)
+    numbers = part_numbers(train_source.ids, validation, test, salt)
     shares = {"train": 1.0, "validation": validation, "test": test}
     found = Splits({part: _part(train_source, part, numbers) for part in PARTS if shares[part] > 0})
     if test_source is not None:
@@ -106,13 +106,18 @@ def splits(
     return found
 
 
-def _parts(source: Source, validation: float, test: float, salt: str) -> np.ndarray:
+def part_numbers(ids: Iterable[str], validation: float, test: float, salt: str = "") -> np.ndarray:
+    """For every id the number of its part in ``PARTS``.
+
+    Raises:
+        ValueError: for shares that leave nothing to train on.
+    """
     if validation < 0 or test < 0 or validation + test >= 1:
         raise ValueError(
             f"validation={validation} and test={test} must not be negative and must leave "
             "something to train on"
         )
-    numbers = hashes(source.ids, salt)
+    numbers = hashes(ids, salt)
     return np.where(numbers < validation, 1, np.where(numbers < validation + test, 2, 0))
 
 

@@ -1,6 +1,10 @@
 """Language models: writing text, speculative decoding, distillation on what the student writes."""
 
+from jaxdistill.language.capacity import CapacityLaw, fit_capacity_law
+from jaxdistill.language.evaluation import drafting, next_token
 from jaxdistill.language.generation import Generated, empty_cache, generate
+from jaxdistill.language.objective import divergence_per_token, labels_per_token, teacher_states
+from jaxdistill.language.on_policy import OnPolicyState, on_policy
 from jaxdistill.language.sampling import Sampling, log_probabilities
 from jaxdistill.language.speculative import (
     Acceptance,
@@ -13,14 +17,23 @@ from jaxdistill.language.speculative import (
 
 __all__ = [
     "Acceptance",
+    "CapacityLaw",
     "Generated",
+    "OnPolicyState",
     "Sampling",
     "Speculated",
     "acceptance_probabilities",
     "block_efficiency",
+    "divergence_per_token",
+    "drafting",
     "empty_cache",
+    "fit_capacity_law",
     "generate",
+    "labels_per_token",
     "log_probabilities",
+    "next_token",
+    "on_policy",
     "speculate",
+    "teacher_states",
     "wall_clock_factor",
 ]

@@ -1,0 +1,170 @@
+"""What a language model minimises: divergences from hidden states, without logits, per token."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdistill import losses
+from jaxdistill._errors import unknown
+from jaxdistill.distiller import Whole
+from jaxdistill.losses.fused import DIVERGENCES as FUSED
+from jaxdistill.models import head_of
+from jaxdistill.net import Forward, Net
+from jaxdistill.objective import Term, at, per_example
+
+# Of whole logits: what has no form that makes them piece by piece.
+DENSE: dict[str, Callable[..., jax.Array]] = {
+    "symmetric_kl": losses.symmetric_kl,
+    "skewed_forward_kl": losses.skewed_forward_kl,
+    "skewed_reverse_kl": losses.skewed_reverse_kl,
+    "universal_logit_distillation": losses.universal_logit_distillation,
+}
+# The last hidden states of a decoder, in front of its head.
+HIDDEN = "norm"
+
+
+def is_fused(divergence: str) -> bool:
+    """Whether a divergence is taken from hidden states.
+
+    Raises:
+        ValueError: for one that there is not.
+    """
+    if divergence not in (*FUSED, *DENSE):
+        raise ValueError(unknown("divergence", divergence, (*FUSED, *DENSE)))
+    return divergence in FUSED
+
+
+def teacher_states(net: Net, source: str = "teacher", *, dense: bool = False) -> Callable[..., Any]:
+    """Targets from a decoder that runs within the step: its hidden states and its head.
+
+    Args:
+        net: the teacher's.
+        source: whose variables it runs with, a name of the frozen ones.
+        dense: give its logits instead, ``[B, T, W]``, for divergences that need them.
+
+    Returns:
+        A function to ``{"hidden": [B, T, G], "head": Whole([G, V])}``, or to ``{"out": logits}``.
+
+    Raises:
+        ValueError: when there is nothing frozen of that name.
+    """
+
+    def targets(sources: Mapping, batch: Mapping, key: jax.Array, step: jax.Array):
+        if source not in sources:
+            raise ValueError(unknown("teacher", source, sources))
+        params, state = sources[source]
+        forward = net.apply(params, state, batch["teacher"], taps=() if dense else (HIDDEN,))
+        if dense:
+            return {"out": jax.lax.stop_gradient(forward.out)}
+        found = {"hidden": forward.taps[HIDDEN], "head": Whole(head_of(params))}
+        return jax.lax.stop_gradient(found)
+
+    return targets
+
+
+def divergence_per_token(
+    divergence: str = "forward_kl",
+    *,
+    divergence_weight: Any = 1.0,
+    ce_weight: Any = 0.0,
+    student_cap: float | None = None,
+    teacher_cap: float | None = None,
+    chunk: int = 256,
+    **hyper: Any,
+) -> Callable[..., dict[str, Term]]:
+    """The mean over the tokens that count of ``a D(teacher, student) + b CE(label)``.
+
+    For the divergences of :func:`~jaxdistill.losses.linear_divergence` logits exist for ``chunk``
+    tokens at a time; for the others they are made as a whole.
+
+    Args:
+        divergence: ``"forward_kl"``, ``"reverse_kl"``, ``"jsd"``, ``"total_variation"`` from hidden
+            states; ``"symmetric_kl"``, ``"skewed_forward_kl"``, ``"skewed_reverse_kl"``,
+            ``"universal_logit_distillation"`` (for vocabularies that have nothing in common).
+        divergence_weight: ``a``, a number or a schedule.
+        ce_weight: ``b``, likewise.
+        student_cap: soft cap of the student's logits; its own for ``dense`` ones.
+        teacher_cap: of the teacher's.
+        chunk: tokens at a time.
+        hyper: ``beta``, ``temperature``, ``unlike``, ``vocabulary``, ``token_axis``, ...: keywords
+            of the loss.
+
+    Returns:
+        An objective over ``forward.taps["norm"]``, the targets of :func:`teacher_states` and
+        ``batch["label"]``, ``batch["counted"]`` ``[B, T]``. Where no token counts it is zero, with
+        zero gradient.
+
+    Raises:
+        ValueError: for an unknown divergence, or a keyword that it does not have.
+    """
+    fused = is_fused(divergence)
+    loss = losses.linear_divergence if fused else DENSE[divergence]
+    known = [name for name in inspect.signature(loss).parameters if name != "divergence"]
+    for name in hyper:
+        if name not in known:
+            raise ValueError(unknown(f"key of divergence {divergence!r}", name, known))
+
+    def terms(forward: Forward, targets: Any, batch: Any, *, step: jax.Array) -> dict[str, Term]:
+        counted = batch["counted"]
+        a, b = at(divergence_weight, step), at(ce_weight, step)
+        if not fused:
+            found = {
+                "distillation": per_example(a, loss(forward.out, targets["out"], **hyper), counted)
+            }
+            if _matters(ce_weight):
+                hard = losses.cross_entropy(forward.out, jnp.maximum(batch["label"], 0))
+                found["labels"] = per_example(b, hard, counted & (batch["label"] >= 0))
+            return found
+        hidden = forward.taps[HIDDEN]
+        head = head_of(forward.params).astype(hidden.dtype)
+        total = losses.linear_divergence(
+            hidden,
+            head,
+            targets["hidden"],
+            targets["head"].value.astype(targets["hidden"].dtype),
+            batch["label"] if _matters(ce_weight) else None,
+            divergence=divergence,
+            divergence_weight=a,
+            ce_weight=b,
+            weights=counted,
+            student_cap=student_cap,
+            teacher_cap=teacher_cap,
+            chunk=chunk,
+            **hyper,
+        )
+        return {"distillation": Term(1.0, total, counted.sum().astype(total.dtype))}
+
+    return terms
+
+
+def labels_per_token(
+    *, student_cap: float | None = None, chunk: int = 256
+) -> Callable[..., dict[str, Term]]:
+    """The mean cross-entropy of the tokens that count, from hidden states, without a teacher."""
+
+    def terms(forward: Forward, targets: Any, batch: Any) -> dict[str, Term]:
+        counted, labels = batch["counted"], batch["label"]
+        hidden = forward.taps[HIDDEN]
+        # A teacher that knows one token is a label.
+        total = losses.linear_sparse_kl(
+            hidden,
+            head_of(forward.params).astype(hidden.dtype),
+            labels[..., None],
+            jnp.zeros((*labels.shape, 1), hidden.dtype),
+            missing="zero",
+            weights=counted,
+            student_cap=student_cap,
+            chunk=chunk,
+        )
+        return {"labels": Term(1.0, total, counted.sum().astype(total.dtype))}
+
+    return terms
+
+
+def _matters(weight: Any) -> bool:
+    return callable(weight) or weight != 0

@@ -1,0 +1,139 @@
+"""Every token is seen once, none of another text; files; splits by text."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxdistill.data import text
+from jaxdistill.data.text import Document, byte_tokenizer, corpus, windows
+
+TEXTS = [Document(f"d{i}", "abcdefghij"[: i % 7] * (i % 3 + 1)) for i in range(40)]
+BYTES = byte_tokenizer()
+
+
+def everything(source):
+    return source.gather(np.arange(len(source)))
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_every_token_of_every_text_is_predicted_once(pack):
+    found = everything(windows(TEXTS, BYTES, 5, pack=pack))
+    labels = found["label"][found["counted"]].tolist()
+    wanted = [t for d in TEXTS for t in [*d.text.encode(), 256]]
+    # What does not fill the last packed window is left out.
+    assert labels == (wanted[: len(labels)] if pack else wanted)
+    assert len(labels) > len(wanted) - 6
+    assert ((found["label"] >= 0) == found["counted"]).all()
+
+
+def test_packed_texts_are_kept_apart():
+    found = everything(windows(TEXTS, BYTES, 9, pack=True))
+    starts = found["tokens"] == 256
+    for tokens, segments, positions, counted in zip(
+        found["tokens"], found["segments"], found["positions"], found["counted"], strict=True
+    ):
+        assert segments[0] == 1
+        for i in range(1, 9):
+            new = segments[i] != segments[i - 1]
+            assert positions[i] == (0 if new else positions[i - 1] + 1)
+            # A text begins with the end token and the one before ended with it.
+            assert not new or (tokens[i] == 256 and tokens[i - 1] == 256 and not counted[i - 1])
+    assert starts.any()
+
+
+def test_a_prompt_is_given_and_never_learnt():
+    documents = [Document("a", "xy", "pqr"), Document("b", "", "pq"), Document("c", "x", "p" * 9)]
+    source = windows(documents, BYTES, 6)
+    found = everything(source)
+    assert source.info["left_out"] == 1
+    assert found["prompt"].tolist() == [4, 3]
+    assert found["label"][found["counted"]].tolist() == [*b"xy", 256, 256]
+    with pytest.raises(ValueError, match="none of 1 texts"):
+        windows(documents[2:], BYTES, 6)
+    with pytest.raises(ValueError, match="not packed"):
+        windows(documents, BYTES, 6, pack=True)
+
+
+def test_no_text_is_in_two_parts():
+    parts = corpus(TEXTS, BYTES, 4, validation=0.2, test=0.2)
+    names = {part: {i.split("#")[0] for i in source.ids} for part, source in parts.items()}
+    assert sum(map(len, names.values())) == len(set.union(*names.values())) == len(TEXTS)
+    assert min(map(len, names.values())) > 2
+    with pytest.raises(ValueError, match=r"part of 'text' \(1 documents\) is empty"):
+        corpus(TEXTS[:1], BYTES, 4)
+
+
+def test_domains_are_groups():
+    parts = {"a": TEXTS[:20], "b": [Document(f"e{i}", "zz") for i in range(20)]}
+    found = text.domains(parts, BYTES, 4, validation=0.2, test=0.2)
+    train = found["train"]
+    assert train.info["groups"] == ("a", "b")
+    records = everything(train)
+    assert train.info["group_sizes"] == tuple(np.bincount(records["group"]))
+    assert (records["tokens"][records["group"] == 1] != ord("a")).all()
+
+
+def test_the_standard_library_is_there():
+    documents = text.standard_library()
+    names = [document.name for document in documents]
+    assert "argparse.py" in names
+    assert "json/decoder.py" in names
+    assert not any(name.startswith("test/") for name in names)
+    assert sum(len(document.text) for document in documents) > 1_000_000
+
+
+def test_files(tmp_path):
+    (tmp_path / "one.txt").write_text("first")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "two.txt").write_text("second")
+    assert text.text_files(tmp_path) == [("deep/two.txt", "second", ""), ("one.txt", "first", "")]
+    rows = [{"q": "1+1", "a": "2"}, {"q": "2+2", "a": "4"}]
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    found = text.json_lines(lines, "a", "q")
+    assert found == [("rows.jsonl/000000", "2", "1+1"), ("rows.jsonl/000001", "4", "2+2")]
+    with pytest.raises(ValueError, match=r"record 1 of rows\.jsonl has no text under 'text'"):
+        text.json_lines(lines)
+    lines.write_text('{"a": "2"}\nbroken\n')
+    with pytest.raises(ValueError, match=r"line 2 of .* is no JSON"):
+        text.json_lines(lines, "a")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        text.text_files(tmp_path, "*.md")
+
+
+def test_parquet(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(arrow.table({"text": ["a", "b"]}), path)
+    assert text.parquet(path) == [
+        ("rows.parquet/000000", "a", ""),
+        ("rows.parquet/000001", "b", ""),
+    ]
+    with pytest.raises(ValueError, match="'text'"):
+        text.parquet(path, "txt")
+
+
+def test_a_tokenizer_from_a_file(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="?"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["?", "<|endoftext|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(["banana bandana", "banana"] * 9, trainer)
+    made.save(str(tmp_path / "tokenizer.json"))
+    found = text.file_tokenizer(tmp_path)
+    tokens = found.encode("banana")
+    assert len(tokens) < 6
+    assert found.decode([*tokens, found.end]) == "banana"
+    assert found.vocabulary == made.get_vocab_size()
+    with pytest.raises(ValueError, match="has no token '</s>'"):
+        text.file_tokenizer(tmp_path, end="</s>")
+    with pytest.raises(FileNotFoundError, match="there is no tokenizer"):
+        text.file_tokenizer(tmp_path / "nowhere.json")
