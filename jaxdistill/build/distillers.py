@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxdistill import theory
+from jaxdistill.build import samplers
 from jaxdistill.build._names import call, fixed, named, without
 from jaxdistill.distiller import Distiller
 from jaxdistill.theory import machines
@@ -49,7 +50,10 @@ def _self_distilled_fit(
 
 
 # Each is given by keyword what it has a parameter for, see distiller().
-DISTILLERS: dict[str, Callable[..., Distiller]] = {"self_distilled_fit": _self_distilled_fit}
+DISTILLERS: dict[str, Callable[..., Distiller]] = {
+    "self_distilled_fit": _self_distilled_fit,
+    **samplers.DISTILLERS,
+}
 # What the recipe itself reads of a stage's 'distiller'.
 SHARED = ("name", "frozen", "sets")
 
@@ -62,7 +66,9 @@ def distiller(settings: Mapping[str, Any], **given: Any) -> Distiller:
             parts of the data that it reads whole; and its own keywords.
         given: what it may have a parameter for: ``net``, the stage's student, and ``student``,
             what the config says of it; ``nets``, those of earlier stages; ``tx``, the optimizer;
-            ``prepare``, the view; ``steps``; ``info`` of the data; ``seed``.
+            ``prepare``, the view; ``steps``; ``info`` of the data; ``seed``;
+            ``initial``, the name of what it starts from; ``optimizer``, what the config says of
+            it, and ``transformation``, which makes one for a number of steps.
 
     Raises:
         ValueError: for an unknown name or key, with the nearest valid one.

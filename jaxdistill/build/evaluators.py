@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxdistill import evaluation
 from jaxdistill._errors import unknown
+from jaxdistill.build import samplers
 from jaxdistill.build._names import call, named, without
 from jaxdistill.build.records import fixed_view
 from jaxdistill.data import split
@@ -74,6 +75,7 @@ EVALUATORS: dict[str, Callable[..., Evaluator]] = {
     "nearest_neighbours": _nearest_neighbours,
     "cka": evaluation.cka,
     "squared_error": evaluation.squared_error,
+    **samplers.EVALUATORS,
 }
 # Keys of an evaluation that are not the evaluator's own.
 SHARED = ("evaluator", "sets", "every", "batch_size", "augment", "teacher")
@@ -88,6 +90,7 @@ def evaluator(
     teacher_name: str,
     sets: split.Splits,
     seed: int,
+    nets: Mapping[str, Net] | None = None,
 ) -> Evaluator:
     """One entry of ``evaluate``.
 
@@ -101,6 +104,7 @@ def evaluator(
         teacher_name: under which the teacher's weights are in the frozen variables.
         sets: all sets.
         seed: of the run, which chooses the labelled records.
+        nets: those of earlier stages, by name.
     """
     name = named(f"evaluation {label!r}", settings, "evaluator")
     for part in settings.get("sets") or ():
@@ -116,5 +120,7 @@ def evaluator(
         teacher_name=teacher_name,
         sets=sets,
         seed=seed,
+        nets=nets or {},
+        info=sets["train"].info,
         prepare=fixed_view(settings.get("augment")),
     )

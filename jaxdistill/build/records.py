@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdistill._errors import unknown
+from jaxdistill.build import samplers
 from jaxdistill.build._names import call, fixed, named, without
 from jaxdistill.data import augment, mixing, prepare, sources, split
 from jaxdistill.data.replayed import replayed
@@ -68,6 +69,7 @@ DATA: dict[str, Callable[..., Any]] = {
     "imagenet2012": lambda dir="", image_size=256: _tfds(
         "imagenet2012", dir, image_size, "validation"
     ),
+    **samplers.DATA,
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import optax
 
 from jaxdistill import models, targets
+from jaxdistill.build import samplers
 from jaxdistill.build._names import call, named, without
 from jaxdistill.build.distillers import kernel_named
 from jaxdistill.net import Net, from_linen
@@ -28,6 +29,7 @@ NETS: dict[str, Callable[..., Any]] = {
     "vit": models.ViT,
     "mae": models.MAE,
     "kernel_machine": _kernel_machine,
+    **samplers.NETS,
 }
 
 
@@ -43,6 +45,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adamw": _adam,
     "sgd": _sgd,
     "lion": optax.scale_by_lion,
+    "radam": optax.scale_by_radam,
 }
 
 

@@ -3,6 +3,7 @@
 from jaxdistill.models.blocks import split_qkv, stack_blocks, unstack_blocks
 from jaxdistill.models.convnet import ConvNet
 from jaxdistill.models.decoder import Decoder, head_of
+from jaxdistill.models.dit import DiT
 from jaxdistill.models.mae import MAE, mae_size
 from jaxdistill.models.masking import (
     Masking,
@@ -19,18 +20,22 @@ from jaxdistill.models.masking import (
 from jaxdistill.models.mlp import MLP
 from jaxdistill.models.resnet import ResNet, cifar_resnet, imagenet_resnet
 from jaxdistill.models.timed import TimeMLP, time_features
+from jaxdistill.models.unet import CriticHead, UNet
 from jaxdistill.models.vit import Encoder, ViT, vit_size
 
 __all__ = [
     "MAE",
     "MLP",
     "ConvNet",
+    "CriticHead",
     "Decoder",
+    "DiT",
     "Encoder",
     "Masking",
     "Reconstruction",
     "ResNet",
     "TimeMLP",
+    "UNet",
     "ViT",
     "cifar_resnet",
     "head_of",

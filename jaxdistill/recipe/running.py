@@ -67,7 +67,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
         if given and not (Path(given) / "result").is_dir():
             raise ValueError(f"checkpoint {given!r} of stage {name!r} holds no result of a stage")
         for label, spec in stage.settings["evaluate"].items():
-            evaluator_of(label, spec, stage, config["seed"])
+            evaluator_of(label, spec, stage, config["seed"], nets)
         nets[name] = net
         planned.append(stage)
     make_mesh(config.get("mesh"))

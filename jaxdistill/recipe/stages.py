@@ -120,6 +120,9 @@ def distiller_of(
             steps=steps,
             info=info,
             seed=seed,
+            initial="initial" if settings["initial"] else None,
+            optimizer=optimizer,
+            transformation=build.transformation,
         )
     terms = combine(
         {
@@ -162,6 +165,7 @@ def evaluator_of(
         teacher_name=name or "",
         sets=planned.data,
         seed=seed,
+        nets=nets,
     )
 
 

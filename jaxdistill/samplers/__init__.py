@@ -4,7 +4,10 @@ What :math:`\\alpha`, :math:`\\sigma`, t and its direction mean is said once, in
 :mod:`jaxdistill.samplers.paths`.
 """
 
+from jaxdistill.samplers._training import teacher_net
+from jaxdistill.samplers.consistency_models import consistency_training, continuous_consistency
 from jaxdistill.samplers.denoisers import as_function, denoiser, latent_scalings, scalings
+from jaxdistill.samplers.distribution_matching import distribution_matching
 from jaxdistill.samplers.guidance import guidance_embedding, guided, scale_of_weight
 from jaxdistill.samplers.mixtures import (
     Mixture,
@@ -49,6 +52,7 @@ from jaxdistill.samplers.solvers import (
     sample,
     transition,
 )
+from jaxdistill.samplers.teaching import denoising
 
 __all__ = [
     "PATHS",
@@ -61,11 +65,15 @@ __all__ = [
     "add_noise",
     "as_function",
     "consistency",
+    "consistency_training",
+    "continuous_consistency",
     "convert",
     "ddim",
     "denoise",
     "denoiser",
+    "denoising",
     "discrete_lognormal",
+    "distribution_matching",
     "doubling",
     "dpm_solver",
     "draw",
@@ -88,6 +96,7 @@ __all__ = [
     "sample",
     "scale_of_weight",
     "scalings",
+    "teacher_net",
     "transition",
     "trigflow",
     "variance_exploding",

@@ -50,6 +50,9 @@ def test_samples_have_the_moments_and_labels():
     np.testing.assert_allclose(np.cov(own.T), covariances[2], atol=0.05)
     _, chosen = samplers.draw(jax.random.key(0), source, 100, 1)
     assert set(np.asarray(source.labels[chosen])) == {1}
+    _, chosen = samplers.draw(jax.random.key(0), source, 1000, even=True)
+    shares = np.bincount(np.asarray(chosen)) / 1000
+    np.testing.assert_allclose(shares, source.weights, atol=1.1e-3)
 
 
 def test_without_noise_and_far_away():
