@@ -14,6 +14,16 @@ from jaxdistill.condense.experts import (
     train_experts,
 )
 from jaxdistill.condense.flat import Flat, flat
+from jaxdistill.condense.fresh import (
+    augmentation_robust_score,
+    fresh_nets,
+    kernel_accuracy,
+    label_robust_score,
+    ranked,
+)
+from jaxdistill.condense.matching import chosen, match_features, match_gradients
+from jaxdistill.condense.regression import match_kernel, match_regression
+from jaxdistill.condense.surrogates import attention_maps, gradient_distance, mean_distance
 from jaxdistill.condense.synthetic import Synthetic, pixels, save_folder, save_npz
 from jaxdistill.condense.trajectories import Window, match_trajectories
 from jaxdistill.condense.unroll import Inner, Target, matching_gradient, matching_loss
@@ -28,14 +38,27 @@ __all__ = [
     "Target",
     "Whitening",
     "Window",
+    "attention_maps",
+    "augmentation_robust_score",
+    "chosen",
     "expert_steps",
     "fit_whitening",
     "flat",
+    "fresh_nets",
+    "gradient_distance",
+    "kernel_accuracy",
+    "label_robust_score",
+    "match_features",
+    "match_gradients",
+    "match_kernel",
+    "match_regression",
     "match_trajectories",
     "matching_gradient",
     "matching_loss",
+    "mean_distance",
     "open_trajectories",
     "pixels",
+    "ranked",
     "save_folder",
     "save_npz",
     "save_trajectories",

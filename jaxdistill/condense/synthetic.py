@@ -47,7 +47,7 @@ def random_rows(
     Args:
         key: of the draw.
         labels: ``[N]``.
-        each: how many of each class; where a class has fewer, records of others fill up.
+        each: how many of each class; where a class has fewer, they come again.
         classes: how many classes.
         where: bool ``[N]``, the records to take before any others of their class.
     """
@@ -55,7 +55,9 @@ def random_rows(
     if where is not None:
         luck = luck + where.astype(luck.dtype)
     own = labels[None, :] == jnp.arange(classes)[:, None]
-    return jax.lax.top_k(jnp.where(own, luck[None, :], luck[None, :] - 3), each)[1]
+    rows = jax.lax.top_k(jnp.where(own, luck[None, :], -1.0), each)[1]
+    places = jnp.arange(each)[None, :] % jnp.maximum(own.sum(1), 1)[:, None]
+    return jnp.take_along_axis(rows, places, axis=1)
 
 
 def herding_rows(images: jax.Array, labels: jax.Array, each: int, classes: int) -> jax.Array:

@@ -1,0 +1,303 @@
+"""Matching gradients (DC, DSA), distributions (DM) and attention (DataDAM) as distillers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxdistill._errors import unknown
+from jaxdistill.condense.augment import Augmentation, siamese
+from jaxdistill.condense.flat import flat
+from jaxdistill.condense.real import Real, real_set
+from jaxdistill.condense.surrogates import attention_maps, gradient_distance, mean_distance
+from jaxdistill.condense.synthetic import (
+    CHOICES,
+    Synthetic,
+    chosen_rows,
+    one_hot,
+    random_rows,
+)
+from jaxdistill.distiller import Distiller, scan
+from jaxdistill.net import Net
+
+
+class Images(NamedTuple):
+    """The state of the distillers that learn images alone.
+
+    Attributes:
+        step: steps done.
+        key: of the run.
+        params: ``images`` ``[n, H, W, C]``, class by class.
+        opt: the optimizer's.
+        vector: ``[P]``, the net on which gradients are matched; ``[0]`` where every step has a
+            fresh one.
+    """
+
+    step: jax.Array
+    key: jax.Array
+    params: dict[str, jax.Array]
+    opt: Any
+    vector: jax.Array
+
+
+def match_gradients(
+    net: Net,
+    image_shape: tuple[int, ...],
+    classes: int,
+    tx: optax.GradientTransformation,
+    *,
+    each: int,
+    outer: int = 1,
+    inner: int = 1,
+    real_batch: int = 256,
+    learning_rate: float = 0.01,
+    batch_size: int = 256,
+    distance: str = "rows",
+    augment: Sequence[str] = (),
+    initial: str = "noise",
+    rate: float = 0.01,
+    data: str = "train",
+) -> Distiller:
+    """Learns a set whose gradients are those of real images, class by class, while a net is trained
+    on it.
+
+    A net is drawn every ``outer`` steps. At each the images are moved, then the net is trained for
+    ``inner`` steps on what they are now. With one step a net the net stays as it was drawn.
+
+    Args:
+        net: whose gradients are matched.
+        image_shape: (H, W, C).
+        classes: how many.
+        tx: over ``{"images"}``.
+        each: images of each class.
+        outer: steps with one net.
+        inner: of the net, each on a batch of the set.
+        real_batch: real images of each class.
+        learning_rate: of the net's SGD.
+        batch_size: of the net.
+        distance: see :func:`~jaxdistill.condense.surrogates.gradient_distance`.
+        augment: families of :func:`~jaxdistill.condense.augment.siamese`: one draw for all images
+            of a class, real and synthetic (DSA); none for DC.
+        initial: ``"noise"``, or a real subset: ``"random"``, ``"herding"``, ``"centres"``.
+        rate: what the set says of the learning rate.
+        data: the entry of ``frozen`` with the training set.
+
+    Returns:
+        A :class:`~jaxdistill.distiller.Distiller` whose result is a
+        :class:`~jaxdistill.condense.synthetic.Synthetic`.
+
+    References:
+        Zhao, Mopuri, Bilen, `Dataset Condensation with Gradient Matching
+        <https://arxiv.org/abs/2006.05929>`_, ICLR 2021; Zhao and Bilen, `Dataset Condensation with
+        Differentiable Siamese Augmentation <https://arxiv.org/abs/2102.08259>`_, ICML 2021
+    """
+    model, augmentation = flat(net, image_shape), siamese(augment)
+    count, labels = each * classes, one_hot(each, classes)
+    size = min(batch_size, count)
+    if outer < 1 or inner < 0:
+        raise ValueError(f"outer must be 1 or more and inner not negative, got {outer}, {inner}")
+
+    def cross_entropy(vector, images, goal):
+        return -(goal * jax.nn.log_softmax(model.apply(vector, images).out)).sum(-1).mean()
+
+    def init(key, frozen, batch):
+        del batch
+        real = real_set(frozen, data, classes)
+        params = {"images": first_images(key, real, each, classes, initial)}
+        none = jnp.zeros((model.size,))
+        return Images(jnp.zeros((), jnp.int32), key, params, tx.init(params), none)
+
+    def step(state: Images, frozen, batch):
+        del batch
+        real = real_set(frozen, data, classes)
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 5)
+        place = state.step % outer
+        vector = jax.lax.cond(place == 0, lambda: model.draw(keys[0]), lambda: state.vector)
+        rows = random_rows(keys[1], real.labels, real_batch, classes)
+        drawn = class_draws(keys[2], augmentation, classes)
+        goals = jnp.eye(classes)
+
+        def slopes(images, goal, draw):
+            seen = augmentation.apply(draw, images)
+            goal = jnp.broadcast_to(goal, (len(seen), classes))
+            return model.unravel(jax.grad(cross_entropy)(vector, seen, goal))
+
+        wanted = jax.lax.map(lambda p: slopes(real.images[p[0]], p[1], p[2]), (rows, goals, drawn))
+
+        def loss(params):
+            own = params["images"].reshape(classes, each, *image_shape)
+
+            def of_class(part):
+                images, goal, draw, wanted = part
+                return gradient_distance(slopes(images, goal, draw), wanted, distance)
+
+            return jax.lax.map(jax.checkpoint(of_class), (own, goals, drawn, wanted)).sum()
+
+        value, gradients = jax.value_and_grad(loss)(state.params)
+        updates, opt = tx.update(gradients, state.opt, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+
+        def train(vector, key):
+            key_rows, key_draw = jax.random.split(key)
+            rows = jax.random.permutation(key_rows, count)[:size]
+            seen = augmentation.apply(augmentation.draw(key_draw, size), params["images"][rows])
+            slope = jax.grad(cross_entropy)(vector, seen, labels[rows])
+            return vector - learning_rate * slope, None
+
+        if outer > 1 and inner:
+            vector, _ = scan(train, vector, jax.random.split(keys[3], inner))
+        metrics = {"loss": (value, jnp.ones(()))}
+        return Images(state.step + 1, state.key, params, opt, vector), metrics
+
+    return Distiller(init, step, lambda state: as_set(state, each, classes, rate))
+
+
+def match_features(
+    net: Net,
+    image_shape: tuple[int, ...],
+    classes: int,
+    tx: optax.GradientTransformation,
+    *,
+    each: int,
+    real_batch: int = 256,
+    feature: str = "features",
+    feature_weight: float = 1.0,
+    attention: Sequence[str] = (),
+    attention_weight: float = 100.0,
+    power: float = 1.0,
+    augment: Sequence[str] = (),
+    initial: str = "random",
+    rate: float = 0.01,
+    data: str = "train",
+) -> Distiller:
+    """Learns a set whose mean features in random nets are those of real images, class by class.
+
+    Args:
+        net: drawn anew at every step.
+        image_shape: (H, W, C).
+        classes: how many.
+        tx: over ``{"images"}``.
+        each: images of each class.
+        real_batch: real images of each class.
+        feature: the tap whose means are matched.
+        feature_weight: of their distance.
+        attention: taps ``[B, H, W, C]`` whose mean maps of attention are matched too (DataDAM).
+        attention_weight: of each.
+        power: of the maps.
+        augment: families of :func:`~jaxdistill.condense.augment.siamese`: one draw for all images
+            of a class, real and synthetic.
+        initial: ``"noise"``, or a real subset: ``"random"``, ``"herding"``, ``"centres"``.
+        rate: what the set says of the learning rate.
+        data: the entry of ``frozen`` with the training set.
+
+    Returns:
+        A :class:`~jaxdistill.distiller.Distiller` whose result is a
+        :class:`~jaxdistill.condense.synthetic.Synthetic`.
+
+    References:
+        Zhao and Bilen, `Dataset Condensation with Distribution Matching
+        <https://arxiv.org/abs/2110.04181>`_, WACV 2023; Sajedi et al., `DataDAM
+        <https://arxiv.org/abs/2310.00093>`_, ICCV 2023
+    """
+    model, augmentation = flat(net, image_shape), siamese(augment)
+    taps = (feature, *attention)
+
+    def init(key, frozen, batch):
+        del batch
+        real = real_set(frozen, data, classes)
+        params = {"images": first_images(key, real, each, classes, initial)}
+        # Says which taps there are before anything is computed.
+        jax.eval_shape(lambda k, x: model.apply(model.draw(k), x, taps).taps, key, real.images[:1])
+        return Images(jnp.zeros((), jnp.int32), key, params, tx.init(params), jnp.zeros((0,)))
+
+    def step(state: Images, frozen, batch):
+        del batch
+        real = real_set(frozen, data, classes)
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+        vector = model.draw(keys[0])
+        rows = random_rows(keys[1], real.labels, real_batch, classes)
+        drawn = class_draws(keys[2], augmentation, classes)
+
+        def features(images):
+            seen = jax.lax.map(lambda part: augmentation.apply(*part), (drawn, images))
+            seen = seen.reshape(-1, *image_shape)
+            found = model.apply(vector, seen, taps).taps
+            return {k: v.reshape(*images.shape[:2], *v.shape[1:]) for k, v in found.items()}
+
+        wanted = features(real.images[rows])
+
+        def loss(params):
+            own = features(params["images"].reshape(classes, each, *image_shape))
+            value = feature_weight * mean_distance(own[feature], wanted[feature])
+            for tap in attention:
+                maps = (attention_maps(side[tap], power) for side in (own, wanted))
+                value = value + attention_weight * mean_distance(*maps)
+            return value
+
+        value, gradients = jax.value_and_grad(loss)(state.params)
+        updates, opt = tx.update(gradients, state.opt, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        metrics = {"loss": (value, jnp.ones(()))}
+        return state._replace(step=state.step + 1, params=params, opt=opt), metrics
+
+    return Distiller(init, step, lambda state: as_set(state, each, classes, rate))
+
+
+def chosen(
+    classes: int,
+    *,
+    each: int,
+    choice: str = "random",
+    rate: float = 0.01,
+    data: str = "train",
+) -> Distiller:
+    """A real subset, what condensed ones are to be compared with; its steps change nothing.
+
+    Args:
+        classes: how many.
+        each: images of each class.
+        choice: ``"random"``, ``"herding"`` or ``"centres"`` (k-centre), in the space of the images.
+        rate: what the set says of the learning rate.
+        data: the entry of ``frozen`` with the training set.
+
+    Raises:
+        ValueError: for an unknown choice.
+    """
+    if choice not in CHOICES:
+        raise ValueError(unknown("choice of real images", choice, CHOICES))
+
+    def init(key, frozen, batch):
+        del batch
+        images = first_images(key, real_set(frozen, data, classes), each, classes, choice)
+        return Images(jnp.zeros((), jnp.int32), key, {"images": images}, (), jnp.zeros((0,)))
+
+    def step(state: Images, frozen, batch):
+        del frozen, batch
+        metrics = {"images": (jnp.asarray(float(each * classes)), jnp.ones(()))}
+        return state._replace(step=state.step + 1), metrics
+
+    return Distiller(init, step, lambda state: as_set(state, each, classes, rate))
+
+
+def first_images(key: jax.Array, real: Real, each: int, classes: int, initial: str) -> jax.Array:
+    """What a set starts from: noise, or a real subset; ``[n, H, W, C]``."""
+    if initial == "noise":
+        return jax.random.normal(key, (each * classes, *real.images.shape[1:]), real.images.dtype)
+    if initial not in CHOICES:
+        raise ValueError(unknown("start of the images", initial, ("noise", *CHOICES)))
+    rows = chosen_rows(initial, key, real.images, real.labels, each, classes)
+    return real.images[rows.reshape(-1)]
+
+
+def class_draws(key: jax.Array, augmentation: Augmentation, classes: int) -> Any:
+    """One draw for each class, for all of its images."""
+    return jax.vmap(lambda k: augmentation.draw(k, 1))(jax.random.split(key, classes))
+
+
+def as_set(state: Images, each: int, classes: int, rate: float) -> Synthetic:
+    """The set that a state holds."""
+    return Synthetic(state.params["images"], one_hot(each, classes), jnp.asarray(rate))
