@@ -138,12 +138,17 @@ def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 
 
 def smoke(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with every stage cut to two steps."""
+    """The config with every stage cut to two steps, and so every training in its evaluations."""
     config = copy.deepcopy(dict(config))
     for name in config["recipe"]:
         settings = config["stages"][name]
         if settings.get("steps", 0):
             settings["steps"] = 2
+        for spec in (settings.get("evaluate") or {}).values():
+            for part in (spec, spec.get("protocol")) if spec else ():
+                for key in ("steps", "full_steps", "nets"):
+                    if part and key in part:
+                        part[key] = min(part[key], 2)
     return config
 
 

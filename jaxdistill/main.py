@@ -134,6 +134,7 @@ def run(
     outcomes = recipe.run(plan, root, writers=writers, quiet=quiet)
     page = present.report(root, plan, outcomes, command=shown("jaxdistill.main"))
     files = present.student(root, plan, outcomes)
+    sets = present.synthetic(root, plan, outcomes)
     for metric in config.get("table") or ():
         print(present.table(outcomes, metric), end="\n\n")
     for name, outcome in outcomes.items():
@@ -142,6 +143,8 @@ def run(
     print(f"done in {time.time() - started:.0f} s: {page}")
     if files:
         print("student:", *files)
+    if sets:
+        print("synthetic set:", *sets)
 
 
 if __name__ == "__main__":

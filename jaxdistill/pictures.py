@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill import build, evaluation, theory
+from jaxdistill import build, condense, evaluation, theory
 from jaxdistill.config import target_stages
 from jaxdistill.data.augment import to_float
 from jaxdistill.data.records import Source
@@ -21,6 +21,8 @@ from jaxdistill.training.report import Picture
 
 # Images that are shown, eigen-directions of a spectrum, weights at which an error is drawn.
 SHOWN, DIRECTIONS, WEIGHTS = 8, 150, 41
+# Classes of a synthetic set that are shown.
+COLUMNS = 20
 # What is kept of a direction is drawn down to this share.
 NOTHING = 1e-4
 
@@ -158,9 +160,21 @@ def _denormalised(specs: list[Mapping[str, Any]]) -> Callable[[np.ndarray], np.n
     return lambda x: x
 
 
+def synthetic(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
+    """A synthetic set, a column for each class; with many images of a class, the first of each."""
+    result = outcomes[planned.name].result
+    whitening = planned.data["train"].info.get("whitening")
+    classes = result.targets.shape[-1]
+    images = condense.pixels(result.images, whitening) / 255
+    images = images.reshape(classes, -1, *images.shape[1:])[:COLUMNS, :SHOWN]
+    rows = {f"image {place + 1}": images[:, place] for place in range(images.shape[1])}
+    return Picture(f"{planned.name}: the set, class by class", "images", rows)
+
+
 PICTURES: dict[str, Callable[..., Picture]] = {
     "reconstruction": reconstruction,
     "reliability": reliability,
     "spectrum": spectrum,
+    "synthetic": synthetic,
     "weight": weight,
 }

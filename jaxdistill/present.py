@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdistill import build, condense
 from jaxdistill._errors import unknown
 from jaxdistill.data.augment import to_float
 from jaxdistill.pictures import PICTURES
@@ -98,6 +100,23 @@ def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> li
     return export_student(Path(root) / "student", last.net, result, image)
 
 
+def synthetic(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Path]:
+    """Writes the last stage's synthetic set into ``root/synthetic``: ``set.npz`` with all of it,
+    and, where Pillow is installed, ``images/<class>/<number>.png``. Nothing for other results."""
+    last = plan.stages[-1]
+    result = outcomes[last.name].result
+    if not isinstance(result, condense.Synthetic):
+        return []
+    info = last.data["train"].info
+    folder = Path(root) / "synthetic"
+    folder.mkdir(exist_ok=True)
+    files = [condense.save_npz(folder / "set.npz", result, info.get("whitening"))]
+    if importlib.util.find_spec("PIL"):
+        names = [str(name) for name in info.get("class_names") or range(info["classes"])]
+        files.append(condense.save_folder(folder / "images", result, info.get("whitening"), names))
+    return files
+
+
 def _stage(planned: Planned, outcome: Outcome) -> dict[str, Any]:
     """A stage as a report wants it: training and evaluation apart, a line for every set."""
     evaluations = []
@@ -132,6 +151,11 @@ def check(plan: Plan) -> None:
         for kind in planned.settings["pictures"]:
             if kind not in PICTURES:
                 raise ValueError(unknown(f"picture of stage {planned.name!r}", kind, PICTURES))
+            settings = planned.settings["distiller"] or {}
+            if kind == "synthetic" and settings.get("name") not in build.SETS:
+                raise ValueError(
+                    f"stage {planned.name!r} makes no data set: it has no 'synthetic' to show"
+                )
             if kind == "reconstruction" and not (planned.settings["view"] or {}).get("mask"):
                 raise ValueError(
                     f"stage {planned.name!r} masks nothing: it has no 'reconstruction' to show"

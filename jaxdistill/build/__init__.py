@@ -5,7 +5,8 @@ is computed: a misspelt one is refused with the nearest valid name.
 """
 
 from jaxdistill.build._names import named, without
-from jaxdistill.build.distillers import DISTILLERS, KERNELS, distiller, kernel_named
+from jaxdistill.build.condense import KERNELS, SETS, kernel_named
+from jaxdistill.build.distillers import DISTILLERS, distiller
 from jaxdistill.build.evaluators import BATCH, EVALUATORS, evaluator
 from jaxdistill.build.objectives import (
     LOSSES,
@@ -41,6 +42,7 @@ __all__ = [
     "OPTIMIZERS",
     "PROJECTORS",
     "SCHEDULES",
+    "SETS",
     "data",
     "distiller",
     "evaluator",

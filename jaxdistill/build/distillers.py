@@ -5,25 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxdistill import theory
-from jaxdistill.build import samplers
-from jaxdistill.build._names import call, fixed, named, without
+from jaxdistill.build import condense, samplers
+from jaxdistill.build._names import call, named, without
 from jaxdistill.distiller import Distiller
 from jaxdistill.theory import machines
-
-KERNELS: dict[str, Callable[..., Any]] = {
-    "linear": theory.linear,
-    "polynomial": theory.polynomial,
-    "rbf": theory.rbf,
-    "matern": theory.matern,
-    "nngp": theory.nngp,
-    "ntk": theory.ntk,
-}
-
-
-def kernel_named(settings: Mapping[str, Any]) -> Callable[..., Any]:
-    """A kernel by its ``name``, with its keywords."""
-    return fixed("kernel", KERNELS, named("kernel", settings), without(settings, "name"))
 
 
 def _self_distilled_fit(
@@ -34,13 +19,8 @@ def _self_distilled_fit(
     weight: Any = 0.0,
     held_out: str = "validation",
 ) -> Distiller:
-    if student["net"] != "kernel_machine":
-        raise ValueError(
-            f"'self_distilled_fit' fits a kernel: its student must be the net 'kernel_machine', "
-            f"not {student['net']!r}"
-        )
     return machines.self_distilled_fit(
-        kernel_named(student["kernel"]),
+        condense.kernel_of("self_distilled_fit", student),
         ridge,
         weight,
         outputs=info.get("classes", 1),
@@ -52,6 +32,7 @@ def _self_distilled_fit(
 # Each is given by keyword what it has a parameter for, see distiller().
 DISTILLERS: dict[str, Callable[..., Distiller]] = {
     "self_distilled_fit": _self_distilled_fit,
+    **condense.DISTILLERS,
     **samplers.DISTILLERS,
 }
 # What the recipe itself reads of a stage's 'distiller'.
@@ -66,12 +47,14 @@ def distiller(settings: Mapping[str, Any], **given: Any) -> Distiller:
             parts of the data that it reads whole; and its own keywords.
         given: what it may have a parameter for: ``net``, the stage's student, and ``student``,
             what the config says of it; ``nets``, those of earlier stages; ``tx``, the optimizer;
-            ``prepare``, the view; ``steps``; ``info`` of the data; ``seed``;
-            ``initial``, the name of what it starts from; ``optimizer``, what the config says of
-            it, and ``transformation``, which makes one for a number of steps.
+            ``prepare``, the view; ``steps``; ``info`` of the data, and of that ``image_shape`` and
+            ``classes``; ``seed``; ``initial``, the name of what it starts from; ``optimizer``, what
+            the config says of it, and ``transformation``, which makes one for a number of steps.
 
     Raises:
         ValueError: for an unknown name or key, with the nearest valid one.
     """
     name = named("distiller", settings)
+    info = given.get("info") or {}
+    given |= {key: info[key] for key in ("image_shape", "classes") if key in info}
     return call("distiller", DISTILLERS, name, without(settings, *SHARED), **given)

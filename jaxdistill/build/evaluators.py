@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxdistill import evaluation
 from jaxdistill._errors import unknown
-from jaxdistill.build import samplers
+from jaxdistill.build import condense, samplers, training
 from jaxdistill.build._names import call, named, without
 from jaxdistill.build.records import fixed_view
 from jaxdistill.data import split
@@ -75,10 +75,11 @@ EVALUATORS: dict[str, Callable[..., Evaluator]] = {
     "nearest_neighbours": _nearest_neighbours,
     "cka": evaluation.cka,
     "squared_error": evaluation.squared_error,
+    **condense.EVALUATORS,
     **samplers.EVALUATORS,
 }
 # Keys of an evaluation that are not the evaluator's own.
-SHARED = ("evaluator", "sets", "every", "batch_size", "augment", "teacher")
+SHARED = ("evaluator", "sets", "every", "batch_size", "augment", "teacher", "student")
 
 
 def evaluator(
@@ -98,7 +99,8 @@ def evaluator(
         label: its name in the config, for messages.
         settings: ``evaluator``, the ``sets`` it is called on, ``teacher`` (whether the teacher is
             measured too), ``augment`` (what is done to the images, without chance: ``resize``,
-            ``normalise``), and the evaluator's own keywords.
+            ``normalise``), ``student`` (another net than the stage's), and the evaluator's own
+            keywords.
         net: the net whose result it is called with.
         teacher: the net that it is compared with, where there is one.
         teacher_name: under which the teacher's weights are in the frozen variables.
@@ -107,6 +109,8 @@ def evaluator(
         nets: those of earlier stages, by name.
     """
     name = named(f"evaluation {label!r}", settings, "evaluator")
+    if settings.get("student"):
+        net = training.net(settings["student"], sets["train"].info)
     for part in settings.get("sets") or ():
         if part not in sets:
             raise ValueError(unknown(f"set in evaluation {label!r}", part, sets))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdistill._errors import unknown
-from jaxdistill.build import samplers
+from jaxdistill.build import condense, samplers
 from jaxdistill.build._names import call, fixed, named, without
 from jaxdistill.data import augment, mixing, prepare, sources, split
 from jaxdistill.data.replayed import replayed
@@ -73,21 +73,24 @@ DATA: dict[str, Callable[..., Any]] = {
 }
 
 
+# Keys of ``config.data`` that are not the data set's own.
+OWN = ("name", "validation", "test", "only", "wrong", "records", "whiten")
+
+
 def data(settings: Mapping[str, Any], seed: int = 0) -> split.Splits:
     """The train, validation and test sets of ``config.data``.
 
     Args:
         settings: the ``name`` of a data set and its own keywords; the shares of ``validation`` and
             ``test``; ``only`` some labels; ``wrong``, the share of labels that are replaced by
-            another, in what is trained and validated on: test labels are always the true ones.
+            another, in what is trained and validated on: test labels are always the true ones;
+            ``whiten``, a whitening of the images that is fitted to what is trained on, or the
+            scaling of their ``"channels"``, see :mod:`jaxdistill.condense.whitening`; ``records``,
+            how many to train on, equally many of each class.
         seed: of the run, which chooses the wrong ones.
     """
     name = named("data set", settings)
-    own = {
-        k: v
-        for k, v in settings.items()
-        if k not in ("name", "validation", "test", "only", "wrong") and v not in (None, "")
-    }
+    own = {k: v for k, v in settings.items() if k not in OWN and v not in (None, "")}
     found = call("data set", DATA, name, own)
     train, test = found if isinstance(found, tuple) else (found, None)
     if settings.get("only"):
@@ -101,7 +104,9 @@ def data(settings: Mapping[str, Any], seed: int = 0) -> split.Splits:
     if settings.get("wrong"):
         for part in parts.keys() - {"test"}:
             parts[part] = split.wrong_labels(parts[part], settings["wrong"], seed=seed)
-    return parts
+    if settings.get("records"):
+        parts["train"] = split.labelled_subset(parts["train"], settings["records"], seed=0)
+    return condense.whitened(parts, settings["whiten"]) if settings.get("whiten") else parts
 
 
 def augmentations(specs: Sequence[Mapping[str, Any]] | None) -> list[augment.Operation]:

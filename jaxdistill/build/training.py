@@ -9,9 +9,10 @@ from typing import Any
 import optax
 
 from jaxdistill import models, targets
+from jaxdistill._errors import unknown
 from jaxdistill.build import samplers
 from jaxdistill.build._names import call, named, without
-from jaxdistill.build.distillers import kernel_named
+from jaxdistill.build.condense import kernel_named
 from jaxdistill.net import Net, from_linen
 from jaxdistill.theory import machines
 from jaxdistill.training import optimizer
@@ -103,7 +104,19 @@ def schedule(value: Any, steps: int) -> Any:
 
 
 def transformation(settings: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
-    """The optimizer of a stage."""
+    """The optimizer of a stage; ``parts`` holds one for each part of what is learned, by name."""
+    if named("optimizer", settings) == "parts":
+        own: dict[Any, Any] = {
+            key: transformation(part, steps) for key, part in without(settings, "name").items()
+        }
+
+        def label(params):
+            for key in params:
+                if key not in own:
+                    raise ValueError(unknown("part in the optimizer 'parts'", key, own))
+            return {key: key for key in params}
+
+        return optax.partition(own, label)
     by_path = inspect.signature(optimizer.by_path).parameters
     shared = {k: v for k, v in settings.items() if k in by_path and v is not None}
     name = named("optimizer", settings)

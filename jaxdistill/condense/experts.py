@@ -47,7 +47,7 @@ class Training(NamedTuple):
         key: of the run.
         vectors: ``[at_once, P]``, the experts in training.
         momentum: ``[at_once, P]``.
-        trajectories: ``[experts, epochs + 1, P]``; rows not reached yet are zero.
+        trajectories: ``[experts, epochs + 1, P]``; rows not reached yet are fresh starts.
     """
 
     step: jax.Array
@@ -61,10 +61,10 @@ def train_experts(
     net: Net,
     image_shape: tuple[int, ...],
     classes: int,
-    size: int,
     *,
     experts: int,
     epochs: int,
+    steps: int | None = None,
     at_once: int | None = None,
     batch_size: int = 256,
     learning_rate: float = 0.01,
@@ -80,15 +80,16 @@ def train_experts(
     """Trains experts by plain SGD and keeps where they were after every epoch.
 
     Experts see the records in orders of their own. A step of the distiller is one step of
-    ``at_once`` experts; ``expert_steps`` says how many there are.
+    ``at_once`` experts; :func:`expert_steps` says how many there are.
 
     Args:
         net: what every expert is.
         image_shape: (H, W, C).
         classes: how many.
-        size: records of the training set.
         experts: how many.
         epochs: how many each is trained for.
+        steps: how many the loop will do, to be checked: those of all epochs, or fewer than one
+            epoch, to try out what follows. Rows that are not reached hold fresh starts.
         at_once: how many in one step, all by default; it divides ``experts``.
         batch_size: records of each expert in a step.
         learning_rate: constant, but for ``decay``.
@@ -107,7 +108,8 @@ def train_experts(
         ``[experts, epochs + 1, P]``.
 
     Raises:
-        ValueError: if ``at_once`` does not divide the experts, or a batch is larger than the set.
+        ValueError: if ``at_once`` does not divide the experts; at ``init``, if a batch is larger
+            than the set or the number of steps is not that of the epochs.
 
     References:
         Cazenavette et al., `Dataset Distillation by Matching Training Trajectories
@@ -119,18 +121,26 @@ def train_experts(
     if experts % at_once:
         raise ValueError(f"at_once must divide the {experts} experts, got {at_once}")
     model, augmentation = flat(net, image_shape), siamese(augment)
-    per_epoch = epoch_steps(size, batch_size)
 
     def init(key, frozen, batch):
         del batch
-        real_set(frozen, data, classes)
-        trajectories = jnp.zeros((experts, epochs + 1, model.size))
+        size = len(real_set(frozen, data, classes).labels)
+        whole = expert_steps(size, batch_size, epochs, experts, at_once)
+        if steps not in (None, whole) and not steps < epoch_steps(size, batch_size):
+            raise ValueError(
+                f"{experts} experts, {at_once} at once, take {whole} steps for {epochs} epochs of "
+                f"{size} records in batches of {batch_size}, not {steps}"
+            )
+        keys = jax.random.split(jax.random.fold_in(key, experts), experts * (epochs + 1))
+        trajectories = jax.lax.map(model.draw, keys).reshape(experts, epochs + 1, -1)
         none = jnp.zeros((at_once, model.size))
         return Training(jnp.zeros((), jnp.int32), key, none, none, trajectories)
 
     def step(state: Training, frozen, batch):
         del batch
         real = real_set(frozen, data, classes)
+        size = len(real.labels)
+        per_epoch = epoch_steps(size, batch_size)
         group, inside = jnp.divmod(state.step, epochs * per_epoch)
         epoch, place = jnp.divmod(inside, per_epoch)
         numbers = group * at_once + jnp.arange(at_once)

@@ -33,15 +33,15 @@ class Images(NamedTuple):
         key: of the run.
         params: ``images`` ``[n, H, W, C]``, class by class.
         opt: the optimizer's.
-        vector: ``[P]``, the net on which gradients are matched; ``[0]`` where every step has a
-            fresh one.
+        vector: ``[P]``, the net on which gradients are matched; None where every step has a fresh
+            one.
     """
 
     step: jax.Array
     key: jax.Array
     params: dict[str, jax.Array]
     opt: Any
-    vector: jax.Array
+    vector: Any
 
 
 def match_gradients(
@@ -212,7 +212,7 @@ def match_features(
         params = {"images": first_images(key, real, each, classes, initial)}
         # Says which taps there are before anything is computed.
         jax.eval_shape(lambda k, x: model.apply(model.draw(k), x, taps).taps, key, real.images[:1])
-        return Images(jnp.zeros((), jnp.int32), key, params, tx.init(params), jnp.zeros((0,)))
+        return Images(jnp.zeros((), jnp.int32), key, params, tx.init(params), None)
 
     def step(state: Images, frozen, batch):
         del batch
@@ -273,7 +273,7 @@ def chosen(
     def init(key, frozen, batch):
         del batch
         images = first_images(key, real_set(frozen, data, classes), each, classes, choice)
-        return Images(jnp.zeros((), jnp.int32), key, {"images": images}, (), jnp.zeros((0,)))
+        return Images(jnp.zeros((), jnp.int32), key, {"images": images}, (), None)
 
     def step(state: Images, frozen, batch):
         del frozen, batch

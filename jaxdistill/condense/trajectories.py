@@ -66,7 +66,7 @@ def match_trajectories(
     tx: optax.GradientTransformation,
     *,
     each: int,
-    steps: int,
+    student_steps: int,
     epochs: int,
     window: Window = Window(),  # noqa: B008
     rate: float = 0.01,
@@ -97,7 +97,7 @@ def match_trajectories(
         classes: how many.
         tx: over ``{"images", "labels", "rate"}``, whichever are learned.
         each: images of each class.
-        steps: N.
+        student_steps: N.
         epochs: M.
         window: where students start (DATM: a window of difficulty that grows).
         rate: the learning rate of students at first.
@@ -150,9 +150,10 @@ def match_trajectories(
     begin = window.last if window.begin is None else window.begin
     if not 0 <= window.first < begin <= window.last:
         raise ValueError(f"the window must have 0 <= first < begin <= last, got {window}")
-    if epochs < 1 or steps < epochs:
+    if epochs < 1 or student_steps < epochs:
         raise ValueError(
-            f"students need at least as many steps as epochs to match, got {steps} and {epochs}"
+            f"students need at least as many steps as epochs to match, got {student_steps} and "
+            f"{epochs}"
         )
     model, augmentation = flat(net, image_shape), siamese(augment)
     count = each * classes
@@ -212,10 +213,12 @@ def match_trajectories(
         targets = []
         for m in range(1, epochs) if waypoints else ():
             weight = m / epochs if waypoints == "growing" else 1.0
-            targets.append(Target(m * (steps // epochs), marks[m], weight))
-        targets.append(Target(steps, marks[epochs]))
-        drawn = jax.vmap(lambda k: augmentation.draw(k, size))(jax.random.split(keys[3], steps))
-        rows = dealt(keys[4], count, size, steps)
+            targets.append(Target(m * (student_steps // epochs), marks[m], weight))
+        targets.append(Target(student_steps, marks[epochs]))
+        drawn = jax.vmap(lambda k: augmentation.draw(k, size))(
+            jax.random.split(keys[3], student_steps)
+        )
+        rows = dealt(keys[4], count, size, student_steps)
         scale = balanced(epoch, window.last) if balance else 1.0
         inner = Inner(student_loss(scale), (rows, drawn), momentum)
         whole = {**state.fixed, **state.params}

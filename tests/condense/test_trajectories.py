@@ -191,7 +191,7 @@ def test_balance_and_perturbation():
 
 def experts_of(**settings):
     return train_experts(
-        NET, SHAPE, 10, 200, **{"experts": 4, "epochs": 2, "batch_size": 100, **settings}
+        NET, SHAPE, 10, **{"experts": 4, "epochs": 2, "batch_size": 100, **settings}
     )
 
 
@@ -242,8 +242,9 @@ def test_an_expert_by_hand(trained):
 def test_experts_refuse():
     with pytest.raises(ValueError, match="divide"):
         experts_of(at_once=3)
-    with pytest.raises(ValueError, match="does not fit"):
-        experts_of(batch_size=300)
+    for settings, words in (({"batch_size": 300}, "does not fit"), ({"steps": 9}, "take 4 steps")):
+        with pytest.raises(ValueError, match=words):
+            jax.eval_shape(experts_of(**settings).init, jax.random.key(0), {"train": RECORDS}, None)
 
 
 def test_trajectories_are_kept_and_foreign_ones_refused(trained, tmp_path):
@@ -265,7 +266,7 @@ def sgd(images):
 
 
 def matching(tx=None, **settings):
-    settings = {"each": 1, "steps": 3, "epochs": 1, "window": Window(0, 2), **settings}
+    settings = {"each": 1, "student_steps": 3, "epochs": 1, "window": Window(0, 2), **settings}
     return match_trajectories(NET, SHAPE, 10, tx or sgd(0.1), **settings)
 
 
@@ -311,7 +312,7 @@ def test_sets_are_condensed(name, trained):
 
 
 def test_the_loss_falls(trained):
-    distiller = matching(sgd(10.0), steps=5, window=Window(0, 1))
+    distiller = matching(sgd(10.0), student_steps=5, window=Window(0, 1))
     outcome = run(distiller, {"experts": trained[:1], "train": RECORDS}, 40)
     losses = [line["loss"] for line in outcome.metrics if line["kind"] == "train"]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
@@ -373,7 +374,7 @@ def test_not_a_number_names_the_step(trained):
         ({"gradient": "tesla"}, "'stopped'"),
         ({"initial": "real"}, "'random'"),
         ({"gradient": "stopped", "waypoints": "equal"}, "waypoints"),
-        ({"steps": 1, "epochs": 2, "window": Window(0, 1)}, "at least as many"),
+        ({"student_steps": 1, "epochs": 2, "window": Window(0, 1)}, "at least as many"),
     ],
 )
 def test_refusals(settings, words, trained):
