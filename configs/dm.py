@@ -73,7 +73,7 @@ def published(name: str, each: int = 10) -> dict:
 
 def small() -> dict:
     protocol = {"steps": 300, "batch_size": 256, "learning_rate": 0.02, "every": 50}
-    fresh = {"evaluator": "fresh_nets", "sets": ("validation", "test"), "nets": 5}
+    fresh = {"evaluator": "fresh_nets", "sets": ("validation", "test"), "nets": 5, "every": 200}
     evaluate = {
         "fresh": {**fresh, "protocol": protocol},
         "mlp": {
@@ -109,6 +109,7 @@ def small() -> dict:
             "random": real("random", evaluate),
             "herding": real("herding", evaluate),
         },
+        "table": ("validation/accuracy",),
         "claim": against_real("DM"),
     }
 

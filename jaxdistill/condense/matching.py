@@ -150,7 +150,7 @@ def match_gradients(
 
         if outer > 1 and inner:
             vector, _ = scan(train, vector, jax.random.split(keys[3], inner))
-        metrics = {"loss": (value, jnp.ones(()))}
+        metrics = {"loss": (value, jnp.ones(())), "moved": (moved(updates), jnp.ones(()))}
         return Images(state.step + 1, state.key, params, opt, vector), metrics
 
     return Distiller(init, step, lambda state: as_set(state, each, classes, rate))
@@ -241,7 +241,7 @@ def match_features(
         value, gradients = jax.value_and_grad(loss)(state.params)
         updates, opt = tx.update(gradients, state.opt, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        metrics = {"loss": (value, jnp.ones(()))}
+        metrics = {"loss": (value, jnp.ones(())), "moved": (moved(updates), jnp.ones(()))}
         return state._replace(step=state.step + 1, params=params, opt=opt), metrics
 
     return Distiller(init, step, lambda state: as_set(state, each, classes, rate))
@@ -296,6 +296,11 @@ def first_images(key: jax.Array, real: Real, each: int, classes: int, initial: s
 def class_draws(key: jax.Array, augmentation: Augmentation, classes: int) -> Any:
     """One draw for each class, for all of its images."""
     return jax.vmap(lambda k: augmentation.draw(k, 1))(jax.random.split(key, classes))
+
+
+def moved(updates: dict[str, jax.Array]) -> jax.Array:
+    """How far a pixel moves in a step, the root of its mean square."""
+    return jnp.sqrt(jnp.square(updates["images"]).mean())
 
 
 def as_set(state: Images, each: int, classes: int, rate: float) -> Synthetic:
