@@ -14,7 +14,7 @@ where `augment` is empty:
 
     python -m jaxdistill.main --config=configs/dc.py:mnist --workdir=runs/dc_mnist
         --config.data.dir=<folder> --config.stages.distil.distiller.augment="()"
-        --config.stages.distil.distiller.initial=noise
+        --config.stages.distil.distiller.images_from=noise
 
 Digits, one image of a class, by DC; about a minute:
 
@@ -62,7 +62,7 @@ def published(name: str) -> dict:
                     "inner": inner * -(-10 * each // 256),
                     "real_batch": 256,
                     "augment": augment,
-                    "initial": "random",
+                    "images_from": "random",
                 },
                 "optimizer": {"name": "sgd", "momentum": 0.5, "learning_rate": 0.1},
                 "steps": 1000 * outer,
@@ -104,7 +104,7 @@ def small() -> dict:
                     "sets": ("train",),
                     "each": 1,
                     "real_batch": 64,
-                    "initial": "random",
+                    "images_from": "random",
                 },
                 "optimizer": {"name": "sgd", "momentum": 0.5, "learning_rate": 0.1},
                 "steps": 600,

@@ -68,7 +68,7 @@ def _match_kernel(
     real_batch: int = 1024,
     learn_targets: bool = False,
     augment: Sequence[str] = (),
-    initial: str = "random",
+    images_from: str = "random",
 ) -> Distiller:
     return condense.match_kernel(
         kernel_of("match_kernel", student),
@@ -79,7 +79,7 @@ def _match_kernel(
         real_batch=real_batch,
         learn_targets=learn_targets,
         augment=augment,
-        initial=initial,
+        images_from=images_from,
     )
 
 

@@ -58,7 +58,7 @@ def match_gradients(
     batch_size: int = 256,
     distance: str = "rows",
     augment: Sequence[str] = (),
-    initial: str = "noise",
+    images_from: str = "noise",
     rate: float = 0.01,
     data: str = "train",
 ) -> Distiller:
@@ -82,7 +82,7 @@ def match_gradients(
         distance: see :func:`~jaxdistill.condense.surrogates.gradient_distance`.
         augment: families of :func:`~jaxdistill.condense.augment.siamese`: one draw for all images
             of a class, real and synthetic (DSA); none for DC.
-        initial: ``"noise"``, or a real subset: ``"random"``, ``"herding"``, ``"centres"``.
+        images_from: ``"noise"``, or a real subset: ``"random"``, ``"herding"``, ``"centres"``.
         rate: what the set says of the learning rate.
         data: the entry of ``frozen`` with the training set.
 
@@ -107,7 +107,7 @@ def match_gradients(
     def init(key, frozen, batch):
         del batch
         real = real_set(frozen, data, classes)
-        params = {"images": first_images(key, real, each, classes, initial)}
+        params = {"images": first_images(key, real, each, classes, images_from)}
         none = jnp.zeros((model.size,))
         return Images(jnp.zeros((), jnp.int32), key, params, tx.init(params), none)
 
@@ -170,7 +170,7 @@ def match_features(
     attention_weight: float = 100.0,
     power: float = 1.0,
     augment: Sequence[str] = (),
-    initial: str = "random",
+    images_from: str = "random",
     rate: float = 0.01,
     data: str = "train",
 ) -> Distiller:
@@ -190,7 +190,7 @@ def match_features(
         power: of the maps.
         augment: families of :func:`~jaxdistill.condense.augment.siamese`: one draw for all images
             of a class, real and synthetic.
-        initial: ``"noise"``, or a real subset: ``"random"``, ``"herding"``, ``"centres"``.
+        images_from: ``"noise"``, or a real subset: ``"random"``, ``"herding"``, ``"centres"``.
         rate: what the set says of the learning rate.
         data: the entry of ``frozen`` with the training set.
 
@@ -209,7 +209,7 @@ def match_features(
     def init(key, frozen, batch):
         del batch
         real = real_set(frozen, data, classes)
-        params = {"images": first_images(key, real, each, classes, initial)}
+        params = {"images": first_images(key, real, each, classes, images_from)}
         # Says which taps there are before anything is computed.
         jax.eval_shape(lambda k, x: model.apply(model.draw(k), x, taps).taps, key, real.images[:1])
         return Images(jnp.zeros((), jnp.int32), key, params, tx.init(params), None)
@@ -298,7 +298,7 @@ def class_draws(key: jax.Array, augmentation: Augmentation, classes: int) -> Any
     return jax.vmap(lambda k: augmentation.draw(k, 1))(jax.random.split(key, classes))
 
 
-def moved(updates: dict[str, jax.Array]) -> jax.Array:
+def moved(updates: Any) -> jax.Array:
     """How far a pixel moves in a step, the root of its mean square."""
     return jnp.sqrt(jnp.square(updates["images"]).mean())
 

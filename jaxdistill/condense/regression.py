@@ -86,7 +86,7 @@ def match_kernel(
     real_batch: int = 1024,
     learn_targets: bool = False,
     augment: Sequence[str] = (),
-    initial: str = "random",
+    images_from: str = "random",
     data: str = "train",
 ) -> Distiller:
     r"""Learns the points on which kernel ridge regression fits real ones best.
@@ -103,7 +103,7 @@ def match_kernel(
         real_batch: real images of a step, of all classes.
         learn_targets: whether targets are learned too.
         augment: families of :func:`~jaxdistill.condense.augment.siamese` for the real images.
-        initial: ``"noise"``, or a real subset: ``"random"``, ``"herding"``, ``"centres"``.
+        images_from: ``"noise"``, or a real subset: ``"random"``, ``"herding"``, ``"centres"``.
         data: the entry of ``frozen`` with the training set.
 
     Returns:
@@ -119,7 +119,7 @@ def match_kernel(
     def init(key, frozen, batch):
         del batch
         real = real_set(frozen, data, classes)
-        images = first_images(key, real, each, classes, initial)
+        images = first_images(key, real, each, classes, images_from)
         targets = centred(classes_of(each, classes), classes).astype(images.dtype)
         params, fixed = {"images": images}, {}
         (params if learn_targets else fixed)["targets"] = targets
@@ -166,7 +166,7 @@ def match_regression(
     margin: float = 1.0,
     feature: str = "features",
     augment: Sequence[str] = (),
-    initial: str = "random",
+    images_from: str = "random",
     data: str = "train",
 ) -> Distiller:
     r"""Learns images and targets on which ridge regression from a net's features works, with nets
@@ -193,7 +193,7 @@ def match_regression(
         margin: weight of the targets' margin.
         feature: the tap that the kernel is of.
         augment: families of :func:`~jaxdistill.condense.augment.siamese` for the real images.
-        initial: ``"noise"``, or a real subset: ``"random"``, ``"herding"``, ``"centres"``.
+        images_from: ``"noise"``, or a real subset: ``"random"``, ``"herding"``, ``"centres"``.
         data: the entry of ``frozen`` with the training set.
 
     Returns:
@@ -212,7 +212,7 @@ def match_regression(
         del batch
         real = real_set(frozen, data, classes)
         key_images, key_pool = jax.random.split(key)
-        images = first_images(key_images, real, each, classes, initial)
+        images = first_images(key_images, real, each, classes, images_from)
         targets = centred(classes_of(each, classes), classes) / (classes / 10) ** 0.5
         params = {"images": images, "targets": targets.astype(images.dtype)}
         vectors = jax.vmap(model.draw)(jax.random.split(key_pool, pool))

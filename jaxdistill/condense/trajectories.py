@@ -74,7 +74,7 @@ def match_trajectories(
     batch_size: int | None = None,
     gradient: Literal["exact", "stopped"] = "exact",
     augment: Sequence[str] = (),
-    initial: Literal["random", "correct", "clusters", "noise"] = "random",
+    images_from: Literal["random", "correct", "clusters", "noise"] = "random",
     soft: bool = False,
     threshold: float | None = None,
     ema: float | None = None,
@@ -105,7 +105,7 @@ def match_trajectories(
         batch_size: images of a student's step, all by default; they are dealt without replacement.
         gradient: ``"exact"``, or ``"stopped"``, of constant memory, which is another one (TESLA).
         augment: families of :func:`~jaxdistill.condense.augment.siamese`, drawn for every image.
-        initial: where images start: at real ones drawn at ``"random"``; at such as the last
+        images_from: where images start: at real ones drawn at ``"random"``; at such as the last
             parameters of an expert classify right (``"correct"``, DATM); at those nearest to the
             centres of clusters of its outputs (``"clusters"``); at ``"noise"``.
         soft: whether labels are learned too: logits, that start at the mean outputs of the experts
@@ -140,7 +140,7 @@ def match_trajectories(
     """
     for kind, value, options in (
         ("gradient", gradient, ("exact", "stopped")),
-        ("start of the images", initial, ("random", "correct", "clusters", "noise")),
+        ("start of the images", images_from, ("random", "correct", "clusters", "noise")),
         ("kind of waypoints", waypoints, ("", "equal", "growing")),
     ):
         if value not in options:
@@ -177,7 +177,7 @@ def match_trajectories(
         del batch
         paths, real = paths_of(frozen), real_set(frozen, data, classes)
         images, labels = starting_images(
-            key, model, paths[:, -1], real.images, real.labels, each, classes, initial, soft
+            key, model, paths[:, -1], real.images, real.labels, each, classes, images_from, soft
         )
         params = {"images": images}
         fixed = {}

@@ -135,7 +135,7 @@ def test_mean_distance_needs_no_equal_numbers():
 METHODS = {
     "DSA": lambda: match_gradients(
         NET, SHAPE, 10, optax.sgd(0.1), each=2, real_batch=16, outer=3, inner=2,
-        augment=("crop", "scale"), initial="random",
+        augment=("crop", "scale"), images_from="random",
     ),
     "DM": lambda: match_features(NET, SHAPE, 10, optax.sgd(1.0), each=1, augment=("crop",)),
     "KIP": lambda: match_kernel(theory.ntk, 10, optax.adam(1e-2), each=1, learn_targets=True),
@@ -171,7 +171,7 @@ def test_gradients_of_real_images_are_a_fixed_point():
     keep = np.concatenate([np.flatnonzero(c == LABELS)[:5] for c in range(10)])
     records = {"image": IMAGES[keep], "label": LABELS[keep]}
     distiller = match_gradients(
-        NET, SHAPE, 10, optax.sgd(0.1), each=5, real_batch=5, initial="random"
+        NET, SHAPE, 10, optax.sgd(0.1), each=5, real_batch=5, images_from="random"
     )
     state = distiller.init(jax.random.key(0), {"train": records}, None)
     _, metrics = jax.jit(distiller.step)(state, {"train": records}, None)
@@ -203,7 +203,7 @@ def test_real_subsets_as_a_distiller():
     [
         (lambda: chosen(10, each=1, choice="herd"), "'herding'"),
         (
-            partial(match_features, NET, SHAPE, 10, optax.sgd(1.0), each=1, initial="real"),
+            partial(match_features, NET, SHAPE, 10, optax.sgd(1.0), each=1, images_from="real"),
             "'random'",
         ),
         (

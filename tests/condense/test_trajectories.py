@@ -276,7 +276,7 @@ OPTIONS = {
     "FTD": {"ema": 0.9, "batch_size": 4},
     "DATM": {
         "soft": True,
-        "initial": "correct",
+        "images_from": "correct",
         "threshold": 0.0,
         "window": Window(0, 2, begin=1, grown=3),
     },
@@ -287,7 +287,7 @@ OPTIONS = {
         "momentum": 0.9,
         "balance": True,
         "perturb": 1.0,
-        "initial": "clusters",
+        "images_from": "clusters",
     },
 }
 
@@ -372,7 +372,7 @@ def test_not_a_number_names_the_step(trained):
         ({"window": Window(0, 3)}, "the experts have 2"),
         ({"window": Window(2, 2)}, "window"),
         ({"gradient": "tesla"}, "'stopped'"),
-        ({"initial": "real"}, "'random'"),
+        ({"images_from": "real"}, "'random'"),
         ({"gradient": "stopped", "waypoints": "equal"}, "waypoints"),
         ({"student_steps": 1, "epochs": 2, "window": Window(0, 1)}, "at least as many"),
     ],
