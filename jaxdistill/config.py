@@ -24,6 +24,7 @@ STAGE_DEFAULTS: dict[str, Any] = {
     "distiller": None,  # another algorithm than from model to model, see build.distiller
     "initial": None,  # {"stage": name, "parts": {own path: path there}}: what it starts from
     "targets": None,  # what it learns from, see build.target
+    "between": None,  # work on the host between steps, see build.between
     "view": None,  # what is drawn for both nets, see build.view
     "objective": None,  # {term: {"loss": name, ...}}, see build.match
     "optimizer": None,  # see build.transformation

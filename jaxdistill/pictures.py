@@ -10,17 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill import build, condense, evaluation, theory
-from jaxdistill.config import target_stages
+from jaxdistill.config import frozen_stages, target_stages
 from jaxdistill.data.augment import to_float
 from jaxdistill.data.records import Source
 from jaxdistill.data.stream import evaluation_batches
+from jaxdistill.language.evaluation import losses_by_position
 from jaxdistill.models import masking
 from jaxdistill.recipe import Plan, Planned
 from jaxdistill.training.loop import Outcome
 from jaxdistill.training.report import Picture
 
-# Images that are shown, eigen-directions of a spectrum, weights at which an error is drawn.
-SHOWN, DIRECTIONS, WEIGHTS = 8, 150, 41
+# Images that are shown, eigen-directions of a spectrum, weights at which an error is drawn, texts
+# that are read.
+SHOWN, DIRECTIONS, WEIGHTS, TEXTS = 8, 150, 41, 256
 # Classes of a synthetic set that are shown.
 COLUMNS = 20
 # What is kept of a direction is drawn down to this share.
@@ -127,6 +129,26 @@ def weight(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Pic
     return Picture(f"{planned.name}: the weight of the ground truth", "curves", charts)
 
 
+def positions(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
+    """How well a language model, and its teacher, knows the next token by how much it has read."""
+    source = planned.data["validation"]
+    batch = source.gather(np.arange(min(TEXTS, len(source))))
+    names = (planned.name, *frozen_stages(planned.settings))
+    found = {
+        name: losses_by_position(plan.stage(name).net, outcomes[name].result, batch)
+        for name in names
+    }
+    places = np.arange(1, batch["tokens"].shape[1] + 1)
+    charts = {
+        title: {name: (places, values[key]) for name, values in found.items()}
+        for title, key in (
+            ("loss by tokens read", "loss"),
+            ("tokens right by tokens read", "right"),
+        )
+    }
+    return Picture(f"{planned.name}: what context is worth", "curves", charts)
+
+
 def _kernel_fits(plan: Plan, planned: Planned) -> _KernelFits:
     settings, seed = planned.settings["distiller"], plan.config["seed"]
     kernel = build.kernel_named(planned.settings["student"]["kernel"])
@@ -172,6 +194,7 @@ def synthetic(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> 
 
 
 PICTURES: dict[str, Callable[..., Picture]] = {
+    "positions": positions,
     "reconstruction": reconstruction,
     "reliability": reliability,
     "spectrum": spectrum,

@@ -92,12 +92,13 @@ def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> li
     Algorithms of other kinds leave other things: nothing is written for what is no net's variables.
     """
     last = plan.stages[-1]
-    image = to_float(jnp.asarray(last.data["train"].gather(np.arange(1))["image"]))
+    records = last.data["train"].gather(np.arange(1))
+    seen = records["tokens"] if "tokens" in records else to_float(jnp.asarray(records["image"]))
     result = outcomes[last.name].result
-    variables = jax.eval_shape(last.net.init, jax.random.key(0), image)
+    variables = jax.eval_shape(last.net.init, jax.random.key(0), seen)
     if jax.tree.structure(result) != jax.tree.structure(variables):
         return []
-    return export_student(Path(root) / "student", last.net, result, image)
+    return export_student(Path(root) / "student", last.net, result, seen)
 
 
 def synthetic(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Path]:

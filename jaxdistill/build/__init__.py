@@ -8,6 +8,7 @@ from jaxdistill.build._names import named, without
 from jaxdistill.build.condense import KERNELS, SETS, kernel_named
 from jaxdistill.build.distillers import DISTILLERS, distiller
 from jaxdistill.build.evaluators import BATCH, EVALUATORS, evaluator
+from jaxdistill.build.language import BETWEEN, TOKENIZERS, between
 from jaxdistill.build.objectives import (
     LOSSES,
     PROJECTORS,
@@ -27,11 +28,13 @@ from jaxdistill.build.records import (
     records,
     view,
 )
-from jaxdistill.build.training import NETS, OPTIMIZERS, SCHEDULES, net, schedule, transformation
+from jaxdistill.build.schedules import SCHEDULES, schedule
+from jaxdistill.build.training import NETS, OPTIMIZERS, net, transformation
 
 __all__ = [
     "AUGMENTATIONS",
     "BATCH",
+    "BETWEEN",
     "DATA",
     "DISTILLERS",
     "EVALUATORS",
@@ -43,6 +46,8 @@ __all__ = [
     "PROJECTORS",
     "SCHEDULES",
     "SETS",
+    "TOKENIZERS",
+    "between",
     "data",
     "distiller",
     "evaluator",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxdistill.build import condense, samplers
+from jaxdistill.build import condense, language, samplers
 from jaxdistill.build._names import call, named, without
 from jaxdistill.distiller import Distiller
 from jaxdistill.theory import machines
@@ -34,6 +34,7 @@ DISTILLERS: dict[str, Callable[..., Distiller]] = {
     "self_distilled_fit": _self_distilled_fit,
     **condense.DISTILLERS,
     **samplers.DISTILLERS,
+    **language.DISTILLERS,
 }
 # What the recipe itself reads of a stage's 'distiller'.
 SHARED = ("name", "frozen", "sets")
@@ -49,12 +50,14 @@ def distiller(settings: Mapping[str, Any], **given: Any) -> Distiller:
             what the config says of it; ``nets``, those of earlier stages; ``tx``, the optimizer;
             ``prepare``, the view; ``steps``; ``info`` of the data, and of that ``image_shape`` and
             ``classes``; ``seed``; ``initial``, the name of what it starts from; ``optimizer``, what
-            the config says of it, and ``transformation``, which makes one for a number of steps.
+            the config says of it, and ``transformation``, which makes one for a number of steps;
+            ``frozen``, the names of the earlier stages that it reads.
 
     Raises:
         ValueError: for an unknown name or key, with the nearest valid one.
     """
     name = named("distiller", settings)
+    given["frozen"] = tuple(settings.get("frozen") or ())
     info = given.get("info") or {}
     given |= {key: info[key] for key in ("image_shape", "classes") if key in info}
     return call("distiller", DISTILLERS, name, without(settings, *SHARED), **given)

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxdistill import evaluation
 from jaxdistill._errors import unknown
-from jaxdistill.build import condense, samplers, training
+from jaxdistill.build import condense, language, samplers, training
 from jaxdistill.build._names import call, named, without
 from jaxdistill.build.records import fixed_view
 from jaxdistill.data import split
@@ -77,6 +77,7 @@ EVALUATORS: dict[str, Callable[..., Evaluator]] = {
     "squared_error": evaluation.squared_error,
     **condense.EVALUATORS,
     **samplers.EVALUATORS,
+    **language.EVALUATORS,
 }
 # Keys of an evaluation that are not the evaluator's own.
 SHARED = ("evaluator", "sets", "every", "batch_size", "augment", "teacher", "student")

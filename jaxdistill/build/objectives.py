@@ -12,7 +12,7 @@ import jax
 from jaxdistill import adapt, critics, losses, objective, targets
 from jaxdistill._errors import unknown
 from jaxdistill.build._names import call, named, without
-from jaxdistill.build.training import schedule
+from jaxdistill.build.schedules import schedule
 from jaxdistill.net import Net
 
 LOSSES: dict[str, Callable[..., jax.Array]] = {

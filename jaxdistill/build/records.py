@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdistill._errors import unknown
-from jaxdistill.build import condense, samplers
+from jaxdistill.build import condense, language, samplers
 from jaxdistill.build._names import call, fixed, named, without
 from jaxdistill.data import augment, mixing, prepare, sources, split
 from jaxdistill.data.replayed import replayed
@@ -70,6 +70,7 @@ DATA: dict[str, Callable[..., Any]] = {
         "imagenet2012", dir, image_size, "validation"
     ),
     **samplers.DATA,
+    **language.DATA,
 }
 
 
@@ -91,16 +92,18 @@ def data(settings: Mapping[str, Any], seed: int = 0) -> split.Splits:
     """
     name = named("data set", settings)
     own = {k: v for k, v in settings.items() if k not in OWN and v not in (None, "")}
-    found = call("data set", DATA, name, own)
+    validation, share = settings.get("validation", 0.1), settings.get("test", 0.2)
+    found = call("data set", DATA, name, own, validation=validation, test=share)
+    if isinstance(found, split.Splits):
+        return found
     train, test = found if isinstance(found, tuple) else (found, None)
     if settings.get("only"):
         train = sources.filter_labels(train, settings["only"])
         test = sources.filter_labels(test, settings["only"]) if test is not None else None
-    validation = settings.get("validation", 0.1)
     if test is not None:
         parts = split.splits(train, test, validation=validation)
     else:
-        parts = split.splits(train, validation=validation, test=settings.get("test", 0.2))
+        parts = split.splits(train, validation=validation, test=share)
     if settings.get("wrong"):
         for part in parts.keys() - {"test"}:
             parts[part] = split.wrong_labels(parts[part], settings["wrong"], seed=seed)
@@ -131,6 +134,10 @@ def view(settings: Mapping[str, Any] | None, info: Mapping[str, Any]) -> prepare
     for key in settings:
         if key not in VIEW_KEYS:
             raise ValueError(unknown("key of a view", key, VIEW_KEYS))
+    if "vocabulary" in info:
+        for key in settings:
+            raise ValueError(f"texts have no view: take {key!r} out")
+        return prepare.texts
     parts = [prepare.views(augmentations(settings.get("augment")))]
     if mix := settings.get("mix"):
         function = fixed("mix", MIXES, named("mix", mix), without(mix, "name", "smoothing"))

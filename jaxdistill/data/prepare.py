@@ -53,6 +53,12 @@ def views(operations: Sequence[Callable[[jax.Array, jax.Array], jax.Array]] = ()
     return prepare
 
 
+def texts(batch: dict[str, Any], key: jax.Array) -> dict[str, Any]:
+    """Both nets see the tokens, and where texts are packed what keeps them apart."""
+    seen = {name: batch[name] for name in ("tokens", "positions", "segments") if name in batch}
+    return {**batch, "student": seen, "teacher": seen}
+
+
 def mixed(mix: Callable[..., Any], classes: int, *, smoothing: float = 0.0) -> Prepare:
     """Images and labels of pairs mixed (mixup, cutmix); adds ``batch["soft_label"]`` ``[B, K]``."""
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import sysconfig
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.data.records import Records, Source, concatenate
-from jaxdistill.data.split import PARTS, Splits, part_numbers
+from jaxdistill.data.records import Records, Source, concatenate, subset
+from jaxdistill.data.split import PARTS, Splits, hashes, part_numbers
 
 # What is no module of its own, or not on every machine.
 _LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "__pycache__", "lib2to3"}
@@ -249,7 +249,7 @@ def windows(
         kept.append(document.name)
     if not texts:
         raise ValueError(f"none of {len(documents)} texts of {name!r} fits {length} tokens")
-    info = {"vocabulary": tokenizer.vocabulary, "length": length}
+    info = {"vocabulary": tokenizer.vocabulary, "end": tokenizer.end, "length": length}
     info |= {"left_out": len(documents) - len(texts)} if prompted else {}
     if pack:
         return _packed(texts, length, name, info)
@@ -318,7 +318,8 @@ def corpus(
 ) -> Splits:
     """Documents split by the hash of their names, then cut into windows.
 
-    No text is in two parts, whatever its length.
+    No text is in two parts, whatever its length. What is held out is in the order of its hashes, so
+    that its first batches are a sample of all.
 
     Raises:
         ValueError: for shares that leave nothing, and for a part without a document.
@@ -334,11 +335,13 @@ def corpus(
                     "share"
                 )
             found[part] = windows(chosen, tokenizer, length, pack=pack, name=f"{name}[{part}]")
+            if number:
+                found[part] = _spread(found[part])
     return found
 
 
 def domains(
-    parts: dict[str, Sequence[Document]],
+    parts: Mapping[str, Sequence[Document]],
     tokenizer: Tokenizer,
     length: int,
     *,
@@ -353,5 +356,52 @@ def domains(
     found = Splits()
     for part in apart[next(iter(apart))]:
         named = [dataclasses.replace(splits[part], name=name) for name, splits in apart.items()]
-        found[part] = concatenate(named, f"domains[{part}]")
+        whole = concatenate(named, f"domains[{part}]")
+        found[part] = whole if part == "train" else _spread(whole)
+    return found
+
+
+def _spread(source: Source) -> Source:
+    order = np.argsort(hashes(source.ids, "spread"), kind="stable")
+    return subset(source, order, source.name)
+
+
+def four_domains(size: int) -> dict[str, list[Document]]:
+    """Four kinds of text that every installation has, about ``size`` characters of each.
+
+    ``code`` is source of the standard library, ``english`` the reference of the language that it
+    ships (``pydoc_data``), ``tables`` its character tables (``encodings``), ``numbers`` the pixels
+    of scikit-learn's handwritten digits, a line an image.
+
+    Raises:
+        ValueError: for a size below 1.
+    """
+    if size < 1:
+        raise ValueError(f"a domain has 1 character or more, not {size}")
+    from pydoc_data.topics import topics
+
+    from sklearn.datasets import load_digits
+
+    modules = standard_library()
+    tables = [d for d in modules if d.name.startswith("encodings/") and len(d.text) > 8000]
+    code = [d for d in modules if "/" not in d.name]
+    english = [Document(f"topics/{name}", topics[name]) for name in sorted(topics)]
+    pixels: Any = load_digits()
+    lines = [",".join(str(int(v)) for v in image) for image in pixels.data]
+    numbers = [
+        Document(f"digits/{i:04d}", "\n".join(lines[i : i + 10]) + "\n")
+        for i in range(0, len(lines), 10)
+    ]
+    parts = {"code": code, "english": english, "tables": tables, "numbers": numbers}
+    return {name: _about(size, documents) for name, documents in parts.items()}
+
+
+def _about(size: int, documents: Sequence[Document]) -> list[Document]:
+    """The first documents in the order of their hashes that together have ``size`` characters."""
+    order = np.argsort(hashes([document.name for document in documents], "domain"), kind="stable")
+    found: list[Document] = []
+    for place in order.tolist():
+        if sum(len(document.text) for document in found) >= size:
+            break
+        found.append(documents[place])
     return found

@@ -84,6 +84,7 @@ def drafting(
     block: int = 0,
     stop: tuple[int, ...] = (),
     batches: int | None = None,
+    prefix: str = "",
 ) -> Evaluator:
     """How well a net drafts for another: on what the *target* writes behind held-out prompts.
 
@@ -98,6 +99,7 @@ def drafting(
         block: proposals a block; 0 leaves decoding out.
         stop: tokens that end a text.
         batches: only so many of the set, the first.
+        prefix: in front of the names, where a net is measured in several ways.
 
     Returns:
         An evaluator with ``acceptance``, the mean over the target's tokens of the exact acceptance
@@ -148,6 +150,20 @@ def drafting(
             for name, key in (("block", "accepted"), ("expected", "expected")):
                 found[f"{name}_efficiency"] = float(1 + totals[key] / totals["blocks"])
             found["formula_efficiency"] = float(block_efficiency(found["acceptance"], block))
-        return found
+        return {f"{prefix}{name}": value for name, value in found.items()}
 
     return evaluator
+
+
+def losses_by_position(net: Net, variables: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean loss, and the share of tokens right, by place in the window: both ``[T]``."""
+
+    def measure(variables, batch):
+        values, counts = token_losses(net, variables, batch)
+        best = jnp.argmax(net.apply(*variables, text_inputs(batch)).out, axis=-1)
+        right = (best == batch["label"]) & counts
+        count = jnp.maximum(counts.sum(0), 1)
+        return {"loss": jnp.where(counts, values, 0).sum(0) / count, "right": right.sum(0) / count}
+
+    everything = {**batch, "where": np.ones(len(batch["tokens"]), bool)}
+    return jax.device_get(jax.jit(measure)(variables, everything))

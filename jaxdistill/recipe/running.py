@@ -28,7 +28,7 @@ from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
 from jaxdistill.recipe.stages import distiller_of, evaluator_of, stage_of
 from jaxdistill.training.checkpoint import refuse_other_arrays
 from jaxdistill.training.fit import load_result
-from jaxdistill.training.loop import Outcome, Stage, abstract, check, run_stage
+from jaxdistill.training.loop import Outcome, Stage, abstract, check, run_stage, stream_of
 from jaxdistill.training.metrics import Writer
 from jaxdistill.training.sharding import make_mesh
 
@@ -149,7 +149,7 @@ def shapes(plan: Plan) -> dict[str, Any]:
 
 def _traced(stage: Stage) -> tuple[Any, Any]:
     """The shapes of a stage's state and of its batches, once a step was traced on them."""
-    batch = abstract(stage.data.at(0))
+    batch = abstract(stream_of(stage.data, None).at(0))
     started = {**stage.frozen, **stage.initial}
     state = check(stage.distiller, jax.random.key(0), started, dict(stage.frozen), batch)
     return state, batch
@@ -228,5 +228,5 @@ def _with_needs(plan: Plan, names: Sequence[str]) -> set[str]:
 
 def _known(planned: Planned) -> dict[str, Any]:
     """What a net must know of its data."""
-    info = planned.data["train"].info
-    return {key: info[key] for key in ("classes", "image_shape") if key in info}
+    info, known = planned.data["train"].info, ("classes", "image_shape", "vocabulary", "length")
+    return {key: info[key] for key in known if key in info}

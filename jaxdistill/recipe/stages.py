@@ -11,7 +11,7 @@ import jax
 from jaxdistill import build
 from jaxdistill.config import frozen_stages, target_stages
 from jaxdistill.data.records import Source
-from jaxdistill.data.stream import evaluation_batches, stream
+from jaxdistill.data.stream import Stream, evaluation_batches, stream
 from jaxdistill.distiller import Distiller, model_to_model
 from jaxdistill.net import Net
 from jaxdistill.objective import combine
@@ -65,7 +65,7 @@ def stage_of(
             for name in compared:
                 own = dataclasses.replace(planned, name=name, net=nets[name], needs=())
                 before.append(
-                    (name, Evaluation(part, evaluator_of(label, spec, own, seed), batches))
+                    (name, Evaluation(part, evaluator_of(label, spec, own, seed, nets), batches))
                 )
     weights: dict[str, float] = {}
     for name, estimate in (("sources", transfer.weights), ("guidance", guidance.weights)):
@@ -73,16 +73,26 @@ def stage_of(
         weights |= factors
         if known:
             evaluations.append(Evaluation(name, _known(known)))
+    between = None
+    if settings["between"]:
+        between = build.between(settings["between"], net=planned.net, nets=nets, sets=sets)
+
+    def data(plan: Any) -> Stream:
+        size = min(settings["batch_size"], len(source))
+        weights = plan["weights"] if plan else None
+        return stream(source, size, seed=own_seed, weights=weights, shard=shard)
+
     return Stage(
         name=planned.name,
         distiller=distiller_of(planned, nets, codecs, weights, own_seed),
-        data=stream(source, min(settings["batch_size"], len(source)), seed=own_seed, shard=shard),
+        data=data if between else data(None),
         steps=settings["steps"],
         frozen=frozen,
         initial=initial,
         seed=own_seed,
         before=tuple(before),
         evaluations=tuple(evaluations),
+        between=between,
         log_every=settings["log_every"],
         checkpoint_every=settings["checkpoint_every"],
         keep=settings["keep"],

@@ -76,7 +76,7 @@ class Stage:
         evaluations: what is measured.
         between: ``(every, fn)``: before step 0 and after every so many steps, ``fn(result, frozen,
             plan)`` on the host gives the new plan, JSON data and numpy arrays; the first plan it is
-            given is None.
+            given is None. What it holds under ``metrics`` is written with those of the steps.
         log_every: after how many steps the mean metrics are written.
         checkpoint_every: after how many steps a checkpoint is written; 0 for none.
         keep: how many of the newest checkpoints stay.
@@ -186,7 +186,7 @@ def run_stage(
 
     plan = None
     key = jax.random.key(stage.seed)
-    example = _stream(stage.data, plan).at(0, distiller.takes)
+    example = stream_of(stage.data, plan).at(0, distiller.takes)
     abstract_batch = abstract(example)
     abstract_state = check(distiller, key, started, fixed, abstract_batch)
     state_shardings = shardings(mesh, abstract_state, rules)
@@ -236,7 +236,8 @@ def run_stage(
         _refuse_infinite(means, measured, step, checkpoints)
         rate = (step - since[0]) / max(now - since[1], 1e-9)
         since = (step, now)
-        write(step, {**means, "steps_per_second": rate}, "train")
+        told = plan.get("metrics", {}) if isinstance(plan, Mapping) else {}
+        write(step, {**means, **told, "steps_per_second": rate}, "train")
         return means
 
     def evaluate(step: int, final: bool) -> bool:
@@ -299,7 +300,7 @@ def run_stage(
                 plan = stage.between[1](result_fn(state), fixed, plan)
                 batches = None
             if batches is None:
-                stream = _stream(stage.data, plan)
+                stream = stream_of(stage.data, plan)
                 batches = stream.iterate(step, distiller.takes)
             batch = jax.tree.map(lambda x: global_batch(x, on_batch), next(batches))
             state, step_metrics = step_fn(state, fixed, batch)
@@ -377,7 +378,7 @@ def _finished(directory, identity, distiller, started, stage, mesh, rules) -> Ou
     path = directory / "result"
     _refuse_other(path, identity)
     key = jax.random.key(stage.seed)
-    batch = abstract(_stream(stage.data, None).at(0, distiller.takes))
+    batch = abstract(stream_of(stage.data, None).at(0, distiller.takes))
     expected = jax.eval_shape(lambda *a: distiller.result(distiller.init(*a)), key, started, batch)
     expected = _with_shardings(expected, shardings(mesh, expected, rules))
     result, record = load_tree(path, expected)
@@ -432,7 +433,8 @@ def _refuse_infinite(
     raise FloatingPointError(f"not finite at step {step}: {bad}; {kept}")
 
 
-def _stream(data: Any, plan: Any) -> Any:
+def stream_of(data: Any, plan: Any) -> Any:
+    """The stream of a stage under a plan of its host."""
     return data(plan) if callable(data) else data
 
 
