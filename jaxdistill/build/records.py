@@ -95,6 +95,9 @@ def data(settings: Mapping[str, Any], seed: int = 0) -> split.Splits:
     validation, share = settings.get("validation", 0.1), settings.get("test", 0.2)
     found = call("data set", DATA, name, own, validation=validation, test=share)
     if isinstance(found, split.Splits):
+        for key in ("only", "wrong", "records", "whiten"):
+            if settings.get(key):
+                raise ValueError(f"data set {name!r} is split by itself: it does not read {key!r}")
         return found
     train, test = found if isinstance(found, tuple) else (found, None)
     if settings.get("only"):
