@@ -17,6 +17,7 @@ from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.language.evaluation import losses_by_position
 from jaxdistill.models import masking
 from jaxdistill.recipe import Plan, Planned
+from jaxdistill.samplers import quality
 from jaxdistill.training.loop import Outcome
 from jaxdistill.training.report import Picture
 
@@ -25,6 +26,8 @@ from jaxdistill.training.report import Picture
 SHOWN, DIRECTIONS, WEIGHTS, TEXTS = 8, 150, 41, 256
 # Classes of a synthetic set that are shown.
 COLUMNS = 20
+# Points that a density is drawn of, and the evaluations that say how to sample.
+DENSE, SAMPLED = 20_000, ("density_quality", "image_quality")
 # What is kept of a direction is drawn down to this share.
 NOTHING = 1e-4
 
@@ -167,6 +170,66 @@ def _kernel_fits(plan: Plan, planned: Planned) -> _KernelFits:
     return _KernelFits(matrix, targets, cross, wanted, fits, weights)
 
 
+def samples(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
+    """What a sampler makes of the same noise with every number of steps it is measured with, and
+    data: images, or the density of points in a plane."""
+    spec = _sampled(planned)
+    how = {
+        k: spec[k] for k in ("solver", "high", "low", "middle", "scale", "embedded") if k in spec
+    }
+    source, seed = planned.data["validation"], plan.config["seed"]
+    fixed: list[Mapping[str, Any]] = list(spec.get("augment") or ())
+    shape = source.gather(np.arange(1))["image"].shape[1:]
+    count = DENSE if len(shape) == 1 else SHOWN
+    classes = source.info.get("classes", 0) if spec.get("labels") else 0
+    label = jnp.arange(count) % classes if classes else None
+    if spec.get("label") is not None:
+        label = jnp.full(count, spec["label"])
+    noise = jax.random.normal(jax.random.key(seed), (count, *shape))
+    scale, rows = _denormalised(fixed), {}
+    real = build.view({"augment": fixed}, source.info)(
+        source.gather(np.arange(min(count, len(source)))), jax.random.key(seed)
+    )
+    rows["data"] = np.asarray(real["student"])
+    run, key = quality.sampler(planned.net, **how), jax.random.key(seed + 1)
+    for n in spec.get("in_steps", (1, 2)):
+        made = run(outcomes[planned.name].result, noise, label, key, n)
+        rows[f"{n} step{'s' if n > 1 else ''}"] = np.asarray(made)
+    if len(shape) == 1:
+        shown = {name: _histogram(points) for name, points in rows.items()}
+    else:
+        shown = {name: np.clip(scale(images), 0, 1) for name, images in rows.items()}
+    return Picture(f"{planned.name}: samples by the number of steps", "images", shown)
+
+
+def by_steps(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
+    """The quality of a sampler against its number of steps, and the floor."""
+    spec, values = _sampled(planned), outcomes[planned.name].values
+    density = spec["evaluator"] == "density_quality"
+    kind, floor = ("sliced_wasserstein", "floor") if density else ("kid", "kid_real")
+    steps = spec.get("in_steps", (1, 2))
+    lines = {}
+    for part in spec.get("sets", ("validation",)):
+        lines[f"{part}, samples"] = (steps, [values[f"{part}/{kind}_{n}"] for n in steps])
+        lines[f"{part}, floor"] = (steps, [values[f"{part}/{floor}"]] * len(steps))
+    title = f"{planned.name}: quality by the number of steps"
+    return Picture(title, "curves", {f"{kind} by steps": lines})
+
+
+def _sampled(planned: Planned) -> Mapping[str, Any]:
+    """What the config says of the evaluation that a stage's samples are shown by."""
+    specs = planned.settings["evaluate"].values()
+    return next(s for s in specs if s["evaluator"] in SAMPLED)
+
+
+def _histogram(points: np.ndarray) -> np.ndarray:
+    """Where points of a plane lie, as a bright image ``[1, 96, 96, 1]``."""
+    edges = np.linspace(-1.1, 1.1, 97)
+    counts = np.histogram2d(points[:, 1], points[:, 0], bins=(edges, edges))[0][::-1]
+    share = counts / max(np.quantile(counts[counts > 0], 0.95) if counts.any() else 1, 1e-9)
+    return np.clip(share, 0, 1)[None, :, :, None]
+
+
 def _points(source: Source) -> tuple[jax.Array, jax.Array]:
     """All records of a set as points and targets ``[n, c]``, one-hot for classes."""
     records = source.gather(np.arange(len(source)))
@@ -200,4 +263,6 @@ PICTURES: dict[str, Callable[..., Picture]] = {
     "spectrum": spectrum,
     "synthetic": synthetic,
     "weight": weight,
+    "samples": samples,
+    "by_steps": by_steps,
 }

@@ -15,7 +15,7 @@ import numpy as np
 from jaxdistill import build, condense
 from jaxdistill._errors import unknown
 from jaxdistill.data.augment import to_float
-from jaxdistill.pictures import PICTURES
+from jaxdistill.pictures import PICTURES, SAMPLED
 from jaxdistill.recipe import Plan, Planned
 from jaxdistill.training.export import export_student
 from jaxdistill.training.loop import Outcome
@@ -165,6 +165,12 @@ def check(plan: Plan) -> None:
             if kind in ("spectrum", "weight") and not fitted:
                 raise ValueError(
                     f"stage {planned.name!r} repeats no fit of a kernel: it has no {kind!r} to show"
+                )
+            specs = planned.settings["evaluate"].values()
+            sampled = any(spec["evaluator"] in SAMPLED for spec in specs)
+            if kind in ("samples", "by_steps") and not sampled:
+                raise ValueError(
+                    f"stage {planned.name!r} measures no samples: it has no {kind!r} to show"
                 )
 
 

@@ -57,12 +57,12 @@ def _density(settings: Mapping[str, Any]) -> samplers.Mixture:
     return call("density", DENSITIES, named("density", settings), without(settings, "name"))
 
 
-def _ring(records: int = 20_000, modes: int = 8, classes: int = 0) -> sources.Source:
+def _ring(points: int = 20_000, modes: int = 8, classes: int = 0) -> sources.Source:
     """Points of a ring of Gaussians, the same for every run: ``image`` ``[n, 2]`` and ``label``."""
     ring = samplers.ring(modes, classes=classes)
-    points, chosen = jax.device_get(samplers.draw(jax.random.key(0), ring, records))
+    drawn, chosen = jax.device_get(samplers.draw(jax.random.key(0), ring, points))
     labels = np.asarray(ring.labels)[chosen]
-    return sources.arrays({"image": points.astype(np.float32), "label": labels}, name="ring")
+    return sources.arrays({"image": drawn.astype(np.float32), "label": labels}, name="ring")
 
 
 DATA: dict[str, Callable[..., Any]] = {"ring": _ring}
@@ -179,7 +179,7 @@ def _density_quality(
     seed: int,
     density: Mapping[str, Any],
     draws: int = 100_000,
-    steps: Sequence[int] = (1, 2),
+    in_steps: Sequence[int] = (1, 2),
     solver: str = "consistency",
     high: float = 80.0,
     low: float = 0.002,
@@ -194,7 +194,7 @@ def _density_quality(
         source,
         deviation=float(np.sqrt(np.max(np.asarray(source.variances)))),
         draws=draws,
-        steps=steps,
+        steps=in_steps,
         seed=seed,
         label=label,
         wanted=None if scale is None else _guided_samples(source, label, scale),
@@ -228,16 +228,26 @@ def _image_quality(
     read: str,
     prepare: Any = None,
     draws: int = 1000,
-    steps: Sequence[int] = (1, 2),
+    in_steps: Sequence[int] = (1, 2),
     solver: str = "consistency",
     high: float = 80.0,
     low: float = 0.002,
     middle: Sequence[float] = (),
+    scale: float | None = None,
+    embedded: bool = False,
     fid: bool = False,
     labels: bool = False,
+    against: Mapping[str, Any] | None = None,
 ) -> Any:
     if classifier not in nets:
         raise ValueError(unknown("stage of the classifier", classifier, nets))
+    teacher = None
+    if against is not None:
+        name = named("teacher to compare with", against, "stage")
+        if name not in nets:
+            raise ValueError(unknown("stage to compare with", name, nets))
+        how = without(against, "stage", "in_steps")
+        teacher = (name, quality.sampler(nets[name], **how), tuple(against["in_steps"]))
     train = evaluation_batches(sets["train"], BATCH)
     return quality.image_quality(
         net,
@@ -246,15 +256,18 @@ def _image_quality(
         train,
         read=read,
         draws=draws,
-        steps=steps,
+        steps=in_steps,
         seed=seed,
         fid=fid,
         classes=info["classes"] if labels else 0,
         prepare=prepare,
+        against=teacher,
         solver=solver,
         high=high,
         low=low,
         middle=middle,
+        scale=scale,
+        embedded=embedded,
     )
 
 

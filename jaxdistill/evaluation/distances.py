@@ -16,9 +16,7 @@ import numpy as np
 from jaxdistill.losses._numerics import HIGHEST, widen
 
 
-def sliced_wasserstein(
-    samples: jax.Array, data: jax.Array, *, directions: int = 256, seed: int = 0
-) -> jax.Array:
+def sliced_wasserstein(samples: Any, data: Any, *, directions: int = 256, seed: int = 0) -> float:
     r"""The sliced Wasserstein distance, the root of the mean over directions of :math:`W_2^2`.
 
     Args:
@@ -28,7 +26,7 @@ def sliced_wasserstein(
         seed: of the directions.
 
     Returns:
-        A scalar, in the units of the points.
+        A number in the units of the points, computed on the host: sorting is quicker there.
 
     Raises:
         ValueError: for sets of different shapes: their quantiles are compared one by one.
@@ -38,16 +36,18 @@ def sliced_wasserstein(
 
     Example:
         >>> points = jnp.array([[0.0, 0.0], [1.0, 0.0]])
-        >>> float(sliced_wasserstein(points, points[::-1]))
+        >>> sliced_wasserstein(points, points[::-1])
         0.0
     """
-    samples, data = _points(samples, data)
-    if samples.shape != data.shape:
-        raise ValueError(f"samples {samples.shape} and data {data.shape} must have one shape")
-    lines = jax.random.normal(jax.random.key(seed), (samples.shape[1], directions), samples.dtype)
-    lines = lines / jnp.linalg.norm(lines, axis=0, keepdims=True)
-    ours, theirs = (jnp.sort(jnp.matmul(x, lines, precision=HIGHEST), 0) for x in (samples, data))
-    return jnp.sqrt(jnp.mean((ours - theirs) ** 2))
+    if np.shape(samples) != np.shape(data):
+        raise ValueError(
+            f"samples {np.shape(samples)} and data {np.shape(data)} must have one shape"
+        )
+    ours, theirs = (np.asarray(x, np.float32) for x in _points(samples, data))
+    lines = np.random.default_rng(seed).normal(size=(directions, ours.shape[1]))
+    lines = (lines / np.linalg.norm(lines, axis=1, keepdims=True)).astype(np.float32)
+    gaps = np.sort(lines @ ours.T, -1) - np.sort(lines @ theirs.T, -1)
+    return float(np.sqrt(np.mean(np.square(gaps), dtype=np.float64)))
 
 
 def modes(samples: jax.Array, means: jax.Array, deviation: float, weights: Any = None) -> dict:

@@ -97,9 +97,9 @@ class TimeMLP(nn.Module):
     def __call__(self, inputs: Mapping[str, Any]) -> jax.Array:
         image = image_of(inputs)
         given = Conditioning(self.width, self.classes, self.guidance, self.dtype, name="given")(
-            inputs, len(image)
+            inputs, image.shape[0]
         )
-        units = image.reshape(len(image), -1)
+        units = image.reshape(image.shape[0], -1)
         outputs = units.shape[1]
         units = nn.Dense(self.width, dtype=self.dtype, name="in")(units)
         for index in range(self.depth):

@@ -70,7 +70,7 @@ class UNet(nn.Module):
                 f"{len(self.multipliers) - 1} times: take fewer multipliers"
             )
         given = Conditioning(4 * self.width, self.classes, self.guidance, self.dtype, name="given")(
-            inputs, len(image)
+            inputs, image.shape[0]
         )
 
         def level(x: jax.Array, channels: int, name: str) -> jax.Array:
@@ -125,7 +125,7 @@ class CriticHead(nn.Module):
             x = nn.Conv(width, (4, 4), (2, 2), dtype=self.dtype)(x)
             x = nn.silu(_norm(x, self.dtype))
         if x.ndim > 2:
-            x = x.reshape(len(x), -1, x.shape[-1]).mean(1)
+            x = x.reshape(x.shape[0], -1, x.shape[-1]).mean(1)
         x = nn.silu(_norm(nn.Dense(width, dtype=self.dtype, name="hidden")(x), self.dtype, "norm"))
         return nn.Dense(1, name="logit")(x)
 

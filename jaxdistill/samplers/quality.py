@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from jaxdistill.samplers.denoisers import as_function
 from jaxdistill.samplers.mixtures import Mixture, draw
 from jaxdistill.samplers.paths import edm
 from jaxdistill.samplers.schedules import karras
-from jaxdistill.samplers.solvers import SOLVERS, sample
+from jaxdistill.samplers.solvers import SOLVERS
 
 # Two steps of a consistency model must be at most this share of one, in excess of the floor.
 TWO_STEPS = 0.7
@@ -30,7 +31,6 @@ FLOORS = 4
 
 def sampler(
     net: Net,
-    steps: int,
     *,
     solver: str = "consistency",
     high: float = 80.0,
@@ -39,11 +39,12 @@ def sampler(
     scale: float | None = None,
     embedded: bool = False,
 ) -> Callable[..., jax.Array]:
-    """``(variables, noise, label, key) -> samples``, with a number of steps.
+    """``(variables, noise, label, key, steps) -> samples``, one program for all numbers of steps.
+
+    The loop is the host's, so that nets with convolutions run at their pace on CPU as well.
 
     Args:
         net: a denoiser.
-        steps: how many.
         solver: of :data:`~jaxdistill.samplers.SOLVERS`.
         high: the level of the noise at the start.
         low: the least level above zero.
@@ -52,18 +53,30 @@ def sampler(
         embedded: whether the net is given the scale.
 
     Raises:
-        ValueError: for an unknown solver, or fewer levels in ``middle`` than steps after the first.
+        ValueError: for an unknown solver; when it runs, for fewer levels in ``middle`` than steps
+            after the first.
     """
     if solver not in SOLVERS:
         raise ValueError(unknown("solver", solver, SOLVERS))
-    if middle and steps > len(middle) + 1:
-        raise ValueError(f"{steps} steps need {steps - 1} levels in 'middle', got {tuple(middle)}")
-    levels = [high, *middle[: steps - 1], 0.0] if middle else karras(steps, low, high)
 
-    def run(variables, noise, label, key):
+    def made(variables, label):
         denoise = as_function(net, variables, label=label, scale=scale, embedded=embedded)
-        made, times = SOLVERS[solver](denoise, edm()), jnp.asarray(levels, noise.dtype)
-        return sample(made, times, high * noise, key=key)
+        return SOLVERS[solver](denoise, edm())
+
+    @jax.jit
+    def step(variables, label, memory, x, t, s, key):
+        return made(variables, label).step(memory, x, t, s, key)[:2]
+
+    def run(variables, noise, label, key, steps):
+        if middle and steps > len(middle) + 1:
+            raise ValueError(f"{steps} steps need {steps - 1} levels in 'middle', got {middle}")
+        levels = [high, *middle[: steps - 1], 0.0] if middle else karras(steps, low, high)
+        levels = np.asarray(levels, np.float32)
+        x = levels[0] * noise
+        memory = made(variables, label).init(x)
+        for place, (t, s) in enumerate(itertools.pairwise(levels)):
+            memory, x = step(variables, label, memory, x, t, s, jax.random.fold_in(key, place))
+        return x
 
     return run
 
@@ -101,7 +114,7 @@ def density_quality(
             guided teacher); the samples of the net are then compared with them.
         how: see :func:`sampler`.
     """
-    runs = {n: jax.jit(sampler(net, n, **how)) for n in steps}
+    run = sampler(net, **how)
 
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
         keys = jax.random.split(jax.random.key(seed), 3 + FLOORS)
@@ -112,15 +125,15 @@ def density_quality(
             return draw(key, source, draws, label, even=even)[0].astype(jnp.float32)
 
         truth = right(keys[0], True)
-        floors = [float(_wasserstein(right(key, False), truth)) for key in keys[3:]]
+        floors = [_wasserstein(right(key, False), truth) for key in keys[3:]]
         found: dict[str, Any] = {"floor": np.mean(floors)}
         labels = None if label is None else jnp.full(draws, label)
         noise = jax.random.normal(keys[1], truth.shape)
-        for n, run in runs.items():
-            points = run(result, noise, labels, keys[2])
+        for n in steps:
+            points = run(result, noise, labels, keys[2], n)
             own = {
                 "sliced_wasserstein": _wasserstein(points, truth),
-                "kernel_distance": _kernel(points[:2000], truth[:: draws // 2000][:2000]),
+                "kernel_distance": _kernel(points[:2000], truth[:: max(draws // 2000, 1)][:2000]),
             }
             if wanted is None:
                 own |= distances.modes(points, source.means, deviation, source.weights)
@@ -133,7 +146,7 @@ def density_quality(
     return evaluator
 
 
-_wasserstein = jax.jit(functools.partial(distances.sliced_wasserstein, directions=64))
+_wasserstein = functools.partial(distances.sliced_wasserstein, directions=64)
 _kernel = jax.jit(distances.kernel_distance)
 
 
@@ -150,14 +163,19 @@ def image_quality(
     fid: bool = False,
     classes: int = 0,
     prepare: Any = None,
+    against: tuple[str, Callable[..., jax.Array], Sequence[int]] | None = None,
     **how: Any,
 ) -> Callable[..., dict[str, float]]:
-    """An evaluator: how far samples are from data in features of a classifier.
+    r"""An evaluator: how far samples are from data in features of a classifier.
 
     For every number of steps n ``kid_n``, and with ``fid`` also ``fid_n``; ``kid_real`` and
     ``fid_real`` are those of the training data, the floor: no sampler is to be below it. All sets
     hold the same number of points. Figures in features of one classifier say nothing of those in
     features of another.
+
+    With a teacher also ``kid_teacher_m``, and ``closed_n``: which part of the gap between the
+    teacher's fewest steps and its most the samples close,
+    :math:`(k_{few} - k_n) / (k_{few} - k_{many})`.
 
     Args:
         net: the denoiser.
@@ -171,9 +189,10 @@ def image_quality(
         fid: whether there are points enough for it.
         classes: with labels drawn evenly, how many there are; 0 for a denoiser without labels.
         prepare: ``(batch, key) -> batch`` for the data.
+        against: the name of a teacher in the frozen variables, its sampler, and numbers of steps.
         how: see :func:`sampler`.
     """
-    runs = {n: jax.jit(sampler(net, n, **how)) for n in steps}
+    run = sampler(net, **how)
     features = reader(classifier, read, prepare=prepare)
     plain = reader(classifier, read)
 
@@ -184,26 +203,33 @@ def image_quality(
         real, other = (features(known, each).values[:draws] for each in (data, train))
         count = min(len(real), len(other))
         shape = next(iter(data))["image"].shape[1:]
-        sets = {"real": other[:count]}
-        for n, run in runs.items():
-            made = []
+
+        def seen(run: Any, variables: Any, steps: int) -> np.ndarray:
+            """The features of samples; every sampler starts from the same noise."""
+            found = []
             for start in range(0, count, BATCH):
                 key = jax.random.fold_in(jax.random.key(seed), start)
-                size = min(BATCH, count - start)
                 noise = jax.random.normal(key, (BATCH, *shape))
                 label = jnp.arange(BATCH) % classes if classes else None
-                made.append(np.asarray(run(result, noise, label, key))[:size])
-            images = np.concatenate(made)
-            batches = [
-                {"image": images[i : i + BATCH], "label": np.zeros(len(images[i : i + BATCH]))}
-                for i in range(0, count, BATCH)
-            ]
-            sets[str(n)] = plain(known, batches).values
+                images = np.asarray(run(variables, noise, label, key, steps))
+                found.append(plain(known, [{"image": images, "label": np.zeros(BATCH)}]).values)
+            return np.concatenate(found)[:count]
+
+        sets = {"real": other[:count]}
+        sets |= {str(n): seen(run, result, n) for n in steps}
+        if against is not None:
+            name, teacher, numbers = against
+            if name not in frozen:
+                raise ValueError(unknown("teacher in the frozen variables", name, frozen))
+            sets |= {f"teacher_{n}": seen(teacher, frozen[name], n) for n in numbers}
         found = {}
         for name, values in sets.items():
             found[f"kid_{name}"] = float(_kid(values, real[:count]))
             if fid:
                 found[f"fid_{name}"] = distances.fid(values, real[:count])
+        if against is not None:
+            few, many = (found[f"kid_teacher_{n}"] for n in (min(numbers), max(numbers)))
+            found |= {f"closed_{n}": (few - found[f"kid_{n}"]) / (few - many) for n in steps}
         return found
 
     return evaluator
