@@ -1,8 +1,9 @@
 r"""Training on a synthetic set inside a loss: N steps of a student, and the gradient through them.
 
-Two gradients go by one name. ``exact`` is that of the loss: memory is one parameter vector a step,
-as the steps are rematerialised. ``stopped`` takes the student of every step as given: memory does
-not grow with N, but it is another gradient (that of the loss with the inner iterates stopped).
+Two gradients go by one name. ``exact`` is that of the loss: memory is one parameter vector a step
+(two with momentum), as the steps are rematerialised. ``stopped`` takes the student of every step as
+given: memory does not grow with N, but it is another gradient (that of the loss with the inner
+iterates stopped).
 """
 
 from __future__ import annotations
@@ -70,13 +71,16 @@ def matching_loss(
         ValueError: for targets out of order, or beyond the last step.
     """
     _check(inner, targets)
-    vector, momentum = start, jnp.zeros_like(start)
+    # Momentum that there is not is not carried: each step would keep it.
+    vector, momentum = start, jnp.zeros_like(start) if inner.momentum else None
     first, value = 0, jnp.zeros((), start.dtype)
 
     @jax.checkpoint
     def step(carry, each):
         vector, momentum = carry
         gradient = jax.grad(inner.loss)(vector, synthetic, each)
+        if momentum is None:
+            return (vector - rate * gradient, None), None
         momentum = inner.momentum * momentum + gradient
         return (vector - rate * momentum, momentum), None
 
