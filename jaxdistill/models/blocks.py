@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,13 @@ import jax.numpy as jnp
 from jaxdistill._errors import unknown
 from jaxdistill.models._common import Identity
 
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
 _BLOCK = re.compile(r"block_(\d+)")
 _STACK = "blocks"
 
@@ -68,17 +76,36 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers ``fc1`` and ``fc2`` with the exact GELU between."""
+    """Two linear layers ``fc1`` and ``fc2`` with an activation between, the exact GELU."""
 
     ratio: float = 4.0
     dtype: Any = None
+    activation: str = "gelu"
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
         width = tokens.shape[-1]
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
-        units = nn.gelu(dense(int(width * self.ratio), name="fc1")(tokens), approximate=False)
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(unknown("activation", self.activation, ACTIVATIONS))
+        units = ACTIVATIONS[self.activation](dense(int(width * self.ratio), name="fc1")(tokens))
         return dense(width, name="fc2")(units)
+
+
+class LayerScale(nn.Module):
+    """A learned factor for every channel of a branch, ``scale`` [D].
+
+    References:
+        Touvron et al. Going Deeper with Image Transformers. ICCV 2021.
+    """
+
+    start: float
+
+    @nn.compact
+    def __call__(self, branch: jax.Array) -> jax.Array:
+        init = nn.initializers.constant(self.start)
+        scale = self.param("scale", init, (branch.shape[-1],))
+        return branch * scale.astype(branch.dtype)[None, None]
 
 
 class Block(nn.Module):
@@ -88,11 +115,18 @@ class Block(nn.Module):
         heads: attention heads.
         mlp_ratio: hidden units of the MLP per unit of width.
         dtype: of the computation.
+        epsilon: of the norms.
+        activation: of the MLP, one of ``ACTIVATIONS``.
+        layer_scale: where the factors ``scale1`` and ``scale2`` of the two branches start; none of
+            them if not given.
     """
 
     heads: int
     mlp_ratio: float = 4.0
     dtype: Any = None
+    epsilon: float = 1e-6
+    activation: str = "gelu"
+    layer_scale: float | None = None
 
     @nn.compact
     def __call__(self, tokens: jax.Array, gates: jax.Array | None = None) -> jax.Array:
@@ -101,11 +135,15 @@ class Block(nn.Module):
         ``gates`` [2, B], if given, multiply the two branches of each example (stochastic depth:
         0, or 1 / the probability to survive).
         """
-        norm = partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
+        norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
         attention = Attention(self.heads, self.dtype, name="attn")
-        mlp = Mlp(self.mlp_ratio, self.dtype, name="mlp")
-        tokens = tokens + _gated(attention(norm(name="norm1")(tokens)), gates, 0)
-        return tokens + _gated(mlp(norm(name="norm2")(tokens)), gates, 1)
+        mlp = Mlp(self.mlp_ratio, self.dtype, self.activation, name="mlp")
+        for index, branch in enumerate((attention, mlp)):
+            change = branch(norm(name=f"norm{index + 1}")(tokens))
+            if self.layer_scale is not None:
+                change = LayerScale(self.layer_scale, name=f"scale{index + 1}")(change)
+            tokens = tokens + _gated(change, gates, index)
+        return tokens
 
 
 def _gated(branch: jax.Array, gates: jax.Array | None, index: int) -> jax.Array:
@@ -149,8 +187,13 @@ def run_blocks(
     """
     if not scan:
         form = nn.remat(Block) if remat else Block
+        own = {
+            field.name: getattr(block, field.name)
+            for field in dataclasses.fields(block)
+            if field.name not in ("parent", "name")
+        }
         for index in range(depth):
-            child = form(block.heads, block.mlp_ratio, block.dtype, name=f"block_{index}")
+            child = form(**own, name=f"block_{index}")
             tokens = child(tokens, None if gates is None else gates[index])
         return tokens
 

@@ -59,7 +59,7 @@ class Decoder(nn.Module):
         width: of the decoder's tokens.
         depth: number of blocks.
         heads: attention heads, a divisor of the width.
-        mlp_ratio, dtype, remat, scan, taps: see ``Encoder``.
+        mlp_ratio, dtype, remat, scan, taps, epsilon, activation, positions: see ``Encoder``.
     """
 
     pixels: int
@@ -71,6 +71,9 @@ class Decoder(nn.Module):
     remat: bool = False
     scan: bool = False
     taps: tuple[str, ...] = ()
+    epsilon: float = 1e-6
+    activation: str = "gelu"
+    positions: str = "sincos"
 
     @nn.compact
     def __call__(
@@ -93,18 +96,24 @@ class Decoder(nn.Module):
             rows = jnp.arange(batch)[:, None]
             canvas = jnp.broadcast_to(hole.astype(tokens.dtype), (batch, length, self.width))
             tokens = jnp.concatenate([cls, canvas.at[rows, keep].set(visible)], axis=1)
-        positions = jnp.asarray(sincos_positions(self.width, grid, cls_token=True))
+        if self.positions == "sincos":
+            positions = jnp.asarray(sincos_positions(self.width, grid, cls_token=True))
+        else:
+            init = nn.initializers.truncated_normal(0.02)
+            positions = self.param("pos_embed", init, (1 + grid[0] * grid[1], self.width))
         tokens = tokens + positions[None].astype(tokens.dtype)
         tokens = run_blocks(
             self,
-            Block(self.heads, self.mlp_ratio, self.dtype, parent=None),
+            Block(
+                self.heads, self.mlp_ratio, self.dtype, self.epsilon, self.activation, parent=None
+            ),
             self.depth,
             tokens,
             scan=self.scan,
             remat=self.remat,
             taps=self.taps,
         )
-        tokens = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(tokens)
+        tokens = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(tokens)
         return nn.Dense(self.pixels, kernel_init=xavier, name="pred")(tokens[:, 1:])
 
 
@@ -131,8 +140,8 @@ class MAE(nn.Module):
         decoder_width: of the decoder's tokens.
         decoder_depth: blocks of the decoder.
         decoder_heads: attention heads of the decoder.
-        mlp_ratio, drop_path, dtype, remat, scan, taps: see ``Encoder``; all but ``drop_path`` hold
-            for the decoder too.
+        mlp_ratio, drop_path, dtype, remat, scan, taps, epsilon, activation, positions: see
+            ``Encoder``; all but ``drop_path`` hold for the decoder too.
 
     Raises:
         ValueError: heads that do not divide a width, images that do not divide into patches, or
@@ -163,6 +172,9 @@ class MAE(nn.Module):
     remat: bool = False
     scan: bool = False
     taps: tuple[str, ...] = ()
+    epsilon: float = 1e-6
+    activation: str = "gelu"
+    positions: str = "sincos"
 
     @nn.compact
     def __call__(
@@ -175,6 +187,9 @@ class MAE(nn.Module):
             "dtype": self.dtype,
             "remat": self.remat,
             "scan": self.scan,
+            "epsilon": self.epsilon,
+            "activation": self.activation,
+            "positions": self.positions,
         }
         tokens = Encoder(
             patch=self.patch,

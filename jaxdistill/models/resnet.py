@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxdistill._errors import unknown
 from jaxdistill.models._common import Identity, check_image_rank, image_of
 
+_SHORTCUTS = ("conv", "pool", "pad")
 _kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -48,11 +49,13 @@ class ResidualBlock(nn.Module):
         width: channels of the 3x3 convolutions; a bottleneck gives four times as many.
         stride: of the first 3x3 convolution.
         bottleneck: which of the two forms.
-        shortcut: ``"conv"`` (1x1 convolution and norm) or ``"pad"`` (subsampling and zero
-            channels, without parameters) where the shape changes.
+        shortcut: ``"conv"`` (1x1 convolution and norm), ``"pool"`` (a mean of 2x2 before a
+            convolution without stride) or ``"pad"`` (subsampling and zero channels, without
+            parameters) where the shape changes.
         zero_init_residual: start the last norm's scale at zero, so that the block starts as its
             shortcut.
         dtype: of the computation.
+        stride_first: put a bottleneck's stride on its first convolution, not on the 3x3 one.
     """
 
     width: int
@@ -61,12 +64,14 @@ class ResidualBlock(nn.Module):
     shortcut: str = "conv"
     zero_init_residual: bool = False
     dtype: Any = None
+    stride_first: bool = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
         width = self.width
         if self.bottleneck:
-            layers = ((width, 1, 1), (width, 3, self.stride), (4 * width, 1, 1))
+            first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
+            layers = ((width, 1, first), (width, 3, second), (4 * width, 1, 1))
         else:
             layers = ((width, 3, self.stride), (width, 3, 1))
         maps = inputs
@@ -82,8 +87,14 @@ class ResidualBlock(nn.Module):
         missing = features - inputs.shape[-1]
         if self.stride == 1 and missing == 0:
             return inputs
-        if self.shortcut == "conv":
-            inputs = _conv(features, 1, self.stride, self.dtype, "shortcut_conv")(inputs)
+        if self.shortcut in ("conv", "pool"):
+            stride = self.stride
+            if self.shortcut == "pool" and stride > 1:
+                window = (stride, stride)
+                # A border of an odd size is a mean of what there is of it.
+                inputs = nn.avg_pool(inputs, window, window, "SAME", count_include_pad=False)
+                stride = 1
+            inputs = _conv(features, 1, stride, self.dtype, "shortcut_conv")(inputs)
             return _norm(train, self.dtype, "shortcut_norm")(inputs)
         if missing < 0:
             raise ValueError(
@@ -104,6 +115,7 @@ class Stage(nn.Module):
     shortcut: str
     zero_init_residual: bool
     dtype: Any
+    stride_first: bool = False
 
     @nn.compact
     def __call__(self, maps: jax.Array, train: bool = False) -> jax.Array:
@@ -115,21 +127,30 @@ class Stage(nn.Module):
                 shortcut=self.shortcut,
                 zero_init_residual=self.zero_init_residual,
                 dtype=self.dtype,
+                stride_first=self.stride_first,
                 name=f"block_{index}",
             )(maps, train)
         return maps
 
 
 class Stem(nn.Module):
-    """Convolution, norm and rectifier: 3x3, or 7x7 with stride 2."""
+    """Convolution, norm and rectifier: 3x3, or 7x7 with stride 2; or three 3x3 in its place."""
 
     width: int
     large_images: bool
     dtype: Any
+    deep: bool = False
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
         size, stride = (7, 2) if self.large_images else (3, 1)
+        if self.deep:
+            for index in (1, 2):
+                image = _conv(
+                    self.width // 2, 3, stride if index == 1 else 1, self.dtype, f"conv_{index}"
+                )(image)
+                image = nn.relu(_norm(train, self.dtype, f"norm_{index}")(image))
+            size, stride = 3, 1
         maps = _conv(self.width, size, stride, self.dtype, "conv")(image)
         return nn.relu(_norm(train, self.dtype, "norm")(maps))
 
@@ -153,15 +174,18 @@ class ResNet(nn.Module):
         stem_width: channels of the stem.
         large_images: the ImageNet stem (7x7, stride 2, then 3x3 max pool, stride 2), else one 3x3.
         bottleneck: blocks with four times as many outputs as their width.
-        shortcut: ``"conv"`` or ``"pad"``, see ``ResidualBlock``.
+        shortcut: ``"conv"``, ``"pool"`` or ``"pad"``, see ``ResidualBlock``.
         zero_init_residual: every block starts as its shortcut.
         dtype: of the computation; parameters, statistics and head stay float32.
+        deep_stem: three 3x3 convolutions in place of the stem's one.
+        stride_first: see ``ResidualBlock``.
 
     Raises:
         ValueError: an unknown shortcut, as many widths as stages not given, or a wrong rank.
 
     References:
         He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016.
+        He et al. Bag of Tricks for Image Classification with Convolutional Networks. CVPR 2019.
     """
 
     blocks: tuple[int, ...]
@@ -173,19 +197,22 @@ class ResNet(nn.Module):
     shortcut: str = "conv"
     zero_init_residual: bool = False
     dtype: Any = None
+    deep_stem: bool = False
+    stride_first: bool = False
 
     @nn.compact
     def __call__(
         self, inputs: jax.Array | Mapping[str, jax.Array], train: bool = False
     ) -> jax.Array:
-        if self.shortcut not in ("conv", "pad"):
-            raise ValueError(unknown("shortcut", self.shortcut, ("conv", "pad")))
+        if self.shortcut not in _SHORTCUTS:
+            raise ValueError(unknown("shortcut", self.shortcut, _SHORTCUTS))
         if len(self.blocks) != len(self.widths):
             raise ValueError(f"{len(self.blocks)} stages but {len(self.widths)} widths")
         image = image_of(inputs)
         check_image_rank(image)
 
-        maps = Stem(self.stem_width, self.large_images, self.dtype, name="stem")(image, train)
+        stem = Stem(self.stem_width, self.large_images, self.dtype, self.deep_stem, name="stem")
+        maps = stem(image, train)
         if self.large_images:
             # Flax pads with minus infinity.
             border: Any = ((1, 1), (1, 1))
@@ -199,6 +226,7 @@ class ResNet(nn.Module):
                 shortcut=self.shortcut,
                 zero_init_residual=self.zero_init_residual,
                 dtype=self.dtype,
+                stride_first=self.stride_first,
                 name=f"stage_{index + 1}",
             )(maps, train)
         pooled = Identity(name="pooled")(maps.mean(axis=(1, 2)))
@@ -274,17 +302,34 @@ _IMAGENET_BLOCKS = {
 }
 
 
+# The four forms by what they change; the second is what torchvision and timm call ResNet.
+_VARIANTS = {
+    "a": {"stride_first": True},
+    "b": {},
+    "c": {"deep_stem": True},
+    "d": {"deep_stem": True, "shortcut": "pool"},
+}
+
+
 def imagenet_resnet(
-    depth: int, classes: int = 1000, *, zero_init_residual: bool = False, dtype: Any = None
+    depth: int,
+    classes: int = 1000,
+    *,
+    variant: str = "b",
+    zero_init_residual: bool = False,
+    dtype: Any = None,
 ) -> ResNet:
     """The residual networks for images of 224 pixels.
 
-    Depths 18 and 34 have basic blocks; 50, 101 and 152 have bottlenecks with the stride on the 3x3
-    convolution (known as v1.5). Shapes and parameter counts are those of torchvision.
+    Depths 18 and 34 have basic blocks; 50, 101 and 152 have bottlenecks. Shapes and parameter
+    counts are those of torchvision.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
         classes: outputs of the head.
+        variant: ``"b"`` has a bottleneck's stride on the 3x3 convolution (known as v1.5), ``"a"``
+            on the 1x1 one before it (the first paper); ``"c"`` has a stem of three 3x3 convolutions
+            (32, 32, 64), ``"d"`` besides pools before its shortcuts.
         zero_init_residual: every block starts as its shortcut.
         dtype: of the computation.
 
@@ -292,7 +337,7 @@ def imagenet_resnet(
         The network.
 
     Raises:
-        ValueError: another depth.
+        ValueError: another depth or variant.
 
     Example:
         >>> imagenet_resnet(50).bottleneck, imagenet_resnet(34).blocks
@@ -300,7 +345,10 @@ def imagenet_resnet(
 
     References:
         He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016.
+        He et al. Bag of Tricks for Image Classification with Convolutional Networks. CVPR 2019.
     """
+    if variant not in _VARIANTS:
+        raise ValueError(unknown("ResNet variant", variant, _VARIANTS))
     if depth not in _IMAGENET_BLOCKS:
         raise ValueError(unknown("ResNet depth", depth, map(str, _IMAGENET_BLOCKS)))
     return ResNet(
@@ -310,4 +358,5 @@ def imagenet_resnet(
         bottleneck=depth >= 50,
         zero_init_residual=zero_init_residual,
         dtype=dtype,
+        **_VARIANTS[variant],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -27,6 +28,9 @@ _SIZES = {
     "large": {"width": 1024, "depth": 24, "heads": 16},
     "huge": {"width": 1280, "depth": 32, "heads": 16},
 }
+
+
+_POOLS = ("cls", "mean", "cls_mean")
 
 
 def vit_size(name: str) -> dict[str, int]:
@@ -96,10 +100,15 @@ class Encoder(nn.Module):
         scan: run the blocks as a loop over stacked parameters (see ``stack_blocks``), which keeps
             compilation short.
         taps: blocks at which the loop is split; set by ``for_taps``.
+        epsilon, activation, layer_scale: of the blocks, see ``Block``.
+        distillation_token: put a second learned token behind the class token (DeiT).
+        registers: learned tokens without positions behind those in front (DINOv2).
 
     References:
         Dosovitskiy et al. An Image is Worth 16x16 Words. ICLR 2021.
         Huang et al. Deep Networks with Stochastic Depth. ECCV 2016.
+        Touvron et al. Training data-efficient image transformers. ICML 2021.
+        Darcet et al. Vision Transformers Need Registers. ICLR 2024.
     """
 
     patch: int
@@ -114,12 +123,17 @@ class Encoder(nn.Module):
     remat: bool = False
     scan: bool = False
     taps: tuple[str, ...] = ()
+    epsilon: float = 1e-6
+    activation: str = "gelu"
+    layer_scale: float | None = None
+    distillation_token: bool = False
+    registers: int = 0
 
     @nn.compact
     def __call__(
         self, image: jax.Array, keep: jax.Array | None = None, train: bool = False
     ) -> jax.Array:
-        """Normed tokens [B, 1 + K, D] of the images [B, H, W, C].
+        """Normed tokens [B, 1 + K, D] of the images [B, H, W, C], all learned ones in front.
 
         Args:
             image: floating point.
@@ -130,7 +144,8 @@ class Encoder(nn.Module):
         batch, height, width, _ = image.shape
         patches = patchify(image, self.patch)
         positions = self._positions(patch_grid(height, width, self.patch))
-        offset = int(self.class_token)
+        placed = self._placed
+        offset = len(placed)
         if keep is None:
             places = positions[None, offset:]
         else:
@@ -144,15 +159,27 @@ class Encoder(nn.Module):
             name="patch_embed",
         )(patches)
         tokens = tokens + places.astype(tokens.dtype)
-        if self.class_token:
-            cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width))
-            cls = (cls + positions[None, :1]).astype(tokens.dtype)
-            cls = jnp.broadcast_to(cls, (batch, 1, self.width))
-            tokens = jnp.concatenate([cls, tokens], axis=1)
+        normal = nn.initializers.normal(0.02)
+        front = [self.param(name, normal, (1, 1, self.width)) for name in placed]
+        front = [one + positions[None, i : i + 1] for i, one in enumerate(front)]
+        if self.registers:
+            front.append(self.param("registers", normal, (1, self.registers, self.width)))
+        if front:
+            learned = jnp.concatenate(front, axis=1).astype(tokens.dtype)
+            learned = jnp.broadcast_to(learned, (batch, *learned.shape[1:]))
+            tokens = jnp.concatenate([learned, tokens], axis=1)
 
         tokens = run_blocks(
             self,
-            Block(self.heads, self.mlp_ratio, self.dtype, parent=None),
+            Block(
+                self.heads,
+                self.mlp_ratio,
+                self.dtype,
+                self.epsilon,
+                self.activation,
+                self.layer_scale,
+                parent=None,
+            ),
             self.depth,
             tokens,
             self._gates(batch, train),
@@ -160,7 +187,13 @@ class Encoder(nn.Module):
             remat=self.remat,
             taps=self.taps,
         )
-        return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(tokens)
+        return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(tokens)
+
+    @property
+    def _placed(self) -> list[str]:
+        """The learned tokens that have positions."""
+        names = {"cls_token": self.class_token, "distillation_token": self.distillation_token}
+        return [name for name, there in names.items() if there]
 
     @nn.nowrap
     def for_taps(self, taps: Iterable[str]) -> Encoder:
@@ -187,6 +220,8 @@ class Encoder(nn.Module):
             raise ValueError(unknown("positions", self.positions, ("sincos", "learned")))
         if not 0.0 <= self.drop_path < 1.0:
             raise ValueError(f"drop_path must be in [0, 1), it is {self.drop_path}")
+        if self.distillation_token and self.positions == "sincos":
+            raise ValueError("a distillation token needs positions='learned'")
         rows, columns = patch_grid(image.shape[1], image.shape[2], self.patch)
         if keep is not None:
             check_keep(keep, image.shape[0], rows * columns)
@@ -194,7 +229,7 @@ class Encoder(nn.Module):
     def _positions(self, grid: tuple[int, int]) -> jax.Array:
         if self.positions == "sincos":
             return jnp.asarray(sincos_positions(self.width, grid, self.class_token))
-        length = grid[0] * grid[1] + int(self.class_token)
+        length = grid[0] * grid[1] + len(self._placed)
         init = nn.initializers.truncated_normal(0.02)
         return self.param("pos_embed", init, (length, self.width))
 
@@ -215,6 +250,9 @@ class ViT(nn.Module):
     with ``scan=False`` also inside blocks, such as ``encoder/block_0/attn/qkv`` [B, 1 + K, 3D]
     (see ``split_qkv``).
 
+    With a distillation token a second head ``head_distilled`` reads it, and the output is the mean
+    of the two.
+
     The encoder is that of ``MAE``: an MAE's ``params["encoder"]`` may take the place of this one's.
 
     Attributes:
@@ -222,10 +260,11 @@ class ViT(nn.Module):
         width: of the tokens, D.
         depth: number of blocks.
         heads: attention heads.
-        classes: outputs of the head.
-        pool: ``"cls"`` (the class token) or ``"mean"`` (over the visible patches), both of normed
-            tokens.
-        mlp_ratio, class_token, positions, drop_path, dtype, remat, scan, taps: see ``Encoder``.
+        classes: outputs of the head; with 0 there is none, and the output is what is pooled.
+        pool: of normed tokens, ``"cls"`` (the class token), ``"mean"`` (over the visible patches)
+            or ``"cls_mean"`` (both, one behind the other).
+        mlp_ratio, class_token, positions, drop_path, dtype, remat, scan, taps, epsilon, activation,
+            layer_scale, distillation_token, registers: see ``Encoder``.
 
     Raises:
         ValueError: an unknown option, heads that do not divide the width, images that do not
@@ -256,15 +295,20 @@ class ViT(nn.Module):
     remat: bool = False
     scan: bool = False
     taps: tuple[str, ...] = ()
+    epsilon: float = 1e-6
+    activation: str = "gelu"
+    layer_scale: float | None = None
+    distillation_token: bool = False
+    registers: int = 0
 
     @nn.compact
     def __call__(
         self, inputs: jax.Array | Mapping[str, jax.Array], train: bool = False
     ) -> jax.Array:
-        if self.pool not in ("cls", "mean"):
-            raise ValueError(unknown("pool", self.pool, ("cls", "mean")))
-        if self.pool == "cls" and not self.class_token:
-            raise ValueError("pool='cls' needs class_token=True")
+        if self.pool not in _POOLS:
+            raise ValueError(unknown("pool", self.pool, _POOLS))
+        if "cls" in self.pool and not self.class_token:
+            raise ValueError(f"pool={self.pool!r} needs class_token=True")
         image, keep = read_inputs(inputs)
         tokens = Encoder(
             patch=self.patch,
@@ -279,15 +323,25 @@ class ViT(nn.Module):
             remat=self.remat,
             scan=self.scan,
             taps=taps_below(self.taps, "encoder"),
+            epsilon=self.epsilon,
+            activation=self.activation,
+            layer_scale=self.layer_scale,
+            distillation_token=self.distillation_token,
+            registers=self.registers,
             name="encoder",
         )(image, keep, train)
-        if self.pool == "cls":
-            pooled = tokens[:, 0]
-        else:
-            pooled = tokens[:, int(self.class_token) :].mean(axis=1)
+        front = int(self.class_token) + int(self.distillation_token) + self.registers
+        pooled = tokens[:, 0] if "cls" in self.pool else tokens[:, front:].mean(axis=1)
+        if self.pool == "cls_mean":
+            pooled = jnp.concatenate([pooled, tokens[:, front:].mean(axis=1)], axis=-1)
         pooled = Identity(name="pooled")(pooled)
-        init = nn.initializers.truncated_normal(0.02)
-        return nn.Dense(self.classes, kernel_init=init, name="head")(pooled)
+        if not self.classes:
+            return pooled
+        head = partial(nn.Dense, self.classes, kernel_init=nn.initializers.truncated_normal(0.02))
+        if self.distillation_token:
+            both = head(name="head")(pooled), head(name="head_distilled")(tokens[:, 1])
+            return (both[0] + both[1]) / 2
+        return head(name="head")(pooled)
 
     @nn.nowrap
     def for_taps(self, taps: Iterable[str]) -> ViT:
