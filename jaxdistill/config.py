@@ -43,7 +43,7 @@ STAGE_DEFAULTS: dict[str, Any] = {
     "keep": 2,
     "best": None,  # (metric, "max" or "min")
     "select": "last",
-    "checkpoint": "",  # a finished stage's folder, to be taken in place of running this one
+    "checkpoint": "",  # a finished stage's folder or published weights, taken in place of running
     "pictures": (),  # what the report shows of it, see jaxdistill.pictures
 }
 # What only model_to_model reads.

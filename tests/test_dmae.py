@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from jaxdistill import build, recipe
-from jaxdistill.config import override, plain
-from jaxdistill.models import masking
+from jaxdistill.config import override, plain, smoke
+from jaxdistill.models import MAE, export, masking
+from jaxdistill.net import from_linen
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mae_vitb.py"
 WEIGHT = 30.0
@@ -115,3 +116,24 @@ def test_the_published_config_is_that_of_the_paper():
     assert (distil["optimizer"]["b2"], distil["optimizer"]["weight_decay"]) == (0.95, 0.05)
     assert distil["student"]["depth"] == 12
     assert published["stages"]["teacher"]["student"]["depth"] == 24
+
+
+def test_a_published_masked_autoencoder_teaches(tmp_path):
+    given = {"patch": 2, "width": 16, "depth": 4, "heads": 2}
+    module = MAE(**given, decoder_width=8, decoder_depth=1, decoder_heads=2, positions="learned")
+    seen = {"image": jnp.zeros((1, 8, 8, 1)), "keep": jnp.zeros((1, 4), jnp.int32)}
+    params, state = from_linen(module).init(jax.random.key(3), seen)
+    export(tmp_path / "published", "ViTMAEForPreTraining", module, (params, state))
+    changes = {
+        "recipe": ("teacher", "distil"),
+        "stages.teacher.checkpoint": str(tmp_path / "published"),
+        "stages.distil.evaluate": None,
+        "mesh": {"data": 1},
+    }
+    plan = recipe.plan(smoke(override(config("small"), changes)))
+    found = recipe.run(plan, tmp_path / "run", quiet=True)
+    for mine, theirs in zip(
+        jax.tree.leaves(found["teacher"].result), jax.tree.leaves((params, state)), strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+    assert found["distil"].metrics[-1]["features"] > 0

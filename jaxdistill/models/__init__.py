@@ -18,7 +18,9 @@ from jaxdistill.models.masking import (
     unpatchify,
 )
 from jaxdistill.models.mlp import MLP
+from jaxdistill.models.pretrained import Pretrained, export, load
 from jaxdistill.models.resnet import ResNet, cifar_resnet, imagenet_resnet
+from jaxdistill.models.text_encoder import TextEncoder
 from jaxdistill.models.timed import TimeMLP, time_features
 from jaxdistill.models.unet import CriticHead, UNet
 from jaxdistill.models.vit import Encoder, ViT, vit_size
@@ -32,14 +34,18 @@ __all__ = [
     "DiT",
     "Encoder",
     "Masking",
+    "Pretrained",
     "Reconstruction",
     "ResNet",
+    "TextEncoder",
     "TimeMLP",
     "UNet",
     "ViT",
     "cifar_resnet",
+    "export",
     "head_of",
     "imagenet_resnet",
+    "load",
     "mae_size",
     "mask_from_keep",
     "mask_from_noise",

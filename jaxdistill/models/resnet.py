@@ -230,7 +230,8 @@ class ResNet(nn.Module):
                 name=f"stage_{index + 1}",
             )(maps, train)
         pooled = Identity(name="pooled")(maps.mean(axis=(1, 2)))
-        return nn.Dense(self.classes, name="head")(pooled)
+        wide = jnp.promote_types(pooled.dtype, jnp.float32)
+        return nn.Dense(self.classes, dtype=wide, name="head")(pooled)
 
 
 def cifar_resnet(

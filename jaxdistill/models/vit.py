@@ -337,7 +337,12 @@ class ViT(nn.Module):
         pooled = Identity(name="pooled")(pooled)
         if not self.classes:
             return pooled
-        head = partial(nn.Dense, self.classes, kernel_init=nn.initializers.truncated_normal(0.02))
+        head = partial(
+            nn.Dense,
+            self.classes,
+            dtype=jnp.promote_types(pooled.dtype, jnp.float32),
+            kernel_init=nn.initializers.truncated_normal(0.02),
+        )
         if self.distillation_token:
             both = head(name="head")(pooled), head(name="head_distilled")(tokens[:, 1])
             return (both[0] + both[1]) / 2

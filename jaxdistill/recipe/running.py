@@ -22,7 +22,8 @@ from jaxdistill.config import (
     target_stages,
 )
 from jaxdistill.data import split
-from jaxdistill.net import Net
+from jaxdistill.models import pretrained
+from jaxdistill.net import Net, from_linen
 from jaxdistill.recipe import caches
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
 from jaxdistill.recipe.stages import distiller_of, evaluator_of, stage_of
@@ -56,7 +57,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
         sets: split.Splits = shared
         if settings[name]["data"]:
             sets = build.data(settings[name]["data"], config["seed"])
-        net = build.net(settings[name]["student"], sets["train"].info)
+        net = _net_of(settings[name], sets["train"].info)
         needs = needs_of(name, settings[name], list(nets))
         stage = Planned(name, settings[name], net, needs, hashes[name], sets)
         # Resolves every name of the stage, or says which is wrong; codecs need shapes, see below.
@@ -64,8 +65,11 @@ def plan(config: Mapping[str, Any]) -> Plan:
             distiller_of(stage, nets)
         build.records(sets["train"], stage.settings["records"], config["seed"])
         given = stage.settings["checkpoint"]
-        if given and not (Path(given) / "result").is_dir():
-            raise ValueError(f"checkpoint {given!r} of stage {name!r} holds no result of a stage")
+        if given and not pretrained.is_published(given) and not (Path(given) / "result").is_dir():
+            raise ValueError(
+                f"checkpoint {given!r} of stage {name!r} holds no result of a stage, nor the "
+                "config.json of published weights"
+            )
         for label, spec in stage.settings["evaluate"].items():
             evaluator_of(label, spec, stage, config["seed"], nets)
         nets[name] = net
@@ -193,13 +197,27 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
         raise ValueError(unknown("stage", stage, hashes))
     settings = stage_settings(config)[stage]
     where = settings["checkpoint"] or folder(root, stage, hashes[stage])
-    params, state = load_result(where)
-    return Restored(build.net(settings["student"], info[stage]), params, state, config)
+    params, state = _loaded(where)
+    return Restored(_net_of(settings, info[stage]), params, state, config)
+
+
+def _net_of(settings: Mapping[str, Any], info: Mapping[str, Any]) -> Net:
+    """The student that a stage names, or the published one that takes its place."""
+    if pretrained.is_published(settings["checkpoint"] or "no folder"):
+        return from_linen(pretrained.module_of(settings["checkpoint"]))
+    return build.net(settings["student"], info)
+
+
+def _loaded(where: Path | str) -> Any:
+    if pretrained.is_published(where):
+        found = pretrained.load(where)
+        return found.params, found.state
+    return load_result(where)
 
 
 def _given(planned: Planned, stage: Stage) -> Outcome:
     """The result of a stage that somebody has run already, checked against the net of this one."""
-    result = load_result(planned.settings["checkpoint"])
+    result = _loaded(planned.settings["checkpoint"])
     own = jax.eval_shape(stage.distiller.result, _traced(stage)[0])
     refuse_other_arrays(planned.settings["checkpoint"], result, own)
     return Outcome(tuple(result), [], {}, 0.0)

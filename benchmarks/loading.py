@@ -1,0 +1,148 @@
+"""How much memory and time it takes to load published weights.
+
+A checkpoint of random numbers in the form of a Llama decoder, about 500 MB in 5 shards, is written
+to a temporary folder and loaded in two ways, each time in a process of its own: by
+``jaxdistill.models.load``, and by ``safetensors.numpy.load_file`` file by file into one dict, which
+is what one would write by hand.
+
+    python benchmarks/loading.py [--smoke]
+
+Prints a table, then one JSON object. Peak memory is the most the process ever held beyond what it
+held before (resident, sampled by the kernel), the arrays on the device included: on a CPU both are
+the same memory. The limit is 1.3 times the largest shard plus the arrays themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+LIMIT = 1.3
+SHARDS = 5
+# name: width, depth, hidden, vocabulary
+SIZES = {"whole": (1024, 8, 2816, 16_000), "smoke": (64, 2, 128, 512)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--smoke", action="store_true", help="a checkpoint of a few hundred kB")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(one(*arguments.one)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = write(Path(folder), SIZES["smoke" if arguments.smoke else "whole"])
+        found: dict[str, list[dict[str, float]]] = {"load": [], "by hand": []}
+        for _ in range(1 if arguments.smoke else arguments.repeats):
+            for way, runs in found.items():
+                # Each in a process of its own: memory once held is not given back.
+                command = [sys.executable, __file__, "--one", way, folder]
+                answer = subprocess.run(command, check=True, capture_output=True, text=True)
+                runs.append(json.loads(answer.stdout.splitlines()[-1]))
+    total, largest = sum(sizes), max(sizes)
+    allowed = total + LIMIT * largest
+    print(f"{total / 1e6:.0f} MB in {len(sizes)} shards, the largest {largest / 1e6:.0f} MB\n")
+    print(f"{'way':10} {'GB/s, median':>14} {'peak, MB':>10} {'beyond the arrays':>20}")
+    results = {}
+    for way, runs in found.items():
+        rate = sorted(total / run["seconds"] / 1e9 for run in runs)[len(runs) // 2]
+        peak = max(run["peak"] for run in runs)
+        extra = (peak - total) / largest
+        results[way] = {"gigabytes_per_second": rate, "peak": peak, "shards_beyond": extra}
+        print(f"{way:10} {rate:14.2f} {peak / 1e6:10.0f} {extra:12.2f} shards")
+    met = bool(results["load"]["peak"] <= allowed)
+    print(f"\nlimit {allowed / 1e6:.0f} MB: {'met' if met else 'missed'}")
+    sizes_of = {"bytes": total, "largest": largest, "shards": len(sizes), "limit": allowed}
+    print(json.dumps({"benchmark": "loading", **sizes_of, **results, "met": met}))
+
+
+def write(folder: Path, size: tuple[int, int, int, int]) -> list[int]:
+    """A decoder of random numbers in shards; the bytes of each."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    width, depth, hidden, vocabulary = size
+    shapes = {
+        "model.embed_tokens.weight": (vocabulary, width),
+        "lm_head.weight": (vocabulary, width),
+        "model.norm.weight": (width,),
+    }
+    for index in range(depth):
+        layer = f"model.layers.{index}"
+        for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            shapes[f"{layer}.self_attn.{part}.weight"] = (width, width)
+        shapes[f"{layer}.mlp.gate_proj.weight"] = (hidden, width)
+        shapes[f"{layer}.mlp.up_proj.weight"] = (hidden, width)
+        shapes[f"{layer}.mlp.down_proj.weight"] = (width, hidden)
+        for part in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{layer}.{part}.weight"] = (width,)
+    generator = np.random.default_rng(0)
+    files = [f"model-{i}.safetensors" for i in range(SHARDS)]
+    sizes, where = [0] * SHARDS, {}
+    # Into the smallest so far, the largest first, so that shards are of one size.
+    for name in sorted(shapes, key=lambda name: -int(np.prod(shapes[name]))):
+        shard = sizes.index(min(sizes))
+        where[name] = files[shard]
+        sizes[shard] += 4 * int(np.prod(shapes[name]))
+    for file in files:
+        held = {
+            name: generator.standard_normal(shapes[name], np.float32)
+            for name in shapes
+            if where[name] == file
+        }
+        save_file(held, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": 16,
+        "intermediate_size": hidden,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return sizes
+
+
+def one(way: str, folder: str) -> dict[str, float]:
+    """One load in this process: seconds, and the bytes held at most beyond those before."""
+    import jax
+    import safetensors.numpy
+
+    from jaxdistill import models
+
+    jax.block_until_ready(jax.numpy.zeros(1) + 1)
+    before = resident()
+    start = time.perf_counter()
+    if way == "load":
+        found = models.load(folder).params
+    else:
+        found = {}
+        for file in sorted(Path(folder).glob("*.safetensors")):
+            found |= safetensors.numpy.load_file(file)
+    seconds = time.perf_counter() - start
+    assert len(jax.tree.leaves(found)) > 10
+    return {"seconds": seconds, "peak": highest() - before}
+
+
+def resident() -> int:
+    """Bytes of this process in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def highest() -> int:
+    """Bytes of this process in memory at most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+if __name__ == "__main__":
+    main()

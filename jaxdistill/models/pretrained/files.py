@@ -1,0 +1,148 @@
+"""Folders of weights: safetensors, in one file or several shards, read tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxdistill._errors import unknown
+from jaxdistill._files import write_json
+
+WHOLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# What unpickles as it loads, and so may run anything.
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".msgpack", ".h5")
+_EXTRA = 'pip install "jaxdistill[export]"'
+
+
+class Weights:
+    """The tensors of a folder by name; nothing is kept of what is read.
+
+    Args:
+        folder: with ``model.safetensors``, or its shards and their index.
+        renamed: pairs of a regular expression and what to put in its place in the names.
+
+    Raises:
+        FileNotFoundError: without weights, naming what lies there instead; without a shard that the
+            index names.
+        ValueError: for a file that is truncated or no safetensors file, and for an index that names
+            tensors which its shards do not hold.
+        ImportError: without the extra ``export``.
+
+    Attributes:
+        shapes: the shape of every tensor.
+        where: the file of every tensor.
+    """
+
+    def __init__(self, folder: Path | str, renamed: Sequence[tuple[str, str]] = ()) -> None:
+        self.folder = Path(folder)
+        self.where = _index(self.folder)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._published: dict[str, str] = {}
+        for path in sorted(set(self.where.values())):
+            file = _open(path)
+            there = set(file.keys())
+            lost = [name for name, own in self.where.items() if own == path and name not in there]
+            if lost:
+                raise ValueError(f"{path} does not hold {lost[0]!r}, which the index says it does")
+            for name in there:
+                entry, own = file.get_slice(name), name
+                for pattern, other in renamed:
+                    own = re.sub(pattern, other, own)
+                self.shapes[own] = tuple(entry.get_shape())
+                self._published[own] = name
+                self.where.pop(name, None)
+                self.where[own] = path
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor.
+
+        Raises:
+            ValueError: for a name that there is not, with the nearest one.
+        """
+        if name not in self.where:
+            raise ValueError(unknown("tensor", name, self.where))
+        # Mapped anew for each: what was read of a mapped file stays in memory until it is let go.
+        return _open(self.where[name]).get_tensor(self._published[name])
+
+
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """The ``config.json`` of a folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: for a file that is no JSON object.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not there: it says of which architecture the weights are"
+        )
+    try:
+        found = json.loads(path.read_text())
+    except json.JSONDecodeError as fault:
+        raise ValueError(f"{path} is no JSON: {fault}") from fault
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold an object, it holds a {type(found).__name__}")
+    return found
+
+
+def write(folder: Path | str, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes ``config.json`` and ``model.safetensors``; the weights last, under their name at once.
+
+    Raises:
+        ImportError: without the extra ``export``.
+    """
+    try:
+        from safetensors.numpy import save_file
+    except ImportError as fault:
+        raise ImportError(f"writing weights needs {_EXTRA}") from fault
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", config)
+    temporary = folder / (WHOLE + ".part")
+    # Transformers wants to be told of what framework the arrays once were.
+    whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    save_file(whole, temporary, {"format": "pt"})
+    temporary.replace(folder / WHOLE)
+
+
+def _index(folder: Path) -> dict[str, Path]:
+    """Which file holds which tensor; of a folder with one file nothing need be known before."""
+    if (folder / INDEX).is_file():
+        try:
+            names = json.loads((folder / INDEX).read_text())["weight_map"]
+        except (json.JSONDecodeError, KeyError, TypeError) as fault:
+            raise ValueError(f"{folder / INDEX} is no index of shards: {fault!r}") from fault
+        missing = sorted({f for f in names.values() if not (folder / f).is_file()})
+        if missing:
+            raise FileNotFoundError(f"{folder} lacks the shard {missing[0]} that {INDEX} names")
+        return {name: folder / file for name, file in names.items()}
+    if (folder / WHOLE).is_file():
+        return dict.fromkeys(_open(folder / WHOLE).keys(), folder / WHOLE)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder: it should hold config.json and {WHOLE}")
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
+    if pickles:
+        raise ValueError(
+            f"{folder} has its weights in {pickles[0]}, which would have to be unpickled and could "
+            "run code: save them as safetensors first (save_pretrained(..., "
+            "safe_serialization=True), or safetensors.torch.save_file)"
+        )
+    raise FileNotFoundError(f"{folder} holds neither {WHOLE} nor {INDEX}")
+
+
+def _open(path: Path) -> Any:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as fault:
+        raise ImportError(f"reading {path} needs {_EXTRA}") from fault
+    try:
+        return safe_open(path, "numpy")
+    except (SafetensorError, OSError) as fault:
+        raise ValueError(f"{path} is truncated, or no safetensors file: {fault}") from fault

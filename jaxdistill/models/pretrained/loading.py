@@ -1,0 +1,290 @@
+"""Published weights into nets, tensor by tensor, and back into folders that others open."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from jaxdistill._errors import unknown
+from jaxdistill.models.blocks import stack_blocks, unstack_blocks
+from jaxdistill.models.pretrained import decoders, files, residual, texts, vision
+from jaxdistill.models.pretrained.differences import compare, grown
+from jaxdistill.models.pretrained.family import Config, Family
+from jaxdistill.models.pretrained.forms import Entry
+from jaxdistill.net import Net, from_linen
+
+FAMILIES: dict[str, Family] = {
+    **vision.FAMILIES,
+    **residual.FAMILIES,
+    **texts.FAMILIES,
+    **decoders.FAMILIES,
+}
+
+
+class Pretrained(NamedTuple):
+    """A published network.
+
+    Attributes:
+        net: it as a :class:`~jaxdistill.net.Net`.
+        params: its parameters.
+        state: its statistics.
+        module: the Linen module.
+        architecture: its name in ``pretrained.FAMILIES``.
+        config: what ``config.json`` says.
+        new: paths of the arrays that were not published: what ``allow`` let through.
+    """
+
+    net: Net
+    params: Any
+    state: Any
+    module: nn.Module
+    architecture: str
+    config: dict[str, Any]
+    new: tuple[str, ...]
+
+
+def load(
+    path: Path | str,
+    *,
+    dtype: Any = None,
+    shardings: Callable[[Any], Any] | None = None,
+    allow: Sequence[str] = (),
+    image_size: int | None = None,
+    seed: int = 0,
+    **changes: Any,
+) -> Pretrained:
+    """A network from a folder of safetensors, or from a name on the Hugging Face hub.
+
+    Tensors are read one by one and go straight to where they are to live, so the host never holds
+    the model twice. Nothing is unpickled, and no code comes with the weights.
+
+    Args:
+        path: a folder with ``config.json`` and ``model.safetensors`` (or shards and their index),
+            as Transformers and timm write them; or ``owner/name``, which needs the extra ``hf``.
+        dtype: of all floating point arrays; as they are published by default.
+        shardings: from the tree of shapes ``{"params": ..., "state": ...}`` to one of shardings,
+            e.g. ``partial(training.sharding.shardings, mesh, rules=rules)``; the default device
+            otherwise.
+        allow: what may differ from what is published: ``"new head"`` (another number of classes, or
+            none published: it starts anew), ``"resized positions"`` (another size of images:
+            positions are interpolated bicubically), ``"padded vocabulary"`` (more tokens than
+            published: theirs start anew); and names of tensors that may be left unread or start
+            anew, with ``*`` for anything.
+        image_size: in pixels, where it is not the published one.
+        seed: of what starts anew.
+        changes: attributes of the module, such as ``classes``, ``head``, ``drop_path``, ``remat``,
+            ``scan`` or ``dtype`` (of the computation).
+
+    Returns:
+        A :class:`Pretrained`.
+
+    Raises:
+        FileNotFoundError: without ``config.json``, weights, or a shard.
+        ValueError: for an unknown architecture or a config that is not implemented; for weights
+            that would have to be unpickled, are truncated, or do not fit: all tensors that are
+            missing, left over or of another shape are named in one message.
+        ImportError: without the extra ``export``, or ``hf`` for a name on the hub.
+
+    Example::
+
+        teacher = jaxdistill.models.load("facebook/vit-mae-large")
+        teacher.net.apply(teacher.params, teacher.state, images, taps=("encoder/block_17",))
+    """
+    folder = _folder(path)
+    config = files.read_config(folder)
+    architecture = architecture_of(config)
+    family = FAMILIES[architecture]
+    module = _changed(family.module(config), changes)
+    plain = module.clone(scan=False) if getattr(module, "scan", False) else module
+    net = from_linen(plain)
+    inputs = _inputs(family, config, image_size)
+    shapes = jax.eval_shape(_variables(net, seed), inputs)
+    entries = _entries(family, plain, shapes)
+    flat = _flat(shapes)
+    weights = files.Weights(folder, family.renamed)
+    new = compare(family, entries, flat, weights, allow)
+    placed = _flat(shardings(shapes)) if shardings is not None else {}
+    start = _start(net, seed, inputs, new)
+    found: dict[str, jax.Array] = {}
+    for entry in entries:
+        if entry.path in start:
+            array = np.asarray(start[entry.path])
+            if all(name in weights.where for name in entry.names):
+                array = grown(family, entry, _read(entry, weights), array)
+        else:
+            array = _read(entry, weights)
+        if dtype is not None and jnp.issubdtype(array.dtype, jnp.floating):
+            array = array.astype(dtype)
+        # One at a time: copies that are under way would pile up.
+        found[entry.path] = jax.block_until_ready(jax.device_put(array, placed.get(entry.path)))
+        del array
+    tree = traverse_util.unflatten_dict(found, sep="/")
+    params = stack_blocks(tree.get("params", {})) if plain is not module else tree.get("params", {})
+    return Pretrained(
+        from_linen(module), params, tree.get("state", {}), module, architecture, config, new
+    )
+
+
+def module_of(folder: Path | str) -> Any:
+    """The module that a folder's ``config.json`` describes; no weights are read.
+
+    Raises:
+        FileNotFoundError: without ``config.json``.
+        ValueError: for an unknown architecture, or a config that is not implemented.
+    """
+    config = files.read_config(folder)
+    return FAMILIES[architecture_of(config)].module(config)
+
+
+def is_published(folder: Path | str) -> bool:
+    """Whether a folder holds a network as others publish it."""
+    return (Path(folder) / "config.json").is_file()
+
+
+def export(
+    folder: Path | str,
+    architecture: str,
+    module: Any,
+    variables: tuple[Any, Any],
+    *,
+    about: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a network as a folder that Transformers or timm opens.
+
+    Args:
+        folder: where to; ``config.json`` and ``model.safetensors`` are written.
+        architecture: what it is to be there, one of ``pretrained.FAMILIES``.
+        module: the Linen module.
+        variables: its ``(params, state)``.
+        about: entries of ``config.json`` besides those that follow from the module.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: for an unknown architecture, and for a module that it cannot express.
+        ImportError: without the extra ``export``.
+    """
+    if architecture not in FAMILIES:
+        raise ValueError(unknown("architecture", architecture, FAMILIES))
+    family = FAMILIES[architecture]
+    params, state = variables
+    if getattr(module, "scan", False):
+        module, params = module.clone(scan=False), unstack_blocks(params)
+    tree = {"params": params, "state": state}
+    config = {**family.config(module, params), **(about or {})}
+    flat = _flat(tree)
+    tensors: dict[str, np.ndarray] = {}
+    for entry in _entries(family, module, tree):
+        parts = entry.form.write(np.asarray(flat[entry.path]))
+        tensors |= dict(zip(entry.names, parts, strict=True))
+        # Torch counts the batches that statistics were taken of, and wants to find the number.
+        if entry.path.startswith("state/batch_stats") and entry.path.endswith("/var"):
+            (name,) = entry.names
+            counter = name.replace("running_var", "num_batches_tracked")
+            tensors[counter] = np.zeros((), np.int64)
+    kinds = {str(t.dtype) for t in tensors.values() if jnp.issubdtype(t.dtype, jnp.floating)}
+    if len(kinds) == 1 and not architecture.startswith("timm:"):
+        config["dtype"] = kinds.pop()
+    files.write(folder, config, tensors)
+    return Path(folder)
+
+
+def architecture_of(config: Config) -> str:
+    """The name in ``FAMILIES`` of what a ``config.json`` describes.
+
+    Raises:
+        ValueError: for one that is not there, with the nearest.
+    """
+    name = config.get("architecture")
+    if isinstance(name, str):  # timm's
+        kind = re.match(r"(vit|deit|resnet)", name)
+        if kind:
+            return "timm:resnet" if kind[1] == "resnet" else "timm:vit"
+        known = ("vit_*", "deit_*", "resnet*")
+        raise ValueError(unknown("architecture of timm", name, known))
+    names = config.get("architectures") or ()
+    if not names:
+        raise ValueError("config.json names no architecture: it has no 'architectures'")
+    if names[0] not in FAMILIES:
+        raise ValueError(unknown("architecture", names[0], FAMILIES))
+    return names[0]
+
+
+def _folder(path: Path | str) -> Path:
+    folder = Path(path)
+    if folder.is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+        return folder
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as fault:
+        raise ImportError(
+            f"{str(path)!r} is no folder here; as a name on the hub it needs "
+            'pip install "jaxdistill[hf]"'
+        ) from fault
+    return Path(snapshot_download(str(path), allow_patterns=["*.safetensors", "*.json", "*.txt"]))
+
+
+def _changed(module: Any, changes: Mapping[str, Any]) -> Any:
+    for name in changes:
+        if name not in module.__dataclass_fields__ or name in ("parent", "name"):
+            own = set(module.__dataclass_fields__) - {"parent", "name"}
+            raise ValueError(unknown(f"attribute of {type(module).__name__}", name, own))
+    return module.clone(**changes)
+
+
+def _inputs(family: Family, config: Config, image_size: int | None) -> Any:
+    found = {}
+    for name, (shape, kind) in family.inputs(config).items():
+        if image_size is not None:
+            if name != "image":
+                raise ValueError("image_size is for nets that see images")
+            shape = (shape[0], image_size, image_size, shape[-1])
+        found[name] = jax.ShapeDtypeStruct(shape, kind)
+    return found
+
+
+def _variables(net: Net, seed: int) -> Callable[[Any], dict[str, Any]]:
+    def variables(inputs: Any) -> dict[str, Any]:
+        params, state = net.init(jax.random.key(seed), inputs)
+        return {"params": params, "state": state}
+
+    return variables
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def _entries(family: Family, module: Any, tree: Any) -> list[Entry]:
+    """The entries of a family, which must be those of the net."""
+    entries = family.entries(module)
+    own, there = set(_flat(tree)), {entry.path for entry in entries}
+    if own != there:
+        raise ValueError(f"the net has other arrays than are published: {sorted(own ^ there)}")
+    return entries
+
+
+def _read(entry: Entry, weights: files.Weights) -> np.ndarray:
+    return entry.form.read([weights.read(name) for name in entry.names])
+
+
+def _start(net: Net, seed: int, inputs: Any, new: Sequence[str]) -> dict[str, jax.Array]:
+    """The net's own start of some arrays; the others are not computed."""
+    if not new:
+        return {}
+
+    def chosen():
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
+        flat = _flat(_variables(net, seed)(zeros))
+        return {path: flat[path] for path in new}
+
+    return jax.jit(chosen)()

@@ -1,0 +1,231 @@
+"""Encoders of text as Transformers publishes them: BERT, RoBERTa, DistilBERT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxdistill.models.pretrained.family import (
+    Config,
+    Family,
+    activation,
+    classes_of,
+    fixed,
+    labels,
+    published,
+)
+from jaxdistill.models.pretrained.forms import SAME, Entry, fused, linear, norm
+from jaxdistill.models.text_encoder import TextEncoder
+
+_EXAMPLE = {"tokens": ((1, 8), "int32")}
+_WORDS = ("params/words/embedding", "params/head_bias")
+
+
+class _Names(NamedTuple):
+    """Where a kind keeps its parts.
+
+    Attributes:
+        kind: the prefix of its tensors.
+        blocks: the name before a block's number.
+        parts: of a block: query, key and value; ``proj``, ``norm1``, ``fc1``, ``fc2``, ``norm2``.
+        masked: of the masked head: its dense layer, its norm and its bias.
+        pooler: the dense layer before the classifier.
+        head: the classifier behind it.
+    """
+
+    kind: str
+    blocks: str
+    parts: tuple[str, ...]
+    masked: tuple[str, str, str]
+    pooler: str
+    head: str
+
+
+_BERT_PARTS = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+)
+_BERT = _Names(
+    "bert",
+    "encoder.layer",
+    _BERT_PARTS,
+    ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions"),
+    "bert.pooler.dense",
+    "classifier",
+)
+_ROBERTA = _Names(
+    "roberta",
+    "encoder.layer",
+    _BERT_PARTS,
+    ("lm_head.dense", "lm_head.layer_norm", "lm_head"),
+    "classifier.dense",
+    "classifier.out_proj",
+)
+_DISTILBERT = _Names(
+    "distilbert",
+    "transformer.layer",
+    (
+        "attention.q_lin",
+        "attention.k_lin",
+        "attention.v_lin",
+        "attention.out_lin",
+        "sa_layer_norm",
+        "ffn.lin1",
+        "ffn.lin2",
+        "output_layer_norm",
+    ),
+    ("vocab_transform", "vocab_layer_norm", "vocab_projector"),
+    "pre_classifier",
+    "classifier",
+)
+
+
+def _bert_settings(config: Config) -> dict[str, Any]:
+    fixed(config, position_embedding_type="absolute", is_decoder=False)
+    roberta = config.get("model_type") == "roberta"
+    return {
+        "vocabulary": config["vocab_size"],
+        "width": config["hidden_size"],
+        "depth": config["num_hidden_layers"],
+        "heads": config["num_attention_heads"],
+        "hidden": config["intermediate_size"],
+        "positions": config["max_position_embeddings"],
+        "types": config.get("type_vocab_size", 2),
+        "padding": config.get("pad_token_id", 1) if roberta else None,
+        "activation": activation(config),
+        "epsilon": config.get("layer_norm_eps", 1e-12),
+    }
+
+
+def _distilbert_settings(config: Config) -> dict[str, Any]:
+    return {
+        "vocabulary": config["vocab_size"],
+        "width": config["dim"],
+        "depth": config["n_layers"],
+        "heads": config["n_heads"],
+        "hidden": config["hidden_dim"],
+        "positions": config["max_position_embeddings"],
+        "types": 0,
+        "activation": activation(config, "activation"),
+        "pooled": "relu",
+    }
+
+
+def _bert_config(module: TextEncoder) -> dict[str, Any]:
+    padding = {} if module.padding is None else {"pad_token_id": module.padding}
+    return {
+        "vocab_size": module.vocabulary,
+        "hidden_size": module.width,
+        "num_hidden_layers": module.depth,
+        "num_attention_heads": module.heads,
+        "intermediate_size": module.hidden or 4 * module.width,
+        "max_position_embeddings": module.positions,
+        "type_vocab_size": module.types,
+        "hidden_act": published(module.activation),
+        "layer_norm_eps": module.epsilon,
+        **padding,
+    }
+
+
+def _distilbert_config(module: TextEncoder) -> dict[str, Any]:
+    if module.epsilon != 1e-12:
+        raise ValueError(
+            f"DistilBERT has norms with an epsilon of 1e-12, this net's is {module.epsilon}"
+        )
+    return {
+        "vocab_size": module.vocabulary,
+        "dim": module.width,
+        "n_layers": module.depth,
+        "n_heads": module.heads,
+        "hidden_dim": module.hidden or 4 * module.width,
+        "max_position_embeddings": module.positions,
+        "activation": published(module.activation),
+    }
+
+
+def _family(
+    architecture: str,
+    names: _Names,
+    head: str,
+    settings: Callable[[Config], dict[str, Any]],
+    describe: Callable[[TextEncoder], dict[str, Any]],
+) -> Family:
+    prefix = "" if head in ("none", "sentence") else f"{names.kind}."
+
+    def module(config: Config) -> TextEncoder:
+        classes = classes_of(config) if head in ("classes", "tokens") else 2
+        return TextEncoder(**settings(config), head=head, classes=classes)
+
+    def entries(module: TextEncoder) -> list[Entry]:
+        embeddings = f"{prefix}embeddings"
+        tables = [("words", "word"), ("places", "position")]
+        tables += [("kinds", "token_type")] if module.types else []
+        found = [
+            Entry(f"params/{own}/embedding", (f"{embeddings}.{theirs}_embeddings.weight",), SAME)
+            for own, theirs in tables
+        ]
+        found += norm("params/norm", f"{embeddings}.LayerNorm")
+        for index in range(module.depth):
+            own = f"params/block_{index}"
+            parts = [f"{prefix}{names.blocks}.{index}.{part}" for part in names.parts]
+            found += fused(f"{own}/attn/qkv", parts[:3])
+            found += linear(f"{own}/attn/proj", parts[3])
+            found += norm(f"{own}/norm1", parts[4])
+            found += linear(f"{own}/fc1", parts[5])
+            found += linear(f"{own}/fc2", parts[6])
+            found += norm(f"{own}/norm2", parts[7])
+        if head == "masked":
+            dense, own_norm, bias = names.masked
+            found += linear("params/dense", dense)
+            found += norm("params/head_norm", own_norm)
+            found.append(Entry("params/head_bias", (f"{bias}.bias",), SAME))
+        if head == "classes":
+            found += linear("params/pooler", names.pooler)
+            found += linear("params/head", names.head)
+        if head == "tokens":
+            found += linear("params/head", "classifier")
+        return found
+
+    def config(module: TextEncoder, params: Any) -> dict[str, Any]:
+        if module.head != head:
+            raise ValueError(f"{architecture} has the head {head!r}, this net has {module.head!r}")
+        return {
+            "architectures": [architecture],
+            "model_type": names.kind,
+            **describe(module),
+            **(labels(module.classes) if head in ("classes", "tokens") else {}),
+        }
+
+    # Copies of the embedding and of its bias, and a counter.
+    ignored = (
+        r".*\.position_ids",
+        r".*\.token_type_ids",
+        r"cls\.predictions\.decoder\..*",
+        r"lm_head\.decoder\..*",
+        r"vocab_projector\.weight",
+    )
+    return Family(module, entries, lambda _: dict(_EXAMPLE), config, ignored, worded=_WORDS)
+
+
+_HEADS = {
+    "Model": "sentence",
+    "ForMaskedLM": "masked",
+    "ForSequenceClassification": "classes",
+    "ForTokenClassification": "tokens",
+}
+_KINDS = {
+    "Bert": (_BERT, _bert_settings, _bert_config),
+    "Roberta": (_ROBERTA, _bert_settings, _bert_config),
+    "DistilBert": (_DISTILBERT, _distilbert_settings, _distilbert_config),
+}
+FAMILIES: dict[str, Family] = {
+    kind + suffix: _family(kind + suffix, names, head, settings, describe)
+    for kind, (names, settings, describe) in _KINDS.items()
+    for suffix, head in _HEADS.items()
+}

@@ -1,0 +1,218 @@
+"""Encoders of text: BERT and its relatives, post-norm, with masks, and their heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdistill._errors import unknown
+from jaxdistill.models._common import Identity
+from jaxdistill.models.blocks import ACTIVATIONS, check_heads, split_qkv
+
+HEADS = ("none", "masked", "classes", "tokens", "sentence")
+INPUTS = ("tokens", "mask", "types")
+_init = nn.initializers.truncated_normal(0.02)
+
+
+class TextAttention(nn.Module):
+    """Self-attention to the tokens that the mask shows, with a fused ``qkv`` and ``proj``."""
+
+    heads: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        width = tokens.shape[-1]
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=_init)
+        query, key, value = split_qkv(dense(3 * width, name="qkv")(tokens), self.heads)
+        # Every row of a softmax needs something to look at: a text without tokens looks at all.
+        seen = mask | ~mask.any(-1, keepdims=True)
+        mixed = jax.nn.dot_product_attention(query, key, value, mask=seen[:, None, None])
+        return dense(width, name="proj")(mixed.reshape(tokens.shape))
+
+
+class TextBlock(nn.Module):
+    """A post-norm block: ``attn``, ``norm1``, ``fc1``, ``fc2``, ``norm2``.
+
+    Attributes:
+        heads: attention heads.
+        hidden: units of the MLP.
+        activation: of the MLP, one of ``models.blocks.ACTIVATIONS``.
+        epsilon: of the norms.
+        dropout: of both branches, when ``train``.
+        dtype: of the computation.
+    """
+
+    heads: int
+    hidden: int
+    activation: str = "gelu"
+    epsilon: float = 1e-12
+    dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
+        norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=_init)
+        drop = partial(nn.Dropout, self.dropout, deterministic=not train)
+        mixed = TextAttention(self.heads, self.dtype, name="attn")(tokens, mask)
+        tokens = norm(name="norm1")(tokens + drop(name="drop1")(mixed))
+        units = ACTIVATIONS[self.activation](dense(self.hidden, name="fc1")(tokens))
+        units = dense(tokens.shape[-1], name="fc2")(units)
+        return norm(name="norm2")(tokens + drop(name="drop2")(units))
+
+
+class TextEncoder(nn.Module):
+    """A bidirectional encoder of text with one of several heads.
+
+    Inputs are tokens, int [B, T], or a dict: ``tokens``; ``mask`` [B, T], true or not zero where
+    there is text (all by default); ``types`` [B, T], to which of two texts a token belongs (0 by
+    default). Outputs by head:
+
+    - ``"none"``: hidden states [B, T, D].
+    - ``"masked"``: logits of the token at every place [B, T, V], by a dense layer, its norm and the
+      embedding itself as the last layer.
+    - ``"classes"``: logits [B, classes] from the first token, by a dense layer ``pooler``.
+    - ``"tokens"``: logits [B, T, classes].
+    - ``"sentence"``: the mean of the hidden states where there is text [B, D].
+
+    Logits are float32 or wider. Tap paths: ``embeddings`` (after their norm), ``block_0``, ...
+    [B, T, D], ``pooler`` [B, D] before its activation, ``head``.
+
+    Attributes:
+        vocabulary: how many tokens there are, V.
+        width: of the hidden states, D.
+        depth: blocks.
+        heads: attention heads.
+        hidden: units of the blocks' MLPs; four times the width if 0.
+        positions: the longest text.
+        types: kinds of tokens; 0 for a net without them (DistilBERT).
+        padding: where positions are counted over the tokens that are not this one, and begin behind
+            it (RoBERTa); by default they are counted from 0.
+        head: see above.
+        classes: of the heads that have them.
+        pooled: activation behind ``pooler``, ``"tanh"`` (BERT, RoBERTa) or ``"relu"`` (DistilBERT).
+        activation, epsilon, dropout, dtype: see ``TextBlock``.
+        remat: recompute the inside of each block in the backward pass, to save memory.
+
+    Raises:
+        ValueError: an unknown input, head or activation, heads that do not divide the width, texts
+            longer than there are positions, or a mask of another shape than the tokens.
+
+    Example:
+        >>> net = TextEncoder(vocabulary=11, width=8, depth=2, heads=2, positions=16, head="tokens")
+        >>> inputs = {"tokens": jnp.ones((2, 5), int), "mask": jnp.ones((2, 5))}
+        >>> out, variables = net.init_with_output(jax.random.key(0), inputs)
+        >>> out.shape, variables["params"]["block_1"]["attn"]["qkv"]["kernel"].shape
+        ((2, 5, 2), (8, 24))
+
+    References:
+        Devlin et al. BERT: Pre-training of Deep Bidirectional Transformers. NAACL 2019.
+        Liu et al. RoBERTa: A Robustly Optimized BERT Pretraining Approach. 2019.
+        Sanh et al. DistilBERT, a distilled version of BERT. 2019.
+    """
+
+    vocabulary: int
+    width: int
+    depth: int
+    heads: int
+    hidden: int = 0
+    positions: int = 512
+    types: int = 2
+    padding: int | None = None
+    head: str = "none"
+    classes: int = 2
+    pooled: str = "tanh"
+    activation: str = "gelu"
+    epsilon: float = 1e-12
+    dropout: float = 0.0
+    remat: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, inputs: jax.Array | Mapping[str, jax.Array], train: bool = False
+    ) -> jax.Array:
+        tokens, mask, types = self._read(inputs)
+        embed = partial(nn.Embed, features=self.width, dtype=self.dtype, embedding_init=_init)
+        words = embed(self.vocabulary, name="words")
+        x = words(tokens) + embed(self.positions, name="places")(self._places(tokens))
+        if self.types:
+            x = x + embed(self.types, name="kinds")(types)
+        x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(x)
+        x = nn.Dropout(self.dropout, deterministic=not train, name="drop")(x)
+        x = Identity(name="embeddings")(x)
+        block = nn.remat(TextBlock, static_argnums=(3,)) if self.remat else TextBlock
+        for index in range(self.depth):
+            x = block(
+                self.heads,
+                self.hidden or 4 * self.width,
+                self.activation,
+                self.epsilon,
+                self.dropout,
+                self.dtype,
+                name=f"block_{index}",
+            )(x, mask, train)
+        return self._out(x, mask, words, train)
+
+    def _out(self, x: jax.Array, mask: jax.Array, words: nn.Embed, train: bool) -> jax.Array:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        dense = partial(nn.Dense, kernel_init=_init)
+        if self.head == "none":
+            return x
+        if self.head == "sentence":
+            shown = mask[..., None].astype(wide)
+            return (x.astype(wide) * shown).sum(1) / jnp.maximum(shown.sum(1), 1)
+        if self.head == "masked":
+            x = ACTIVATIONS[self.activation](dense(self.width, dtype=self.dtype, name="dense")(x))
+            x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="head_norm")(x)
+            bias = self.param("head_bias", nn.initializers.zeros, (self.vocabulary,))
+            table = jnp.asarray(words.embedding).astype(x.dtype)
+            found = jnp.matmul(x, table.T, preferred_element_type=wide)
+            return found + bias.astype(wide)[None, None]
+        if self.head == "classes":
+            x = dense(self.width, dtype=self.dtype, name="pooler")(x[:, 0])
+            x = jnp.tanh(x) if self.pooled == "tanh" else jax.nn.relu(x)
+            x = nn.Dropout(self.dropout, deterministic=not train, name="drop_head")(x)
+        return dense(self.classes, dtype=wide, name="head")(x)
+
+    def _read(
+        self, inputs: jax.Array | Mapping[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        given = inputs if isinstance(inputs, Mapping) else {"tokens": inputs}
+        for name in given:
+            if name not in INPUTS:
+                raise ValueError(unknown("input of a text encoder", name, INPUTS))
+        if self.head not in HEADS:
+            raise ValueError(unknown("head", self.head, HEADS))
+        if self.pooled not in ("tanh", "relu"):
+            raise ValueError(unknown("activation of the pooler", self.pooled, ("tanh", "relu")))
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(unknown("activation", self.activation, ACTIVATIONS))
+        check_heads(self.width, self.heads)
+        tokens = given["tokens"]
+        longest = self.positions - (0 if self.padding is None else self.padding + 1)
+        if tokens.ndim != 2 or tokens.shape[1] > longest:
+            raise ValueError(
+                f"tokens must be [B, T] with T at most {longest}: their shape is {tokens.shape}"
+            )
+        mask = jnp.asarray(given.get("mask", jnp.ones(tokens.shape, bool)))
+        types = given.get("types", jnp.zeros(tokens.shape, jnp.int32))
+        for name, array in (("mask", mask), ("types", types)):
+            if array.shape != tokens.shape:
+                raise ValueError(
+                    f"{name} must be of the shape of the tokens, {tokens.shape}: it is "
+                    f"{array.shape}"
+                )
+        return tokens, mask.astype(bool), types
+
+    def _places(self, tokens: jax.Array) -> jax.Array:
+        if self.padding is None:
+            return jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+        text = (tokens != self.padding).astype(jnp.int32)
+        return jnp.cumsum(text, axis=1) * text + self.padding

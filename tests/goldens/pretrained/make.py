@@ -1,0 +1,256 @@
+"""Makes the folders beside this file: small networks of random weights, saved by the libraries that
+they come from, with what they answer.
+
+    pip install torch transformers timm safetensors
+    python tests/goldens/pretrained/make.py [folder] [names]
+
+With ``--check`` nothing is written: folders that ``jaxdistill.models.export`` made of the same
+networks are opened by those libraries in their turn, and must answer the same.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+SEED = 0
+TEXT = {
+    "vocab_size": 31,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 20,
+}
+VISION = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 16,
+    "patch_size": 4,
+}
+DECODER = {**TEXT, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+RESIDUAL = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 1]}
+# name: (class in Transformers, its config)
+TRANSFORMERS = {
+    "vit": ("ViTForImageClassification", {**VISION, "num_labels": 5}),
+    "vit_model": ("ViTModel", VISION),
+    "deit": ("DeiTForImageClassificationWithTeacher", {**VISION, "num_labels": 5}),
+    "mae": (
+        "ViTMAEForPreTraining",
+        {
+            **VISION,
+            "decoder_hidden_size": 16,
+            "decoder_num_hidden_layers": 1,
+            "decoder_num_attention_heads": 2,
+            "decoder_intermediate_size": 32,
+        },
+    ),
+    "resnet": (
+        "ResNetForImageClassification",
+        {**RESIDUAL, "layer_type": "basic", "num_labels": 5},
+    ),
+    "resnet_a": (
+        "ResNetForImageClassification",
+        {**RESIDUAL, "layer_type": "bottleneck", "downsample_in_bottleneck": True, "num_labels": 5},
+    ),
+    "bert": ("BertModel", TEXT),
+    "bert_masked": ("BertForMaskedLM", TEXT),
+    "bert_classes": ("BertForSequenceClassification", {**TEXT, "num_labels": 3}),
+    "bert_tokens": ("BertForTokenClassification", {**TEXT, "num_labels": 3}),
+    "roberta_masked": ("RobertaForMaskedLM", {**TEXT, "pad_token_id": 1, "type_vocab_size": 1}),
+    "roberta_classes": (
+        "RobertaForSequenceClassification",
+        {**TEXT, "pad_token_id": 1, "type_vocab_size": 1, "num_labels": 3},
+    ),
+    "distilbert_masked": (
+        "DistilBertForMaskedLM",
+        {"vocab_size": 31, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24,
+         "max_position_embeddings": 20},
+    ),
+    "distilbert_classes": (
+        "DistilBertForSequenceClassification",
+        {"vocab_size": 31, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24,
+         "max_position_embeddings": 20, "num_labels": 3},
+    ),
+    "llama": ("LlamaForCausalLM", {**DECODER, "tie_word_embeddings": False}),
+    "mistral": ("MistralForCausalLM", {**DECODER, "sliding_window": 4}),
+    "qwen2": ("Qwen2ForCausalLM", {**DECODER, "head_dim": None, "tie_word_embeddings": True}),
+    "qwen3": ("Qwen3ForCausalLM", {**DECODER, "tie_word_embeddings": True}),
+}  # fmt: skip
+SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+MAPS = {"layers": [2, 1, 1, 1], "channels": [4, 4, 8, 8]}
+# name: (architecture in timm, its arguments)
+TIMM = {
+    "timm_vit": ("vit_tiny_patch16_224", {**SMALL, "num_classes": 5}),
+    "timm_vit_scaled": ("vit_small_patch16_224", {**SMALL, "init_values": 0.1, "num_classes": 5}),
+    "timm_deit": ("deit_tiny_distilled_patch16_224", {**SMALL, "num_classes": 5}),
+    "timm_resnet": ("resnet18", {**MAPS, "num_classes": 5}),
+    "timm_resnet_c": ("resnet50c", {**MAPS, "stem_width": 4, "num_classes": 5}),
+    "timm_resnet_d": ("resnet50d", {**MAPS, "stem_width": 4, "num_classes": 5}),
+}
+
+
+def main() -> None:
+    import numpy as np
+    import timm
+    import torch
+    import transformers
+
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--")]
+    root = Path(arguments[0]) if arguments else Path(__file__).parent
+    names = arguments[1:] or [*TRANSFORMERS, *TIMM]
+    check = "--check" in sys.argv
+    versions = {m.__name__: m.__version__ for m in (torch, transformers, timm)}
+    print(versions)
+    for name in names:
+        folder = root / name
+        torch.manual_seed(SEED)
+        model = opened(folder, name) if check else made(name)
+        model.eval()
+        if check:
+            there = dict(np.load(Path(__file__).parent / name / "case.npz"))
+            found = answers(name, model, there)
+            worst = max(
+                float(np.abs(found[key] - there[key]).max() / np.abs(there[key]).max())
+                for key in found
+            )
+            print(f"{name:20} {len(found):2} arrays, largest relative error {worst:.1e}")
+            assert worst < 1e-5, name
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        save(model, folder, name)
+        given = inputs(name)
+        np.savez_compressed(folder / "case.npz", **given, **answers(name, model, given))
+        (folder / "versions.json").write_text(json.dumps(versions) + "\n")
+        print(f"{name:20} {sum(f.stat().st_size for f in folder.iterdir()):8} bytes")
+
+
+def made(name):
+    """The network with weights of a size that lets every one of them be seen in the answer."""
+    import timm
+    import torch
+    import transformers
+
+    if name in TIMM:
+        architecture, given = TIMM[name]
+        model = timm.create_model(architecture, pretrained=False, **given)
+    else:
+        kind, given = TRANSFORMERS[name]
+        cls = getattr(transformers, kind)
+        model = cls(cls.config_class(**{k: v for k, v in given.items() if v is not None}))
+    with torch.no_grad():
+        for key, tensor in model.state_dict().items():
+            if not tensor.is_floating_point() or ("position_embeddings" in key and "mae" in name):
+                continue
+            spread = 0.3 if tensor.ndim < 2 else 0.5 * tensor[0].numel() ** -0.5 * 2
+            fresh = spread * torch.randn_like(tensor)
+            if key.endswith("running_var"):
+                fresh = 0.5 + torch.rand_like(tensor)
+            elif tensor.ndim == 1 and "weight" in key:
+                fresh = 1 + fresh
+            tensor.copy_(fresh)
+    return model
+
+
+def save(model, folder, name) -> None:
+    if name in TIMM:
+        from timm.models import save_for_hf
+
+        given = TIMM[name][1]
+        arguments = {k: v for k, v in given.items() if k != "num_classes"}
+        save_for_hf(model, folder, model_args=arguments, safe_serialization=True)
+        for extra in folder.glob("*.bin"):
+            extra.unlink()
+    else:
+        model.save_pretrained(folder)
+
+
+def opened(folder, name):
+    import timm
+    import transformers
+
+    if name in TIMM:
+        return timm.create_model(f"local-dir:{folder}", pretrained=True)
+    model, report = getattr(transformers, TRANSFORMERS[name][0]).from_pretrained(
+        folder, output_loading_info=True
+    )
+    lost = [key for key in report["missing_keys"] if "pooler" not in key]
+    assert not lost, (name, lost)
+    assert not report["unexpected_keys"], (name, report["unexpected_keys"])
+    return model
+
+
+def inputs(name):
+    import numpy as np
+
+    generator = np.random.default_rng(SEED)
+    if name in TIMM or TRANSFORMERS[name][0].startswith(("ViT", "DeiT", "ResNet")):
+        size = 33 if "resnet" in name else 16
+        given = {"image": generator.normal(size=(2, size, size, 3)).astype(np.float32)}
+        if name == "mae":
+            given["noise"] = generator.random(size=(2, 16)).astype(np.float32)
+        return given
+    tokens = generator.integers(3, 31, size=(3, 9))
+    lengths = np.array([9, 5, 2])
+    mask = np.arange(9)[None] < lengths[:, None]
+    padding = 1 if name.startswith("roberta") else 0
+    given = {"tokens": np.where(mask, tokens, padding).astype(np.int32), "mask": mask}
+    if name.startswith("bert"):
+        given["types"] = (np.arange(9)[None] >= lengths[:, None] // 2).astype(np.int32) * mask
+    return given
+
+
+def answers(name, model, given):
+    """``out`` and the hidden states ``hidden_0``, ... behind every block (or stage)."""
+    import torch
+
+    with torch.no_grad():
+        if "image" in given:
+            image = torch.tensor(given["image"]).permute(0, 3, 1, 2)
+            if name in TIMM:
+                return of_timm(model, image)
+            more = {"noise": torch.tensor(given["noise"])} if "noise" in given else {}
+            found = model(pixel_values=image, output_hidden_states=True, **more)
+            if "noise" in given:
+                kept = (1 - found.mask).numpy()
+                return {"out": found.logits.numpy(), "kept": kept, **hidden(found.hidden_states)}
+            if name.startswith("resnet"):
+                maps = [h.permute(0, 2, 3, 1).numpy() for h in found.hidden_states[1:]]
+                return {"out": found.logits.numpy(), **hidden([None, *maps])}
+            out = found.last_hidden_state if name == "vit_model" else found.logits
+            return {"out": out.numpy(), **hidden(found.hidden_states)}
+        tokens = {
+            "input_ids": torch.tensor(given["tokens"]).long(),
+            "attention_mask": torch.tensor(given["mask"]).long(),
+        }
+        if "types" in given:
+            tokens["token_type_ids"] = torch.tensor(given["types"]).long()
+        found = model(**tokens, output_hidden_states=True)
+        out = found.last_hidden_state if name == "bert" else found.logits
+        return {"out": out.numpy(), **hidden(found.hidden_states)}
+
+
+def hidden(states):
+    """What lies behind the embeddings, by number; the last state of a decoder is normed."""
+    import numpy as np
+
+    return {f"hidden_{i}": np.asarray(state) for i, state in enumerate(states[1:])}
+
+
+def of_timm(model, image):
+    out = model(image).numpy()
+    stages = [f"layer{i}" for i in range(1, 5)]
+    maps = hasattr(model, "layer1")
+    layers = [getattr(model, stage) for stage in stages] if maps else list(model.blocks)
+    seen = []
+    hooks = [layer.register_forward_hook(lambda _, __, o: seen.append(o)) for layer in layers]
+    model(image)
+    for hook in hooks:
+        hook.remove()
+    states = [s.permute(0, 2, 3, 1) if s.ndim == 4 else s for s in seen]
+    return {"out": out, **hidden([None, *(s.numpy() for s in states)])}
+
+
+if __name__ == "__main__":
+    main()
