@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -24,7 +24,41 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 INPUTS = ("tokens", "positions", "segments", "slots")
 
 
-def rotary(x: jax.Array, positions: jax.Array, theta: float = 10_000.0) -> jax.Array:
+class LongContext(NamedTuple):
+    r"""How Llama 3 stretches its rotary positions for texts longer than it was first trained on.
+
+    Wave lengths above ``context / low`` are stretched by ``factor``, those below ``context / high``
+    are kept, and between them the frequency goes linearly in ``context / length``.
+
+    Attributes:
+        factor: how many times longer.
+        low: turns within the context below which a wave is stretched whole.
+        high: turns above which it is kept.
+        context: tokens of the texts first trained on.
+
+    References:
+        Llama team 2024, "The Llama 3 herd of models" (arXiv 2407.21783); the formula is that of its
+        configs in Transformers.
+    """
+
+    factor: float
+    low: float
+    high: float
+    context: int
+
+    def stretched(self, frequencies: jax.Array) -> jax.Array:
+        """Frequencies, radians a token, for the longer texts."""
+        turns = self.context * frequencies / (2 * jnp.pi)
+        kept = jnp.clip((turns - self.low) / (self.high - self.low), 0, 1)
+        return frequencies * (kept + (1 - kept) / self.factor)
+
+
+def rotary(
+    x: jax.Array,
+    positions: jax.Array,
+    theta: float = 10_000.0,
+    stretch: LongContext | None = None,
+) -> jax.Array:
     """Turns pairs of channels by an angle that grows with the position.
 
     Channel ``i`` is paired with ``i + D/2``, as in the published weights of Llama and Qwen.
@@ -33,6 +67,7 @@ def rotary(x: jax.Array, positions: jax.Array, theta: float = 10_000.0) -> jax.A
         x: ``[B, T, N, D]``, queries or keys of N heads, D even.
         positions: int ``[B, T]``.
         theta: the base of the wave lengths.
+        stretch: for longer texts, see :class:`LongContext`.
 
     Returns:
         The same shape and dtype; angles are taken in float32, or in float64 for such an ``x``.
@@ -50,6 +85,8 @@ def rotary(x: jax.Array, positions: jax.Array, theta: float = 10_000.0) -> jax.A
     half = x.shape[-1] // 2
     wide = jnp.promote_types(x.dtype, jnp.float32)
     frequencies = theta ** (-jnp.arange(half, dtype=wide) / half)
+    if stretch is not None:
+        frequencies = stretch.stretched(frequencies)
     angles = positions.astype(wide)[:, :, None, None] * frequencies[None, None, None]
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     first, second = jnp.split(x.astype(wide), 2, axis=-1)
@@ -87,6 +124,7 @@ class SelfAttention(nn.Module):
     bias: bool
     qk_norm: bool
     theta: float
+    stretch: LongContext | None
     window: int | None
     cap: float | None
     epsilon: float
@@ -109,8 +147,8 @@ class SelfAttention(nn.Module):
         value = projected(self.groups, "v_proj")
         if self.qk_norm:
             query, key = norm(name="q_norm")(query), norm(name="k_norm")(key)
-        query = rotary(query, positions, self.theta)
-        key = rotary(key, positions, self.theta)
+        query = rotary(query, positions, self.theta, self.stretch)
+        key = rotary(key, positions, self.theta, self.stretch)
         places = positions
         if slots is not None or self.has_variable("cache", "key"):
             shape = (batch, slots or 0, self.groups, self.head_width)
@@ -192,6 +230,7 @@ class Decoder(nn.Module):
         bias: whether queries, keys and values have one (Qwen 2).
         qk_norm: whether queries and keys are normalised (Qwen 3).
         theta: base of the rotary wave lengths.
+        stretch: for texts longer than first trained on (Llama 3).
         window: how many tokens back, itself included, a token sees; all if not given (Mistral).
         attention_cap: soft cap of the attention's scores.
         logit_cap: soft cap of the logits.
@@ -233,6 +272,7 @@ class Decoder(nn.Module):
     bias: bool = False
     qk_norm: bool = False
     theta: float = 10_000.0
+    stretch: LongContext | None = None
     window: int | None = None
     attention_cap: float | None = None
     logit_cap: float | None = None
@@ -293,6 +333,7 @@ class Decoder(nn.Module):
             "bias": self.bias,
             "qk_norm": self.qk_norm,
             "theta": self.theta,
+            "stretch": self.stretch,
             "window": self.window,
             "cap": self.attention_cap,
         }

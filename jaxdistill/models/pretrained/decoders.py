@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxdistill.models.decoder import Decoder
+from jaxdistill.models.decoder import Decoder, LongContext
 from jaxdistill.models.pretrained.family import Config, Family, activation, fixed, published
 from jaxdistill.models.pretrained.forms import SAME, Entry, linear, norm
 
@@ -12,16 +12,39 @@ _EXAMPLE = {"tokens": ((1, 8), "int32")}
 _WORDS = ("params/embed_tokens/embedding",)
 
 
-def _theta(config: Config) -> float:
-    """The base of the rotary wave lengths; both places where configs have had it."""
+def _rotary(config: Config) -> tuple[float, LongContext | None]:
+    """The base of the rotary wave lengths and their stretch, from where configs have had them."""
     rotary = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     kind = rotary.get("rope_type", rotary.get("type", "default"))
-    if kind != "default":
+    theta = float(rotary.get("rope_theta", config.get("rope_theta", 10_000.0)))
+    if kind == "default":
+        return theta, None
+    if kind != "llama3":
         raise ValueError(
-            f"config.json scales its rotary positions by {kind!r}, and only 'default' is "
-            "implemented"
+            f"config.json scales its rotary positions by {kind!r}, and only 'default' and "
+            "'llama3' are implemented"
         )
-    return float(rotary.get("rope_theta", config.get("rope_theta", 10_000.0)))
+    return theta, LongContext(
+        factor=rotary["factor"],
+        low=rotary["low_freq_factor"],
+        high=rotary["high_freq_factor"],
+        context=rotary["original_max_position_embeddings"],
+    )
+
+
+def _published_rotary(module: Decoder) -> dict[str, Any]:
+    found = {"rope_type": "default", "rope_theta": module.theta}
+    if module.stretch is None:
+        return found
+    factor, low, high, context = module.stretch
+    return {
+        **found,
+        "rope_type": "llama3",
+        "factor": factor,
+        "low_freq_factor": low,
+        "high_freq_factor": high,
+        "original_max_position_embeddings": context,
+    }
 
 
 def _family(architecture: str, kind: str, *, bias: bool, qk_norm: bool, window: bool) -> Family:
@@ -30,6 +53,7 @@ def _family(architecture: str, kind: str, *, bias: bool, qk_norm: bool, window: 
             fixed(config, attention_bias=False)
         fixed(config, mlp_bias=False, use_sliding_window=False)
         heads = config["num_attention_heads"]
+        theta, stretch = _rotary(config)
         return Decoder(
             vocabulary=config["vocab_size"],
             width=config["hidden_size"],
@@ -41,7 +65,8 @@ def _family(architecture: str, kind: str, *, bias: bool, qk_norm: bool, window: 
             tied=config.get("tie_word_embeddings", False),
             bias=bias,
             qk_norm=qk_norm,
-            theta=_theta(config),
+            theta=theta,
+            stretch=stretch,
             window=config.get("sliding_window") if window else None,
             activation=activation({"hidden_act": "silu", **config}),
             epsilon=config.get("rms_norm_eps", 1e-6),
@@ -84,7 +109,7 @@ def _family(architecture: str, kind: str, *, bias: bool, qk_norm: bool, window: 
             "intermediate_size": module.hidden or -(-8 * module.width // 24) * 8,
             "rms_norm_eps": module.epsilon,
             "rope_theta": module.theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": module.theta},
+            "rope_parameters": _published_rotary(module),
             "tie_word_embeddings": module.tied,
             "hidden_act": published(module.activation),
         }

@@ -74,6 +74,21 @@ TRANSFORMERS = {
          "max_position_embeddings": 20, "num_labels": 3},
     ),
     "llama": ("LlamaForCausalLM", {**DECODER, "tie_word_embeddings": False}),
+    "llama3": (
+        "LlamaForCausalLM",
+        {
+            **DECODER,
+            "tie_word_embeddings": True,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 100.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    ),
     "mistral": ("MistralForCausalLM", {**DECODER, "sliding_window": 4}),
     "qwen2": ("Qwen2ForCausalLM", {**DECODER, "head_dim": None, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3ForCausalLM", {**DECODER, "tie_word_embeddings": True}),
