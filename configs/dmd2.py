@@ -125,7 +125,7 @@ def mixture() -> dict:
                 "distiller": {"name": "denoising", "teacher": {"density": RING}},
                 "optimizer": adam(2e-3),
                 "batch_size": 256,
-                "steps": 2000,
+                "steps": 1500,
                 "evaluate": {
                     "quality": {**quality, "solver": "heun", "in_steps": (1, 18), "draws": 20_000}
                 },
@@ -141,7 +141,7 @@ def mixture() -> dict:
                 "initial": {"stage": "fit"},
                 "optimizer": adam(5e-4),
                 "batch_size": 256,
-                "steps": 2000,
+                "steps": 1000,
                 "evaluate": {"quality": {**quality, "in_steps": (1,)}},
                 "pictures": ("samples",),
             },

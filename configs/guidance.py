@@ -126,7 +126,7 @@ def mixture() -> dict:
                 },
                 "optimizer": adam(2e-3),
                 "batch_size": 256,
-                "steps": 8000,
+                "steps": 4000,
                 "evaluate": {
                     "quality": {
                         "evaluator": "density_quality",

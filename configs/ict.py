@@ -91,7 +91,7 @@ def mixture() -> dict:
                 "distiller": {"name": "consistency", "first": 10, "last": 80, "ema": 0.999},
                 "optimizer": adam(1e-3),
                 "batch_size": 256,
-                "steps": 8000,
+                "steps": 6000,
                 "evaluate": {"quality": {**quality, "in_steps": (1, 2), "middle": MIDDLE}},
                 "pictures": ("samples",),
             },

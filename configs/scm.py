@@ -111,7 +111,7 @@ def mixture() -> dict:
                 "distiller": {"name": "denoising", "teacher": {"density": RING}},
                 "optimizer": adam(2e-3),
                 "batch_size": 256,
-                "steps": 3000,
+                "steps": 2000,
                 "evaluate": {
                     "quality": {**quality, "solver": "heun", "in_steps": (1, 18), "draws": 20_000}
                 },
@@ -121,12 +121,12 @@ def mixture() -> dict:
                 "distiller": {
                     "name": "continuous_consistency",
                     "teacher": {"density": RING},
-                    "warmup": 1000,
+                    "warmup": 500,
                 },
                 "initial": {"stage": "fit"},
                 "optimizer": adam(1e-3),
                 "batch_size": 256,
-                "steps": 6000,
+                "steps": 4000,
                 "evaluate": {"quality": {**quality, "in_steps": (1, 2), "middle": MIDDLE}},
                 "pictures": ("samples",),
             },
