@@ -153,7 +153,7 @@ def shapes(plan: Plan) -> dict[str, Any]:
 
 def _traced(stage: Stage) -> tuple[Any, Any]:
     """The shapes of a stage's state and of its batches, once a step was traced on them."""
-    batch = abstract(stream_of(stage.data, None).at(0))
+    batch = abstract(stream_of(stage.data, None).at(0, stage.distiller.takes))
     started = {**stage.frozen, **stage.initial}
     state = check(stage.distiller, jax.random.key(0), started, dict(stage.frozen), batch)
     return state, batch
