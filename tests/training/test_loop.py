@@ -57,7 +57,7 @@ def checkpoints(directory):
 
 
 def test_a_loss_that_is_nan_stops_the_run_and_names_the_last_good_checkpoint(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"at step 8: .*loss.*nan.*0000000006"):
+    with pytest.raises(FloatingPointError, match=r"at step 7: .*loss.*nan.*0000000006"):
         run(stage(counter(trouble=6), checkpoint_every=3), tmp_path)
     assert checkpoints(tmp_path) == [3, 6]
     written = read_json_lines(tmp_path / "metrics.jsonl")
@@ -68,12 +68,12 @@ def test_a_loss_that_is_nan_stops_the_run_and_names_the_last_good_checkpoint(tmp
 
 def test_nan_before_any_checkpoint(tmp_path):
     for directory in (None, tmp_path):
-        with pytest.raises(FloatingPointError, match=r"at step 2: .*there is no checkpoint"):
+        with pytest.raises(FloatingPointError, match=r"at step 1: .*there is no checkpoint"):
             run(stage(counter(trouble=0), checkpoint_every=3), directory)
 
 
 def test_a_nan_state_is_not_saved_though_its_line_is_not_due(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"at step 6: .*0000000003"):
+    with pytest.raises(FloatingPointError, match=r"at step 5: .*0000000003"):
         run(stage(counter(trouble=4), checkpoint_every=3, log_every=100), tmp_path)
     assert checkpoints(tmp_path) == [3]
 
