@@ -14,7 +14,7 @@ MNIST, one image of a class, from a folder with `train.npz` and `test.npz` or th
     python -m jaxdistill.claim --config=configs/kip.py:small --seeds=5 --workdir=runs/kip_claim
 
 The small recipe has a stage `frepo` too (Zhou et al., NeurIPS 2022: features of nets that are
-trained on the set, in place of a kernel), which its claim compares.
+trained on the set, in place of a kernel); its claim does not compare it.
 """
 
 from ml_collections import ConfigDict
