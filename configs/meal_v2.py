@@ -172,7 +172,7 @@ def small() -> dict:
             ),
             "arms": {
                 "ensemble": {},
-                "labels": labels_alone(4),
+                "labels": labels_alone(4, 3e-2),
                 "one teacher": {
                     "recipe": ("wide", "start", "distil"),
                     f"{distil}/targets/members": ensemble("wide")["members"],
@@ -227,15 +227,15 @@ def small() -> dict:
     }
 
 
-def labels_alone(views: int) -> dict:
-    """The same student going on with hard labels, on the views that the cache holds."""
+def labels_alone(views: int, rate: float) -> dict:
+    """The same student going on with hard labels, on the views that the cache holds, at the best of
+    the same four rates for this arm."""
     return {
         "recipe": ("start", "distil"),
         "stages/distil/targets": None,
         "stages/distil/objective": LABELS,
         "stages/distil/records": {"views": views},
-        # The best of the same four rates for this arm.
-        "stages/distil/optimizer/learning_rate/peak": 3e-2,
+        "stages/distil/optimizer/learning_rate/peak": rate,
     }
 
 
@@ -251,5 +251,7 @@ def fashion_mnist() -> dict:
         "stages/distil/steps": 3000,
         "stages/distil/targets/cached/views": 1,
         "stages/distil/targets/cached/container": "npy",
-        "claim/arms/labels": labels_alone(1),
+        # The best of the same four rates, for either arm.
+        "stages/distil/optimizer/learning_rate/peak": 3e-2,
+        "claim/arms/labels": labels_alone(1, 1e-2),
     }
