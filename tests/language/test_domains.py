@@ -75,7 +75,7 @@ def config(**distiller):
         "title": "texts",
         "seed": 0,
         "data": {
-            "name": "standard_library", "length": 12, "modules": 20,
+            "name": "standard_library", "length": 12, "modules": 60,
             "validation": 0.2, "test": 0.2,
         },
         "recipe": ("teacher", "distil"),
