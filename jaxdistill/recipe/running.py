@@ -203,7 +203,7 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
 
 def _net_of(settings: Mapping[str, Any], info: Mapping[str, Any]) -> Net:
     """The student that a stage names, or the published one that takes its place."""
-    if pretrained.is_published(settings["checkpoint"] or "no folder"):
+    if pretrained.is_published(settings["checkpoint"]):
         return from_linen(pretrained.module_of(settings["checkpoint"]))
     return build.net(settings["student"], info)
 

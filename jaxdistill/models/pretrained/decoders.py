@@ -127,17 +127,14 @@ def _family(architecture: str, kind: str, *, bias: bool, qk_norm: bool, window: 
     )
 
 
+# What tells them apart: a bias of queries, keys and values, their norms, a sliding window.
+_KINDS = {
+    "Llama": {"bias": False, "qk_norm": False, "window": False},
+    "Mistral": {"bias": False, "qk_norm": False, "window": True},
+    "Qwen2": {"bias": True, "qk_norm": False, "window": False},
+    "Qwen3": {"bias": False, "qk_norm": True, "window": False},
+}
 FAMILIES: dict[str, Family] = {
-    "LlamaForCausalLM": _family(
-        "LlamaForCausalLM", "llama", bias=False, qk_norm=False, window=False
-    ),
-    "MistralForCausalLM": _family(
-        "MistralForCausalLM", "mistral", bias=False, qk_norm=False, window=True
-    ),
-    "Qwen2ForCausalLM": _family(
-        "Qwen2ForCausalLM", "qwen2", bias=True, qk_norm=False, window=False
-    ),
-    "Qwen3ForCausalLM": _family(
-        "Qwen3ForCausalLM", "qwen3", bias=False, qk_norm=True, window=False
-    ),
+    f"{kind}ForCausalLM": _family(f"{kind}ForCausalLM", kind.lower(), **own)
+    for kind, own in _KINDS.items()
 }

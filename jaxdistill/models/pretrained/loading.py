@@ -145,8 +145,8 @@ def module_of(folder: Path | str) -> Any:
 
 
 def is_published(folder: Path | str) -> bool:
-    """Whether a folder holds a network as others publish it."""
-    return (Path(folder) / "config.json").is_file()
+    """Whether a folder holds a network as others publish it; an empty name is no folder."""
+    return folder != "" and (Path(folder) / "config.json").is_file()
 
 
 def export(
