@@ -21,7 +21,6 @@ Prints tables and, as its last line, JSON; exits with 1 when a target is missed.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -35,6 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _measure import Seconds, finish, in_turn, median_ms, parser, ratio, spread, table
 
 from jaxdistill import losses, models, objective, targets
 from jaxdistill.data import prepare
@@ -97,32 +97,26 @@ def sparse(forward: Any, goal: Any, batch: Any) -> dict[str, objective.Term]:
     return {"teacher": objective.per_example(1.0, values)}
 
 
-def steps(source: Source, distiller: Any, batch: int) -> Iterator[float]:
-    """Seconds of one step after the other, reading included; the first two are left out."""
+def steps(source: Source, distiller: Any, batch: int) -> Iterator[Seconds]:
+    """One step after the other, reading included."""
     data = stream(source, batch, seed=0).iterate()
     first = {k: jnp.asarray(v) for k, v in next(data).items()}
     state = jax.jit(distiller.init)(jax.random.key(0), {}, first)
     step = jax.jit(distiller.step, donate_argnums=0)
-    for number, records in enumerate(data):
-        begun = time.perf_counter()
+    while True:
+        wall, processor = time.perf_counter(), time.process_time()
+        records = next(data)
         state, metrics = step(state, {}, {k: jnp.asarray(v) for k, v in records.items()})
         jax.block_until_ready(metrics)
-        if number >= 2:
-            yield time.perf_counter() - begun
+        yield Seconds(time.perf_counter() - wall, time.process_time() - processor)
 
 
-def paired(arms: dict[str, Iterator[float]], repeats: int) -> dict[str, Any]:
-    times: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(repeats):
-        for name in sorted(arms, reverse=bool(number % 2)):
-            times[name].append(next(arms[name]))
-    ratios = [a / b for a, b in zip(times["cached"], times["student"], strict=True)]
+def paired(arms: dict[str, Iterator[Seconds]], repeats: int) -> dict[str, Any]:
+    calls = {name: (lambda arm=arm: next(arm)) for name, arm in arms.items()}
+    times = in_turn(calls, repeats, warmup=2)
     return {
-        "ratio": statistics.median(ratios),
-        "low": float(np.quantile(ratios, 0.25)),
-        "high": float(np.quantile(ratios, 0.75)),
-        "cached_ms": 1e3 * statistics.median(times["cached"]),
-        "student_ms": 1e3 * statistics.median(times["student"]),
+        **ratio(times, "cached", "student"),
+        **{f"{name}_ms": median_ms(each) for name, each in times.items()},
     }
 
 
@@ -293,16 +287,15 @@ def sizes() -> dict[str, dict[str, int]]:
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="small sizes, no target is checked")
-    parser.add_argument("--repeats", type=int, default=21, help="paired steps")
-    parser.add_argument("--batch", type=int, default=64, help="images in a step")
-    parser.add_argument("--sequences", type=int, default=8, help="sequences in a step")
-    parser.add_argument("--records", type=int, default=2048, help="images written at least")
-    parser.add_argument("--write-batch", type=int, default=256)
-    parser.add_argument("--write-repeats", type=int, default=3)
-    parser.add_argument("--reads", type=int, default=8000, help="records of 18 KiB")
-    args = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--repeats", type=int, default=21, help="paired steps")
+    made.add_argument("--batch", type=int, default=64, help="images in a step")
+    made.add_argument("--sequences", type=int, default=8, help="sequences in a step")
+    made.add_argument("--records", type=int, default=2048, help="images written at least")
+    made.add_argument("--write-batch", type=int, default=256)
+    made.add_argument("--write-repeats", type=int, default=3)
+    made.add_argument("--reads", type=int, default=8000, help="records of 18 KiB")
+    args = made.parse_args()
     if args.smoke:
         args.repeats, args.records, args.reads, args.write_repeats = 3, 256, 200, 1
         args.batch, args.write_batch = 8, 64
@@ -320,39 +313,29 @@ def main() -> int:
         written = writing(args, root)
         read = reading(args, root)
     width = sizes()
-    print(f"{'training':18} {'cached':>10} {'student':>10} {'ratio':>7} {'quartiles':>16}  target")
-    for name, row in measured.items():
-        print(
-            f"{name:18} {row['cached_ms']:7.1f} ms {row['student_ms']:7.1f} ms {row['ratio']:7.3f} "
-            f"[{row['low']:.3f}, {row['high']:.3f}]  {STEP_TARGET}"
-        )
+    rows = [
+        (name, f"{row['cached_ms']:.1f}", f"{row['student_ms']:.1f}", spread(row), STEP_TARGET)
+        for name, row in measured.items()
+    ]
+    print(table(("training", "cached ms", "student ms", "ratio (quartiles)", "target"), rows))
     print(
         f"\nwriting: {written['write_per_second']:.0f} records/s, the teacher alone "
-        f"{written['forward_per_second']:.0f}; ratio {written['ratio']:.3f}, target {WRITE_TARGET}"
+        f"{written['forward_per_second']:.0f}; ratio {written['ratio']:.3f}, "
+        f"target {WRITE_TARGET}\n"
     )
-    print(f"\n{'random reads, records/s':26} {'one':>10} {'batch 64':>10}")
-    for name, rate in read.items():
-        print(f"{name:26} {rate['batch_1']:10,.0f} {rate['batch_64']:10,.0f}")
-    print(f"\n{'bytes':26} {'sample':>10} {'token':>10}")
-    for name, size in width.items():
-        print(f"{name:26} {size['sample']:10,} {size['token']:10,}")
-    met = (
-        all(row["ratio"] <= STEP_TARGET for row in measured.values())
-        and written["ratio"] >= WRITE_TARGET
-    )
-    result = {
-        "benchmark": "cache",
-        "device": jax.devices()[0].device_kind,
-        "jax": jax.__version__,
-        "settings": {k: v for k, v in vars(args).items() if not callable(v)},
-        "training": measured,
-        "writing": written,
-        "reading": read,
-        "bytes": width,
-        "met": None if args.smoke else met,
-    }
-    print(json.dumps(result))
-    return 0 if met or args.smoke else 1
+    rows = [(name, f"{r['batch_1']:,.0f}", f"{r['batch_64']:,.0f}") for name, r in read.items()]
+    print(table(("random reads, records/s", "one", "batch 64"), rows), end="\n\n")
+    rows = [(name, f"{size['sample']:,}", f"{size['token']:,}") for name, size in width.items()]
+    print(table(("bytes", "sample", "token"), rows), end="\n\n")
+    missed = [
+        f"{name}: {row['ratio']:.3f} of the step on labels, at most {STEP_TARGET}"
+        for name, row in measured.items()
+        if row["ratio"] > STEP_TARGET
+    ]
+    if written["ratio"] < WRITE_TARGET:
+        missed.append(f"writing: {written['ratio']:.3f} of the teacher, at least {WRITE_TARGET}")
+    found = {"training": measured, "writing": written, "reading": read, "bytes": width}
+    return finish("cache", args, found, missed)
 
 
 if __name__ == "__main__":

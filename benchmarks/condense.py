@@ -18,18 +18,17 @@ Prints a table and, as its last line, JSON; exits with 1 when a target is missed
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib.util
-import json
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _measure import compiled, finish, parser, table
+from _measure import seconds as taken
 
 from jaxdistill.condense import Inner, Target, flat, matching_gradient, matching_loss
 from jaxdistill.models import ConvNet
@@ -133,9 +132,8 @@ def angle(net: ConvNet, side: int, steps: int) -> tuple[float, float]:
 def temporaries(net: ConvNet, side: int, steps: int, stopped: bool) -> int:
     """Bytes of temporaries of the compiled gradient."""
     found = case(net, side, steps)
-    compiled = jax.jit(gradient(found, stopped)).lower(found["synthetic"], found["rate"]).compile()
-    analysis: Any = compiled.memory_analysis()
-    return int(analysis.temp_size_in_bytes)
+    made = compiled(gradient(found, stopped), found["synthetic"], found["rate"])
+    return int(made.memory["temporary_mib"] * 2**20)
 
 
 def seconds(net: ConvNet, side: int, steps: int, stopped: bool, repeats: int) -> float:
@@ -149,12 +147,7 @@ def seconds(net: ConvNet, side: int, steps: int, stopped: bool, repeats: int) ->
 
 def least(call: Callable[[], Any], repeats: int) -> float:
     """The shortest of several calls."""
-    taken = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - begun)
-    return min(taken)
+    return min(taken(call).wall for _ in range(repeats))
 
 
 def torch_seconds(net: ConvNet, side: int, steps: int, repeats: int) -> float | None:
@@ -213,12 +206,14 @@ def torch_seconds(net: ConvNet, side: int, steps: int, repeats: int) -> float | 
 
 def main() -> int:
     """Measures all, prints it, and says whether the targets are met."""
-    parser = argparse.ArgumentParser(description="The gradient through training on a set.")
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--depth", type=int, default=2)
-    parser.add_argument("--side", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--width", type=int, default=16)
+    made.add_argument("--depth", type=int, default=2)
+    made.add_argument("--side", type=int, default=8)
+    made.add_argument("--repeats", type=int, default=5)
+    given = made.parse_args()
+    if given.smoke:
+        given.width, given.depth, given.side, given.repeats = 4, 1, 4, 1
     net = ConvNet(width=given.width, depth=given.depth)
     size = case(net, given.side, 1)["model"].size
     result: dict[str, Any] = {
@@ -254,12 +249,13 @@ def main() -> int:
             for n, s in result[f"seconds_{name}"].items()
         ),
     ]
-    for label, value in rows:
-        print(f"{label:44} {value:>16}")
-    missed = [name for name, target in TARGETS.items() if not result[name] <= target]
-    result["missed"] = missed
-    print(json.dumps(result))
-    return 1 if missed else 0
+    print(table(("figure", "value"), rows), end="\n\n")
+    missed = [
+        f"{name}: {result[name]:.3g}, at most {target}"
+        for name, target in TARGETS.items()
+        if not result[name] <= target
+    ]
+    return finish("condense", given, result, missed)
 
 
 if __name__ == "__main__":

@@ -18,18 +18,15 @@ missed; the small shape has none, it shows that the program runs.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import re
-import statistics
 import sys
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread, table
 
 from jaxdistill import losses
 
@@ -111,25 +108,9 @@ def fused(divergence, ce_weight, chunk, hidden, head, teacher_hidden, teacher_he
     )
 
 
-def compiled(loss, arguments):
+def step(loss, arguments):
     """The compiled step: the sum, and its gradients in the student's hidden states and head."""
-    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-    return step.lower(*arguments).compile()
-
-
-def memory(program):
-    """MiB of temporary arrays, and of those with arguments and results."""
-    sizes = program.memory_analysis()
-    temp = sizes.temp_size_in_bytes
-    held = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    return temp / 2**20, (temp + held) / 2**20
-
-
-def seconds(program, arguments):
-    """How long one step takes."""
-    start = time.perf_counter()
-    jax.block_until_ready(program(*arguments))
-    return time.perf_counter() - start
+    return compiled(jax.value_and_grad(loss, argnums=(0, 1)), *arguments)
 
 
 def error(ours, theirs):
@@ -145,64 +126,77 @@ def measure(shape, case, chunk, runs):
     """One row of the table: a fused form against its naive form."""
     tokens, classes = shape["tokens"], shape["classes"]
     arguments = make(shape, tokens)
-    plain = compiled(functools.partial(naive, *CASES[case]), arguments)
+    plain = step(functools.partial(naive, *CASES[case]), arguments)
     loss = functools.partial(fused, *CASES[case], chunk)
-    program = compiled(loss, arguments)
+    program = step(loss, arguments)
     twice = jax.eval_shape(lambda: make(shape, 2 * tokens))
-    doubled, _ = memory(compiled(loss, twice))
-    temp, peak = memory(program)
-    difference = error(program(*arguments), plain(*arguments))
-    slow, fast = [], []
-    for _ in range(runs):
-        slow.append(seconds(plain, arguments))
-        fast.append(seconds(program, arguments))
-    ratios = [a / b for a, b in zip(fast, slow, strict=True)]
+    doubled = step(loss, twice).memory["temporary_mib"]
+    temp, peak = (program.memory[name] for name in ("temporary_mib", "peak_mib"))
+    difference = error(program.call(*arguments), plain.call(*arguments))
+    calls = {
+        name: lambda made=made: made.call(*arguments)
+        for name, made in (("fused", program), ("naive", plain))
+    }
+    times = in_turn(calls, runs)
+    found = ratio(times, "fused", "naive")
     return {
         "case": case,
         "chunk": chunk,
         "temp_mib": round(temp, 1),
         "peak_mib": round(peak, 1),
-        "naive_temp_mib": round(memory(plain)[0], 1),
+        "naive_temp_mib": round(plain.memory["temporary_mib"], 1),
         "growth": round(doubled / temp - 1, 4),
-        "seconds": round(statistics.median(fast), 4),
-        "naive_seconds": round(statistics.median(slow), 4),
-        "naive_ratio": round(statistics.median(ratios), 3),
+        "seconds": round(median_ms(times["fused"]) / 1e3, 4),
+        "naive_seconds": round(median_ms(times["naive"]) / 1e3, 4),
+        "naive_ratio": round(found["ratio"], 3),
+        "quartiles": found["quartiles"],
         "error": difference,
         "full_logits": int(
-            re.search(rf"\[{tokens},{classes}\]", str(program.as_text())) is not None
+            re.search(rf"\[{tokens},{classes}\]", str(program.call.as_text())) is not None
         ),
     }
 
 
 def main() -> int:
     """Runs all cases; 1 where a target is missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--shape", choices=SHAPES, default="cpu")
-    parser.add_argument("--cases", choices=CASES, nargs="+", default=list(CASES))
-    parser.add_argument("--chunks", type=int, nargs="+", default=[256])
-    parser.add_argument("--runs", type=int, default=5)
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--shape", choices=SHAPES, default="cpu")
+    made.add_argument("--cases", choices=CASES, nargs="+", default=list(CASES))
+    made.add_argument("--chunks", type=int, nargs="+", default=[256])
+    made.add_argument("--runs", type=int, default=5)
+    options = made.parse_args()
+    if options.smoke:
+        options.shape, options.runs = "small", 2
     shape, targets = SHAPES[options.shape], TARGETS.get(options.shape, {})
-    device = jax.devices()[0].device_kind
-    print(f"{device}, jax {jax.__version__}, {shape}")
-    print(f"{'case':8}{'chunk':>6}{'temp MiB':>10}{'naive':>9}{'at 2N':>8}", end="")
-    print(f"{'seconds':>10}{'naive':>9}{'ratio':>7}{'error':>10}  targets")
     rows = []
     for case in options.cases:
         for chunk in options.chunks:
             row = measure(shape, case, chunk, options.runs)
-            missed = [f"{k} > {most}" for k, most in targets.get(case, {}).items() if row[k] > most]
-            row["missed"] = missed
+            row["missed"] = [
+                f"{case}: {key} {row[key]} > {most}"
+                for key, most in targets.get(case, {}).items()
+                if row[key] > most
+            ]
             rows.append(row)
-            verdict = ", ".join(missed) or ("met" if targets else "none")
-            print(
-                f"{case:8}{chunk:6}{row['temp_mib']:10.1f}{row['naive_temp_mib']:9.1f}"
-                f"{row['growth']:+8.1%}{row['seconds']:10.4f}{row['naive_seconds']:9.4f}"
-                f"{row['naive_ratio']:7.2f}{row['error']:10.1e}  {verdict}",
-                flush=True,
-            )
-    print(json.dumps({"device": device, "jax": jax.__version__, **shape, "rows": rows}))
-    return int(any(row["missed"] for row in rows))
+    columns = ("case", "chunk", "temporary MiB", "naive", "at 2N", "s", "naive", "ratio", "error")
+    cells = [
+        (
+            row["case"],
+            row["chunk"],
+            f"{row['temp_mib']:.1f}",
+            f"{row['naive_temp_mib']:.1f}",
+            f"{row['growth']:+.1%}",
+            f"{row['seconds']:.4f}",
+            f"{row['naive_seconds']:.4f}",
+            spread({"ratio": row["naive_ratio"], "quartiles": row["quartiles"]}),
+            f"{row['error']:.1e}",
+        )
+        for row in rows
+    ]
+    print(", ".join(f"{value} {name}" for name, value in shape.items()), end="\n\n")
+    print(table(columns, cells), end="\n\n")
+    missed = [each for row in rows for each in row["missed"]]
+    return finish("fused_losses", options, {"shape": shape, "rows": rows}, missed)
 
 
 if __name__ == "__main__":

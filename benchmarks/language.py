@@ -19,16 +19,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread, table
 
 from jaxdistill import language, losses
 from jaxdistill.distiller import model_to_model
@@ -40,34 +37,16 @@ STEP_TARGET, GENERATION_TARGET = 1.1, 3.0
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="small sizes, no target is checked")
-    parser.add_argument("--vocabulary", type=int, default=32_000)
-    parser.add_argument("--batch", type=int, default=8, help="texts in a step")
-    parser.add_argument("--length", type=int, default=128, help="tokens of a text")
-    parser.add_argument("--new", type=int, default=96, help="tokens that are written")
-    parser.add_argument("--block", type=int, default=4, help="proposals a block")
-    parser.add_argument("--repeats", type=int, default=7)
-    found = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--vocabulary", type=int, default=32_000)
+    made.add_argument("--batch", type=int, default=8, help="texts in a step")
+    made.add_argument("--length", type=int, default=128, help="tokens of a text")
+    made.add_argument("--new", type=int, default=96, help="tokens that are written")
+    made.add_argument("--block", type=int, default=4, help="proposals a block")
+    made.add_argument("--repeats", type=int, default=7)
+    found = made.parse_args()
     if found.smoke:
         found.vocabulary, found.batch, found.length, found.new, found.repeats = 997, 2, 16, 8, 2
-    return found
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
-
-
-def in_turn(repeats: int, **calls: Callable[[], Any]) -> dict[str, list[float]]:
-    """Seconds of several calls, one after the other, over and over; the first round is left out."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(repeats + 1):
-        for name in sorted(calls, reverse=bool(number % 2)):
-            spent = seconds(calls[name])
-            if number:
-                found[name].append(spent)
     return found
 
 
@@ -109,25 +88,19 @@ def step(args: argparse.Namespace) -> dict[str, Any]:
         return optax.apply_updates(params, updates), opt, value
 
     params, opt = state.params["net"], tx.init(state.params["net"])
-    ours = jax.jit(fused.step).lower(state, {"teacher": frozen}, batch).compile()
-    theirs = jax.jit(plain).lower(params, opt, frozen, batch).compile()
-    times = in_turn(
-        args.repeats,
-        fused=lambda: ours(state, {"teacher": frozen}, batch),
-        plain=lambda: theirs(params, opt, frozen, batch),
-    )
-    ratios = [a / b for a, b in zip(times["fused"], times["plain"], strict=True)]
-    memory = {name: _temporary(made) for name, made in (("fused", ours), ("plain", theirs))}
-    return {
-        "ratio": statistics.median(ratios),
-        **{f"{name}_ms": 1e3 * statistics.median(each) for name, each in times.items()},
-        **{f"{name}_temp_mib": value for name, value in memory.items()},
+    ours = compiled(fused.step, state, {"teacher": frozen}, batch)
+    theirs = compiled(plain, params, opt, frozen, batch)
+    calls = {
+        "fused": lambda: ours.call(state, {"teacher": frozen}, batch),
+        "plain": lambda: theirs.call(params, opt, frozen, batch),
     }
-
-
-def _temporary(compiled: Any) -> float:
-    """MiB of temporary memory."""
-    return compiled.memory_analysis().temp_size_in_bytes / 2**20
+    times = in_turn(calls, args.repeats)
+    return {
+        **ratio(times, "fused", "plain"),
+        **{f"{name}_ms": median_ms(each) for name, each in times.items()},
+        "fused_temp_mib": ours.memory["temporary_mib"],
+        "plain_temp_mib": theirs.memory["temporary_mib"],
+    }
 
 
 def generation(args: argparse.Namespace) -> dict[str, Any]:
@@ -148,15 +121,16 @@ def generation(args: argparse.Namespace) -> dict[str, Any]:
         return jax.lax.fori_loop(16, 16 + args.new, write, tokens)
 
     key = jax.random.key(2)
-    times = in_turn(
-        args.repeats,
-        cached=lambda: cached(variables, prompts, lengths, key).tokens,
-        again=lambda: again(variables, prompts, key),
-    )
-    count = args.batch * args.new
-    rates = {name: count / statistics.median(each) for name, each in times.items()}
+    calls = {
+        "cached": lambda: cached(variables, prompts, lengths, key).tokens,
+        "again": lambda: again(variables, prompts, key),
+    }
+    times = in_turn(calls, args.repeats)
+    rates = {n: 1e3 * args.batch * args.new / median_ms(each) for n, each in times.items()}
+    found = ratio(times, "again", "cached")
     return {
-        "factor": rates["cached"] / rates["again"],
+        "factor": found.pop("ratio"),
+        **found,
         **{f"{name}_tokens_per_second": value for name, value in rates.items()},
     }
 
@@ -180,14 +154,15 @@ def speculative(args: argparse.Namespace) -> dict[str, Any]:
         one = jax.jit(lambda v, c: read(net, v, c, prompts[:, :1], lengths[:, None])[0])
         return lambda: one(variables, cache)
 
-    times = in_turn(
-        args.repeats,
-        alone=lambda: alone(target_variables, prompts, lengths, key).tokens,
-        both=lambda: both(target_variables, draft_variables).tokens,
-        draft=call(draft, draft_variables),
-        target=call(target, target_variables),
-    )
-    median = {name: statistics.median(each) for name, each in times.items()}
+    calls = {
+        "alone": lambda: alone(target_variables, prompts, lengths, key).tokens,
+        "both": lambda: both(target_variables, draft_variables).tokens,
+        "draft": call(draft, draft_variables),
+        "target": call(target, target_variables),
+    }
+    times = in_turn(calls, args.repeats)
+    median = {name: median_ms(each) for name, each in times.items()}
+    measured = ratio(times, "alone", "both")
     found = both(target_variables, draft_variables)
     efficiency = 1 + float(found.accepted.sum() / found.blocks.sum())
     cost = median["draft"] / median["target"]
@@ -196,25 +171,50 @@ def speculative(args: argparse.Namespace) -> dict[str, Any]:
         "block_efficiency": efficiency,
         "cost_ratio": cost,
         "predicted_factor": float(predicted),
-        "measured_factor": median["alone"] / median["both"],
-        **{f"{name}_ms": 1e3 * value for name, value in median.items()},
+        "measured_factor": measured.pop("ratio"),
+        **measured,
+        **{f"{name}_ms": value for name, value in median.items()},
     }
 
 
 def main() -> int:
     args = options()
     found = {part.__name__: part(args) for part in (step, generation, speculative)}
-    for name, values in found.items():
-        print(name)
-        for key, value in values.items():
-            print(f"  {key:28} {value:10.3f}")
+    whole, written, both = found.values()
+    rows = [
+        (
+            "a step from hidden states over one with logits, time",
+            f"{whole['fused_ms']:.0f} ms",
+            f"{whole['plain_ms']:.0f} ms",
+            spread(whole),
+        ),
+        (
+            "the same, temporary memory",
+            f"{whole['fused_temp_mib']:.0f} MiB",
+            f"{whole['plain_temp_mib']:.0f} MiB",
+            f"{whole['fused_temp_mib'] / whole['plain_temp_mib']:.2f}",
+        ),
+        (
+            "tokens a second, with a cache and without",
+            f"{written['cached_tokens_per_second']:,.0f}",
+            f"{written['again_tokens_per_second']:,.0f}",
+            spread({"ratio": written["factor"], **written}),
+        ),
+        (
+            "speculative decoding and the target alone",
+            f"{both['both_ms']:.0f} ms",
+            f"{both['alone_ms']:.0f} ms",
+            f"{spread({'ratio': both['measured_factor'], **both})} times faster, "
+            f"{both['predicted_factor']:.2f} predicted",
+        ),
+    ]
+    print(table(("figure", "library", "beside", "ratio (quartiles)"), rows), end="\n\n")
     missed = []
-    if not args.smoke:
-        missed += ["step"] if found["step"]["ratio"] > STEP_TARGET else []
-        missed += ["generation"] if found["generation"]["factor"] < GENERATION_TARGET else []
-    device = jax.devices()[0].device_kind
-    print(json.dumps({**found, "missed": missed, "device": device, "jax": jax.__version__}))
-    return 1 if missed else 0
+    if whole["ratio"] > STEP_TARGET:
+        missed.append(f"step: {whole['ratio']:.2f} of that with logits, at most {STEP_TARGET}")
+    if written["factor"] < GENERATION_TARGET:
+        missed.append(f"generation: {written['factor']:.1f} times, at least {GENERATION_TARGET}")
+    return finish("language", args, found, missed)
 
 
 if __name__ == "__main__":

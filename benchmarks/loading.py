@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from _measure import finish, highest, parser, resident, table
 
 LIMIT = 1.3
 SHARDS = 5
@@ -29,15 +30,14 @@ SHARDS = 5
 SIZES = {"whole": (1024, 8, 2816, 16_000), "smoke": (64, 2, 128, 512)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--smoke", action="store_true", help="a checkpoint of a few hundred kB")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+def main() -> int:
+    made = parser(__doc__, "a checkpoint of a few hundred kB")
+    made.add_argument("--repeats", type=int, default=5)
+    made.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    arguments = made.parse_args()
     if arguments.one:
         print(json.dumps(one(*arguments.one)))
-        return
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         sizes = write(Path(folder), SIZES["smoke" if arguments.smoke else "whole"])
         found: dict[str, list[dict[str, float]]] = {"load": [], "by hand": []}
@@ -50,18 +50,18 @@ def main() -> None:
     total, largest = sum(sizes), max(sizes)
     allowed = total + LIMIT * largest
     print(f"{total / 1e6:.0f} MB in {len(sizes)} shards, the largest {largest / 1e6:.0f} MB\n")
-    print(f"{'way':10} {'GB/s, median':>14} {'peak, MB':>10} {'beyond the arrays':>20}")
-    results = {}
+    results, rows = {}, []
     for way, runs in found.items():
         rate = sorted(total / run["seconds"] / 1e9 for run in runs)[len(runs) // 2]
         peak = max(run["peak"] for run in runs)
         extra = (peak - total) / largest
         results[way] = {"gigabytes_per_second": rate, "peak": peak, "shards_beyond": extra}
-        print(f"{way:10} {rate:14.2f} {peak / 1e6:10.0f} {extra:12.2f} shards")
-    met = bool(results["load"]["peak"] <= allowed)
-    print(f"\nlimit {allowed / 1e6:.0f} MB: {'met' if met else 'missed'}")
+        rows.append((way, f"{rate:.2f}", f"{peak / 1e6:.0f}", f"{extra:.2f} shards"))
+    print(table(("way", "GB/s, median", "peak, MB", "beyond the arrays"), rows), end="\n\n")
     sizes_of = {"bytes": total, "largest": largest, "shards": len(sizes), "limit": allowed}
-    print(json.dumps({"benchmark": "loading", **sizes_of, **results, "met": met}))
+    peak = results["load"]["peak"]
+    missed = [f"peak {peak / 1e6:.0f} MB, at most {allowed / 1e6:.0f}"] if peak > allowed else []
+    return finish("loading", arguments, {**sizes_of, **results}, missed)
 
 
 def write(folder: Path, size: tuple[int, int, int, int]) -> list[int]:
@@ -133,16 +133,5 @@ def one(way: str, folder: str) -> dict[str, float]:
     return {"seconds": seconds, "peak": highest() - before}
 
 
-def resident() -> int:
-    """Bytes of this process in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def highest() -> int:
-    """Bytes of this process in memory at most so far."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

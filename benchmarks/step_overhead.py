@@ -13,16 +13,13 @@ Teacher: a ViT run alone, as when a cache is written, whole and tapped at half i
 unrolled and with scanned blocks. The target is 0.53 of the whole's compiled FLOPs, unrolled; XLA
 counts the body of a loop once, so that scanned blocks are only timed.
 
-Prints a table and, as its last line, JSON; exits with 1 when a target is missed.
+Prints tables and, as its last line, JSON; exits with 1 when a target is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread, table
 
 from jaxdistill import adapt, models, targets
 from jaxdistill.data import prepare
@@ -244,37 +242,19 @@ def compare(case: Case, args: argparse.Namespace) -> dict[str, Any]:
             losses[name].append(float(value[0] if isinstance(value, tuple) else value))
     np.testing.assert_allclose(losses["library"], losses["by_hand"], rtol=1e-4)
 
-    def timed(name: str) -> tuple[float, float]:
+    def some(name: str) -> Any:
         step, state = case.arms[name].step, states[name]
-        wall, processor = time.perf_counter(), time.process_time()
         for index in range(args.steps):
             state, _ = step(state, case.frozen, case.batches[index % len(case.batches)])
-        jax.block_until_ready(state)
         states[name] = state
-        return (time.perf_counter() - wall) / args.steps, (
-            time.process_time() - processor
-        ) / args.steps
+        return state
 
-    names = list(case.arms)
-    rounds = []
-    for index in range(args.repeats + 1):
-        turn = index % len(names)
-        rounds.append({name: timed(name) for name in names[turn:] + names[:turn]})
-    rounds = rounds[1:]  # the first warms up
-
-    def ratios(other: str, clock: int = 0) -> list[float]:
-        return [taken["library"][clock] / taken[other][clock] for taken in rounds]
-
-    low, middle, high = statistics.quantiles(ratios("by_hand"), n=4)
-    counts = {name: flops(case, name) for name in ("library", "by_hand")}
+    calls = {name: (lambda name=name: some(name)) for name in case.arms}
+    times = in_turn(calls, args.repeats)
+    counts = {name: flops(case, name) for name in case.arms}
     return {
-        "ratio": middle,
-        "quartiles": [low, high],
-        "processor_ratio": statistics.median(ratios("by_hand", clock=1)),
-        **{
-            f"{name}_ms": 1e3 * statistics.median(taken[name][0] for taken in rounds)
-            for name in names
-        },
+        **ratio(times, "library", "by_hand"),
+        **{f"{name}_ms": median_ms(each) / args.steps for name, each in times.items()},
         "largest_loss_gap": max(
             abs(a - b) / abs(b) for a, b in zip(losses["library"], losses["by_hand"], strict=True)
         ),
@@ -286,12 +266,7 @@ def flops(case: Case, name: str) -> float:
     """What XLA counts in a compiled step."""
     arm: Any = case.arms[name]
     shapes = jax.eval_shape(lambda *trees: trees, arm.state, case.frozen, case.batches[0])
-    return counted(arm.step.lower(*shapes).compile())
-
-
-def counted(compiled: Any) -> float:
-    """FLOPs by XLA's own analysis."""
-    return float(compiled.cost_analysis()["flops"])
+    return compiled(arm.step, *shapes).flops
 
 
 def tapped_teacher(args: argparse.Namespace) -> dict[str, Any]:
@@ -320,26 +295,20 @@ def tapped_teacher(args: argparse.Namespace) -> dict[str, Any]:
             given = targets.live(net, taps=taps)({**frozen}, batch, jax.random.key(0), jnp.int32(0))
             return given[taps[0]] if taps else given["out"]
 
-        whole = jax.jit(cached).lower(frozen, batch).compile()
-        half = (
-            jax.jit(lambda frozen, batch, run=cached: run(frozen, batch, taps=(tap,)))
-            .lower(frozen, batch)
-            .compile()
+        whole = compiled(cached, frozen, batch)
+        half = compiled(
+            lambda frozen, batch, run=cached: run(frozen, batch, taps=(tap,)), frozen, batch
         )
-
-        def seconds(run, frozen=frozen):
-            begun = time.perf_counter()
-            for _ in range(args.steps):
-                out = run(frozen, batch)
-            jax.block_until_ready(out)
-            return (time.perf_counter() - begun) / args.steps
-
-        pairs = [(seconds(half), seconds(whole)) for _ in range(max(2, args.repeats // 4))][1:]
+        calls = {
+            name: lambda run=program.call, frozen=frozen: run(frozen, batch)
+            for name, program in (("half", half), ("whole", whole))
+        }
+        times = in_turn(calls, max(2, args.repeats // 4))
         found[form] = {
-            "flops_ratio": counted(half) / counted(whole),
-            "time_ratio": statistics.median(a / b for a, b in pairs),
-            "tapped_ms": 1e3 * statistics.median(a for a, _ in pairs),
-            "whole_ms": 1e3 * statistics.median(b for _, b in pairs),
+            "flops_ratio": half.flops / whole.flops,
+            **ratio(times, "half", "whole"),
+            "tapped_ms": median_ms(times["half"]),
+            "whole_ms": median_ms(times["whole"]),
         }
     # XLA counts the body of a loop once, whatever it is repeated.
     found["scanned"]["flops_ratio"] = None
@@ -347,9 +316,7 @@ def tapped_teacher(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def parsed(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = parser(__doc__, "small and short; no target is checked")
     for name, value, text in (
         ("repeats", 101, "rounds that are timed, of every step once"),
         ("steps", 2, "steps at a time"),
@@ -365,11 +332,8 @@ def parsed(argv: list[str] | None = None) -> argparse.Namespace:
         ("vit-width", 128, "of the tapped teacher"),
         ("vit-depth", 12, "of the tapped teacher"),
     ):
-        parser.add_argument(f"--{name}", type=int, default=value, help=f"{text} (default {value})")
-    parser.add_argument(
-        "--smoke", action="store_true", help="small and short; no target is checked"
-    )
-    args = parser.parse_args(argv)
+        options.add_argument(f"--{name}", type=int, default=value, help=f"{text} (default {value})")
+    args = options.parse_args(argv)
     if args.smoke:
         small = {
             "repeats": 3,
@@ -387,49 +351,45 @@ def parsed(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parsed(argv)
-    report: dict[str, Any] = {
-        "device": jax.devices()[0].device_kind,
-        "platform": jax.default_backend(),
-        "jax": jax.__version__,
-        "arguments": vars(args),
-        "targets": {"step_ratio": STEP_TARGET, "flops_ratio": FLOPS_TARGET},
-    }
-    print(f"{report['platform']} {report['device']}, jax {jax.__version__}", end=", ")
-    print(f"{args.repeats} rounds of {args.steps} steps")
-    print(
-        f"{'step':<10}{'library':>12}{'by hand':>12}{'ratio':>8}{'quartiles':>17}{'CPU':>8}"
-        f"{'FLOPs':>8}"
-    )
-    missed = []
-    for name, make in (("dmae", dmae), ("plain_kd", plain_kd)):
-        found = report[name] = compare(make(args), args)
-        low, high = found["quartiles"]
-        print(
-            f"{name:<10}{found['library_ms']:>9.2f} ms{found['by_hand_ms']:>9.2f} ms"
-            f"{found['ratio']:>8.3f}{f'{low:.3f} to {high:.3f}':>17}"
-            f"{found['processor_ratio']:>8.3f}{found['flops_ratio']:>8.3f}"
+    found = {name: compare(make(args), args) for name, make in STEPS.items()}
+    teacher = tapped_teacher(args)
+    columns = ("step", "library ms", "by hand ms", "ratio (quartiles)", "processor", "FLOPs")
+    rows = [
+        (
+            name,
+            f"{each['library_ms']:.2f}",
+            f"{each['by_hand_ms']:.2f}",
+            spread(each),
+            f"{each['processor_ratio']:.3f}",
+            f"{each['flops_ratio']:.3f}",
         )
-        if found["ratio"] > STEP_TARGET:
-            missed.append(
-                f"{name}: {found['ratio']:.3f} of the step by hand, at most {STEP_TARGET}"
-            )
-    report["tapped_teacher"] = tapped_teacher(args)
-    print(f"{'teacher':<10}{'half depth':>12}{'whole':>12}{'ratio':>8}{'FLOPs':>33}")
-    for form, found in report["tapped_teacher"].items():
-        share = "" if found["flops_ratio"] is None else f"{found['flops_ratio']:.3f}"
-        print(
-            f"{form:<10}{found['tapped_ms']:>9.2f} ms{found['whole_ms']:>9.2f} ms"
-            f"{found['time_ratio']:>8.3f}{share:>33}"
+        for name, each in found.items()
+    ]
+    print(table(columns, rows), end="\n\n")
+    columns = ("teacher", "half depth ms", "whole ms", "ratio (quartiles)", "FLOPs")
+    rows = [
+        (
+            form,
+            f"{each['tapped_ms']:.2f}",
+            f"{each['whole_ms']:.2f}",
+            spread(each),
+            "" if each["flops_ratio"] is None else f"{each['flops_ratio']:.3f}",
         )
-    share = report["tapped_teacher"]["unrolled"]["flops_ratio"]
+        for form, each in teacher.items()
+    ]
+    print(table(columns, rows), end="\n\n")
+    missed = [
+        f"{name}: {each['ratio']:.3f} of the step by hand, at most {STEP_TARGET}"
+        for name, each in found.items()
+        if each["ratio"] > STEP_TARGET
+    ]
+    share = teacher["unrolled"]["flops_ratio"]
     if share > FLOPS_TARGET:
         missed.append(f"tapped teacher: {share:.3f} of the whole's FLOPs, at most {FLOPS_TARGET}")
-    missed = [] if args.smoke else missed
-    for line in missed:
-        print(f"missed: {line}")
-    print(json.dumps({**report, "missed": missed}))
-    return 1 if missed else 0
+    return finish("step_overhead", args, {**found, "tapped_teacher": teacher}, missed)
 
+
+STEPS = {"dmae": dmae, "plain_kd": plain_kd}
 
 if __name__ == "__main__":
     sys.exit(main())

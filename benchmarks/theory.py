@@ -27,29 +27,19 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import re
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _measure import compiled, finish, in_turn, parser, ratio, seconds, table
 
 from jaxdistill import theory
 
 STEPS, RIDGE, WEIGHT, FEATURES = 20, 0.5, 0.3, 16
 PATH_TARGET, PATH_SIZE, PEER_TARGET = 1.3, 10_000, 0.2
-
-
-def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
-    """How long a call takes, and what it gives."""
-    start = time.perf_counter()
-    found = jax.block_until_ready(call())
-    return time.perf_counter() - start, found
 
 
 def single(kernel: jax.Array, targets: jax.Array) -> theory.Fit:
@@ -89,33 +79,31 @@ def measure(size: int, args: argparse.Namespace) -> dict[str, Any]:
     x = jnp.asarray(draw.normal(size=(size, FEATURES)), args.dtype)
     targets = jnp.asarray(draw.normal(size=(size, 1)), args.dtype)
     rbf = functools.partial(theory.rbf, gamma=1 / FEATURES)
-    gram, kernel = seconds(lambda: theory.gram(rbf, x))
-    programs = [jax.jit(call).lower(kernel, targets).compile() for call in (single, path)]
-    sizes: Any = programs[1].memory_analysis()
-    held = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
-    times: list[tuple[float, float]] = []
-    fits: Any = None
-    for _ in range(args.repeats):
-        one, _ = seconds(lambda: programs[0](kernel, targets))
-        all_steps, fits = seconds(lambda: programs[1](kernel, targets))
-        times.append((one, all_steps))
+    gram = seconds(lambda: theory.gram(rbf, x)).wall
+    kernel = theory.gram(rbf, x)
+    programs = {call.__name__: compiled(call, kernel, targets) for call in (single, path)}
+    calls = {n: lambda made=made: made.call(kernel, targets) for n, made in programs.items()}
+    times = in_turn(calls, args.repeats, warmup=0)
+    fits = programs["path"].call(kernel, targets)
     factorisations, solves = counted(kernel, targets)
     row: dict[str, Any] = {
         "size": size,
         "gram": gram,
-        "fit": min(one for one, _ in times),
-        "path": min(all_steps for _, all_steps in times),
-        "path_ratio": statistics.median(all_steps / one for one, all_steps in times),
+        "fit": min(each.wall for each in times["single"]),
+        "path": min(each.wall for each in times["path"]),
+        "path_ratio": ratio(times, "path", "single")["ratio"],
         "factorisations": factorisations,
         "solves": solves,
-        "memory_gib": held / 2**30,
+        "memory_gib": programs["path"].memory["peak_mib"] / 2**10,
         "peer": None,
         "peer_ratio": None,
         "error": None,
     }
     if not args.without_peer:
         host = np.asarray(kernel), np.asarray(targets)
-        row["peer"], expected = seconds(lambda: refits(*host))
+        kept: list[np.ndarray] = []
+        row["peer"] = seconds(lambda: kept.append(refits(*host))).wall
+        expected = kept[0]
         row["peer_ratio"] = row["path"] / row["peer"]
         gap = np.max(np.abs(np.asarray(fits.fitted) - expected))
         row["error"] = float(gap / np.max(np.abs(expected)))
@@ -131,40 +119,32 @@ def measure(size: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     """Runs all sizes; 1 where a target is missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 5000, 10_000])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--dtype", choices=("float64", "float32"), default="float64")
-    parser.add_argument("--without-peer", action="store_true", help="leave scikit-learn out")
-    args = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--sizes", type=int, nargs="+", default=[2000, 5000, 10_000])
+    made.add_argument("--repeats", type=int, default=3)
+    made.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+    made.add_argument("--without-peer", action="store_true", help="leave scikit-learn out")
+    args = made.parse_args()
+    if args.smoke:
+        args.sizes, args.repeats = [200], 1
     jax.config.update("jax_enable_x64", args.dtype == "float64")
-    device = jax.devices()[0].device_kind
-    print(f"{device}, jax {jax.__version__}, {args.dtype}, {STEPS} steps")
-    print(
-        f"{'n':>7}{'gram':>9}{'fit':>9}{'path':>9}{'ratio':>7}{'peer':>10}{'ratio':>8}"
-        f"{'error':>10}{'GiB':>7}  targets"
-    )
-    rows = []
-    for size in args.sizes:
-        row = measure(size, args)
-        rows.append(row)
-        peer = f"{'':>28}"
-        if row["peer"] is not None:
-            peer = f"{row['peer']:>10.2f}{row['peer_ratio']:>8.3f}{row['error']:>10.1e}"
-        print(
-            f"{size:>7}{row['gram']:>9.2f}{row['fit']:>9.2f}{row['path']:>9.2f}"
-            f"{row['path_ratio']:>7.2f}{peer}{row['memory_gib']:>7.2f}"
-            f"  {', '.join(row['missed']) or 'met'}",
-            flush=True,
+    rows = [measure(size, args) for size in args.sizes]
+    columns = ("n", "gram s", "fit s", "path s", "ratio", "peer s", "ratio", "error", "GiB")
+    cells = [
+        (
+            row["size"],
+            *(f"{row[name]:.2f}" for name in ("gram", "fit", "path", "path_ratio")),
+            *(
+                "" if row[name] is None else f"{row[name]:{form}}"
+                for name, form in (("peer", ".2f"), ("peer_ratio", ".3f"), ("error", ".1e"))
+            ),
+            f"{row['memory_gib']:.2f}",
         )
-    report: dict[str, Any] = {
-        "device": device,
-        "jax": jax.__version__,
-        "dtype": args.dtype,
-        "steps": STEPS,
-    }
-    print(json.dumps({**report, "rows": rows}))
-    return int(any(row["missed"] for row in rows))
+        for row in rows
+    ]
+    print(f"{args.dtype}, {STEPS} steps\n\n{table(columns, cells)}", end="\n\n")
+    missed = [f"n={row['size']}: {each}" for row in rows for each in row["missed"]]
+    return finish("theory", args, {"steps": STEPS, "rows": rows}, missed)
 
 
 if __name__ == "__main__":
