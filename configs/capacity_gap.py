@@ -49,7 +49,14 @@ def halves(chunk: int = 256) -> dict:
 
 
 def published() -> dict:
-    llama = {"net": "decoder", "dtype": "bfloat16", "tied": False, "remat": True, "epsilon": 1e-5}
+    llama = {
+        "net": "decoder",
+        "dtype": "bfloat16",
+        "tied": False,
+        "remat": True,
+        "scan": True,
+        "epsilon": 1e-5,
+    }
     common = {"batch_size": 1024, "steps": 30_000, "checkpoint_every": 1000}
     loss = {"evaluator": "next_token", "batch_size": 32, "batches": 64}
     return {
@@ -67,7 +74,10 @@ def published() -> dict:
             "test": 0.0,
         },
         "mesh": {"data": 1, "fsdp": -1},
-        "rules": ((r"(kernel|embedding)$", ("fsdp",)),),
+        "rules": (
+            (r"layers/.*kernel$", (None, "fsdp")),
+            (r"(kernel|embedding)$", ("fsdp",)),
+        ),
         "recipe": ("teacher", "student"),
         "stages": {
             "teacher": {

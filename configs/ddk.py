@@ -38,7 +38,7 @@ def adamw(peak: float, warmup: int, end: float = 0.0) -> dict:
 
 def published() -> dict:
     qwen = {"net": "decoder", "bias": True, "tied": False, "theta": 1e6, "dtype": "bfloat16"}
-    qwen |= {"remat": True}
+    qwen |= {"remat": True, "scan": True}
     student = {**qwen, "width": 2048, "depth": 24, "heads": 16, "hidden": 5504}
     learns = {"distiller": {"name": "language_model"}, "batch_size": 128}
     loss = {"evaluator": "next_token", "batch_size": 32, "batches": 64}
@@ -55,7 +55,10 @@ def published() -> dict:
             "test": 0.0,
         },
         "mesh": {"data": 1, "fsdp": -1},
-        "rules": ((r"(kernel|embedding)$", ("fsdp",)),),
+        "rules": (
+            (r"layers/.*kernel$", (None, "fsdp")),
+            (r"(kernel|embedding)$", ("fsdp",)),
+        ),
         "recipe": ("teacher", "student", "distil"),
         "stages": {
             "teacher": {

@@ -43,7 +43,7 @@ def adamw(peak: float, warmup: int) -> dict:
 
 def published() -> dict:
     common = {"batch_size": 256, "checkpoint_every": 1000}
-    kind = {"net": "decoder", "dtype": "bfloat16", "tied": False, "remat": True}
+    kind = {"net": "decoder", "dtype": "bfloat16", "tied": False, "remat": True, "scan": True}
     llama = {**kind, "width": 4096, "depth": 32, "heads": 32, "hidden": 11008, "epsilon": 1e-5}
     tiny = {**kind, "width": 2048, "depth": 22, "heads": 32, "groups": 4, "hidden": 5632}
     loss = {"evaluator": "next_token", "batch_size": 64, "batches": 16}
@@ -71,8 +71,11 @@ def published() -> dict:
             "test": 0.02,
         },
         "mesh": {"data": 1, "fsdp": -1},
-        # Every matrix is shared out by its first axis.
-        "rules": ((r"(kernel|embedding)$", ("fsdp",)),),
+        # Every matrix is shared out by its first axis, behind that of the layers.
+        "rules": (
+            (r"layers/.*kernel$", (None, "fsdp")),
+            (r"(kernel|embedding)$", ("fsdp",)),
+        ),
         "recipe": ("target", "draft", "distil"),
         "stages": {
             "target": {

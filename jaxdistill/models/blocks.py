@@ -24,6 +24,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 _BLOCK = re.compile(r"block_(\d+)")
 _STACK = "blocks"
+# What layers are called one by one, and stacked: those of transformers, and of decoders.
+_STACKS = {"block": _STACK, "layers": "layers"}
 
 
 def split_qkv(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -263,15 +265,26 @@ def taps_below(taps: Iterable[str], name: str) -> tuple[str, ...]:
     return tuple(tap.removeprefix(prefix) for tap in taps if tap.startswith(prefix))
 
 
+def stacked_path(path: str) -> str:
+    """The path of an array of unrolled blocks where the blocks are stacked.
+
+    Example:
+        >>> stacked_path("params/layers_3/mlp/up_proj/kernel")
+        'params/layers/mlp/up_proj/kernel'
+    """
+    return re.sub(r"(?<![^/])(block|layers)_\d+(?=/)", lambda found: _STACKS[found[1]], path)
+
+
 def stack_blocks(params: Any) -> Any:
     """Parameters of unrolled blocks in the layout of scanned ones.
 
     Wherever a dict holds ``block_0``, ``block_1``, ..., they become one tree ``blocks`` whose
-    arrays have an axis [depth] in front. All else stays as it is.
+    arrays have an axis [depth] in front; and ``layers_0``, ``layers_1``, ... of a decoder one tree
+    ``layers``. All else stays as it is.
 
     Args:
-        params: nested dicts of arrays, of a ViT, an MAE, or a part of one (or anything with the
-            same structure, such as an optimizer's moments).
+        params: nested dicts of arrays, of a ViT, an MAE, a decoder, or a part of one (or anything
+            with the same structure, such as an optimizer's moments).
 
     Returns:
         New nested dicts.
@@ -286,23 +299,30 @@ def stack_blocks(params: Any) -> Any:
     """
     if not isinstance(params, Mapping):
         return params
-    ids = sorted(_block_ids(params))
-    if ids != list(range(len(ids))):
-        raise ValueError(f"blocks must be numbered 0 to {len(ids) - 1}, they are numbered {ids}")
-    rest = {
-        name: stack_blocks(value) for name, value in params.items() if not _BLOCK.fullmatch(name)
-    }
-    if not ids:
-        return rest
-    blocks = [params[f"block_{index}"] for index in ids]
-    return {**rest, _STACK: jax.tree.map(lambda *layers: jnp.stack(layers), *blocks)}
+    found: dict[str, Any] = {}
+    apart: dict[str, dict[int, Any]] = {}
+    for name, value in params.items():
+        kind, _, number = name.rpartition("_")
+        if kind in _STACKS and number.isdecimal():
+            apart.setdefault(kind, {})[int(number)] = value
+        else:
+            found[name] = stack_blocks(value)
+    for kind, blocks in apart.items():
+        ids = sorted(blocks)
+        if ids != list(range(len(ids))):
+            raise ValueError(
+                f"blocks must be numbered 0 to {len(ids) - 1}, they are numbered {ids}"
+            )
+        ordered = [blocks[index] for index in ids]
+        found[_STACKS[kind]] = jax.tree.map(lambda *layers: jnp.stack(layers), *ordered)
+    return found
 
 
 def unstack_blocks(params: Any) -> Any:
     """The inverse of ``stack_blocks``.
 
     Args:
-        params: nested dicts of arrays with trees ``blocks`` of stacked arrays.
+        params: nested dicts of arrays with trees ``blocks`` or ``layers`` of stacked arrays.
 
     Returns:
         New nested dicts with ``block_0``, ``block_1``, ... in their place.
@@ -313,10 +333,14 @@ def unstack_blocks(params: Any) -> Any:
     """
     if not isinstance(params, Mapping):
         return params
-    rest = {name: unstack_blocks(value) for name, value in params.items() if name != _STACK}
-    if _STACK not in params:
-        return rest
-    depth = jax.tree.leaves(params[_STACK])[0].shape[0]
-    for index in range(depth):
-        rest[f"block_{index}"] = jax.tree.map(lambda stacked, i=index: stacked[i], params[_STACK])
-    return rest
+    kinds = {stack: kind for kind, stack in _STACKS.items()}
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        if name not in kinds:
+            found[name] = unstack_blocks(value)
+            continue
+        for index in range(jax.tree.leaves(value)[0].shape[0]):
+            found[f"{kinds[name]}_{index}"] = jax.tree.map(
+                lambda stacked, i=index: stacked[i], value
+            )
+    return found

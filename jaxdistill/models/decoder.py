@@ -7,7 +7,8 @@ nothing: ``embed_tokens``, ``layers_0/self_attn/q_proj``, ``layers_0/mlp/gate_pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
+from jaxdistill.models._common import Identity
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
@@ -237,6 +239,9 @@ class Decoder(nn.Module):
         activation: ``"silu"`` or ``"gelu"``.
         epsilon: of the norms.
         remat: recompute each layer in the backward pass.
+        scan: run the layers as a loop over stacked parameters, ``layers`` (see ``stack_blocks``),
+            which keeps compilation short.
+        taps: layers whose outputs a scanned decoder keeps; set by ``for_taps``.
         dtype: of the computation; logits are float32 or wider.
         param_dtype: of the parameters.
 
@@ -245,12 +250,15 @@ class Decoder(nn.Module):
 
     The hidden states before the head are the tap ``"norm"``, ``[B, T, H]``; the head is
     :func:`head_of` of the parameters. Under ``jax.jit`` logits that nobody reads do not exist.
+    Layers are the taps ``"layers_0"``, ...; where they are scanned, what lies inside a layer is
+    ``"layers/mlp[3]"``, and the loop runs to its end whatever is tapped.
 
     With a state ``{"cache": ...}`` the tokens are written into the slots of their positions, and
     see all tokens before them there. :func:`empty_cache` makes one.
 
     Raises:
-        ValueError: for heads that do not divide, an odd head width, an unknown input or activation.
+        ValueError: for heads that do not divide, an odd head width, an unknown input or activation;
+            for the tap of a scanned layer that there is not.
 
     Example:
         >>> from jaxdistill.net import from_linen
@@ -279,6 +287,8 @@ class Decoder(nn.Module):
     activation: str = "silu"
     epsilon: float = 1e-6
     remat: bool = False
+    scan: bool = False
+    taps: tuple[str, ...] = ()
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -301,10 +311,11 @@ class Decoder(nn.Module):
             self.vocabulary, self.width, embedding_init=normal, **kinds, name="embed_tokens"
         )
         x = table(tokens)
-        layer = nn.remat(Layer, static_argnums=(4,)) if self.remat else Layer
-        for index in range(self.depth):
-            block = layer(attention, mlp, self.epsilon, **kinds, name=f"layers_{index}")
-            x = block(x, positions, given.get("segments"), slots)
+        form = Layer
+        if self.remat:
+            form = nn.remat(Layer, static_argnums=(4,), prevent_cse=not self.scan)
+        layer = partial(form, attention, mlp, self.epsilon, **kinds)
+        x = self._layers(layer, x, (positions, given.get("segments"), slots))
         x = RMSNorm(self.epsilon, **kinds, name="norm")(x)
         wide = jnp.promote_types(x.dtype, jnp.float32)
         if self.tied:
@@ -314,6 +325,55 @@ class Decoder(nn.Module):
             head = _Head(shape, normal, self.param_dtype, name="lm_head")()
         logits = jnp.matmul(x, head.astype(x.dtype), preferred_element_type=wide)
         return soft_cap(logits, self.logit_cap)
+
+    def _layers(self, layer: Callable[..., nn.Module], x: jax.Array, rest: tuple) -> jax.Array:
+        if not self.scan:
+            for index in range(self.depth):
+                x = layer(name=f"layers_{index}")(x, *rest)
+            return x
+        tapped = sorted({int(tap.removeprefix("layers_")) for tap in self.taps})
+
+        def one(block: nn.Module, x: jax.Array, _: None) -> tuple[jax.Array, Any]:
+            x = block(x, *rest)
+            return x, x if tapped else None
+
+        run = nn.scan(
+            one,
+            variable_axes={"params": 0, "cache": 0, "intermediates": 0},
+            split_rngs={"params": True},
+            length=self.depth,
+        )
+        x, kept = run(layer(name="layers"), x, None)
+        for index in tapped:
+            Identity(name=f"layers_{index}")(kept[index])
+        return x
+
+    @nn.nowrap
+    def for_taps(self, taps: Iterable[str]) -> Decoder:
+        """This decoder, keeping of its scanned layers what these taps read.
+
+        Unrolled ones need no change and come back as they are.
+
+        Args:
+            taps: tap paths, such as ``layers_3``.
+
+        Raises:
+            ValueError: for a layer that does not exist.
+        """
+        if not self.scan:
+            return self
+        possible = [f"layers_{index}" for index in range(self.depth)]
+        asked = tuple(tap for tap in taps if re.match(r"layers_\d", tap))
+        for tap in asked:
+            if tap not in possible:
+                inside = re.fullmatch(r"layers_(\d+)/(.+)", tap)
+                if inside and int(inside[1]) < self.depth:
+                    raise ValueError(
+                        f"tap {tap!r} lies inside a scanned layer: it is "
+                        f"'layers/{inside[2]}[{inside[1]}]' there"
+                    )
+                raise ValueError(unknown("tap", tap, possible))
+        return self.clone(taps=asked)
 
     def _checked(self) -> tuple[dict[str, Any], dict[str, Any]]:
         groups = self.groups or self.heads

@@ -1,4 +1,6 @@
-"""The decoder against its formulas written out, its cache, its packing, its head."""
+"""The decoder against its formulas written out, its cache, its packing, its head, its loop."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ from language.nets import decoder
 
 from jaxdistill.language import empty_cache
 from jaxdistill.language.generation import prefill, read
-from jaxdistill.models import Decoder, head_of
+from jaxdistill.models import Decoder, head_of, stack_blocks, unstack_blocks
 from jaxdistill.models.decoder import soft_cap
 from jaxdistill.net import from_linen
 
@@ -148,6 +150,47 @@ def test_recomputed_layers_have_the_same_gradient():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient(True), gradient(False)
     )
+
+
+def test_scanned_layers_are_the_unrolled_ones():
+    """Outputs, taps, gradients, and what is written into a cache, packed texts among them."""
+    settings = {"qk_norm": True, "window": 3, "depth": 3}
+    plain, (params, _) = decoder(scale=2.0, **settings)
+    scanned = from_linen(Decoder(23, 16, heads=4, groups=2, scan=True, remat=True, **settings))
+    own, _ = jax.eval_shape(scanned.init, jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
+    stacked = stack_blocks(params)
+    assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(lambda x: x.shape, own)
+    jax.tree.map(np.testing.assert_array_equal, unstack_blocks(stacked), params)
+    inputs = {
+        "tokens": jnp.array([[5, 6, 7, 8, 9]]),
+        "positions": jnp.array([[0, 1, 2, 0, 1]]),
+        "segments": jnp.array([[1, 1, 1, 2, 2]]),
+    }
+
+    def answers(net, params, taps):
+        def loss(params):
+            found = net.apply(params, {}, inputs, taps=taps)
+            return (found.out**2).mean(), (found.out, list(found.taps.values()))
+
+        grads, (out, tapped) = jax.grad(loss, has_aux=True)(params)
+        return (out, tapped), grads
+
+    close = partial(np.testing.assert_allclose, atol=2e-5)
+    taps = ("layers_1", "norm", "layers_2", "layers_1/mlp")
+    one, grads = jax.jit(lambda p: answers(plain, p, taps))(params)
+    taps = (*taps[:3], "layers/mlp[1]")
+    two, own_grads = jax.jit(lambda p: answers(scanned, p, taps))(stacked)
+    jax.tree.map(close, one, two)
+    jax.tree.map(close, stack_blocks(grads), own_grads)
+
+    def written(net, params):
+        cache = prefill(net, (params, {}), empty_cache(net, 1, 6), jnp.array([[4, 2, 1]]))
+        return read(net, (params, {}), cache, jnp.array([[3, 5]]), jnp.array([[3, 4]]))[0]
+
+    close(jax.jit(partial(written, plain))(params), jax.jit(partial(written, scanned))(stacked))
+    for tap, words in (("layers_3", "'layers_2'"), ("layers_1/mlp", r"'layers/mlp\[1\]'")):
+        with pytest.raises(ValueError, match=words):
+            scanned.apply(stacked, {}, inputs, taps=(tap,))
 
 
 @pytest.mark.parametrize(

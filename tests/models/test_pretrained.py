@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 from safetensors.numpy import load_file, save_file
 
 from jaxdistill import models
@@ -125,15 +126,30 @@ def test_sharded_over_eight_devices(name):
         assert largest_error(array, there[key], where) < 1e-5, key
 
 
-def test_scanned_and_rematerialised_blocks():
-    there = case("vit")
-    plain = opened("vit")
-    found = opened("vit", scan=True, remat=True)
+@pytest.mark.parametrize("name", ["vit", "qwen3"])
+def test_scanned_and_rematerialised_blocks(name, tmp_path):
+    """Stacks are put where the rules for stacks say, and written as the layers they are of."""
+    there = case(name)
+    plain = opened(name)
+    mesh = make_mesh({"data": 4, "fsdp": 2})
+    rules = ((r"(blocks|layers)/.*kernel", (None, "fsdp")),)
+    cut = partial(shardings, mesh, rules=rules)
+    found = opened(name, scan=True, remat=True, shardings=cut)
+    leaves = jax.tree_util.tree_leaves_with_path(found.params)
+    stacks = [x.sharding.spec for path, x in leaves if x.ndim == 3 and "kernel" in str(path[-1])]
+    assert stacks
+    assert set(stacks) == {PartitionSpec(None, "fsdp")}
     arrays, where = answers(found, there)
     assert largest_error(arrays["out"], there["out"], where) < 1e-5
     restored = models.unstack_blocks(found.params)
     for mine, theirs in zip(jax.tree.leaves(restored), jax.tree.leaves(plain.params), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+    variables = (found.params, found.state)
+    models.export(tmp_path, found.architecture, found.module, variables)
+    own, theirs = (load_file(f / "model.safetensors") for f in (tmp_path, GOLDENS / name))
+    assert own.keys() <= theirs.keys()
+    for key in own:
+        np.testing.assert_array_equal(own[key], theirs[key])
 
 
 @pytest.mark.parametrize("name", ["vit", "mae", "resnet_a", "roberta_classes", "qwen3"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from flax import traverse_util
 
 from jaxdistill._errors import unknown
-from jaxdistill.models.blocks import stack_blocks, unstack_blocks
+from jaxdistill.models.blocks import stacked_path, unstack_blocks
 from jaxdistill.models.pretrained import decoders, files, residual, texts, vision
 from jaxdistill.models.pretrained.differences import compare, grown
 from jaxdistill.models.pretrained.family import Config, Family
@@ -63,8 +64,9 @@ def load(
 ) -> Pretrained:
     """A network from a folder of safetensors, or from a name on the Hugging Face hub.
 
-    Tensors are read one by one and go straight to where they are to live, so the host never holds
-    the model twice. Nothing is unpickled, and no code comes with the weights.
+    Tensors are read one by one (of scanned blocks a stack at a time) and go straight to where
+    they are to live, so the host never holds the model twice. Nothing is unpickled, and no code
+    comes with the weights.
 
     Args:
         path: a folder with ``config.json`` and ``model.safetensors`` (or shards and their index),
@@ -103,18 +105,21 @@ def load(
     architecture = architecture_of(config)
     family = FAMILIES[architecture]
     module = _changed(family.module(config), changes)
-    plain = module.clone(scan=False) if getattr(module, "scan", False) else module
+    scanned = getattr(module, "scan", False)
+    plain = module.clone(scan=False) if scanned else module
     net = from_linen(plain)
     inputs = _inputs(family, config, image_size)
-    shapes = jax.eval_shape(_variables(net, seed), inputs)
+    shapes = own = jax.eval_shape(_variables(net, seed), inputs)
+    if scanned:
+        own = jax.eval_shape(_variables(from_linen(module), seed), inputs)
     entries = _entries(family, plain, shapes)
     flat = _flat(shapes)
     weights = files.Weights(folder, family.renamed)
     new = compare(family, entries, flat, weights, allow)
-    placed = _flat(shardings(shapes)) if shardings is not None else {}
+    placed = _flat(shardings(own)) if shardings is not None else {}
     start = _start(net, seed, inputs, new)
-    found: dict[str, jax.Array] = {}
-    for entry in entries:
+
+    def array_of(entry: Entry) -> np.ndarray:
         if entry.path in start:
             array = np.asarray(start[entry.path])
             if all(name in weights.where for name in entry.names):
@@ -123,13 +128,29 @@ def load(
             array = _read(entry, weights)
         if dtype is not None and jnp.issubdtype(array.dtype, jnp.floating):
             array = array.astype(dtype)
+        return array
+
+    def path_of(entry: Entry) -> str:
+        return stacked_path(entry.path) if scanned else entry.path
+
+    there = {entry.path for entry in entries}
+    found: dict[str, jax.Array] = {}
+    # Sorting keeps the order of the blocks.
+    for path, group in groupby(sorted(entries, key=path_of), path_of):
+        arrays = [array_of(entry) for entry in group]
+        array = arrays[0] if path in there else np.stack(arrays)
         # One at a time: copies that are under way would pile up.
-        found[entry.path] = jax.block_until_ready(jax.device_put(array, placed.get(entry.path)))
-        del array
+        found[path] = jax.block_until_ready(jax.device_put(array, placed.get(path)))
+        del arrays, array
     tree = traverse_util.unflatten_dict(found, sep="/")
-    params = stack_blocks(tree.get("params", {})) if plain is not module else tree.get("params", {})
     return Pretrained(
-        from_linen(module), params, tree.get("state", {}), module, architecture, config, new
+        from_linen(module),
+        tree.get("params", {}),
+        tree.get("state", {}),
+        module,
+        architecture,
+        config,
+        new,
     )
 
 
