@@ -13,7 +13,8 @@ photographs, and 5 to 9 with their labels shuffled; minutes:
     python -m jaxdistill.claim --config=configs/distill_weighted.py:small --seeds=5
         --workdir=runs/weighted_claim
 
-The small one runs on MNIST, with Fashion-MNIST as the far source:
+The small one runs on MNIST, with Fashion-MNIST as the far source, and the other way round
+(``--config.data.name=fashion_mnist`` and the folders exchanged):
 
     --config.data.name=mnist --config.data.dir=<MNIST> --config.stages.near.data.dir=<MNIST>
     --config.stages.far.data.dir=<Fashion-MNIST> --config.stages.shuffled.data.dir=<MNIST>
@@ -111,7 +112,10 @@ def recipe() -> dict:
                 "pictures": ("reliability",),
             },
         },
-        "variants": {"mnist": mnist()},
+        "variants": {
+            "mnist": images("mnist", "fashion_mnist"),
+            "fashion_mnist": images("fashion_mnist", "mnist"),
+        },
         "claim": {
             "sentence": "The nearest source teaches best, and its score tells which that is.",
             "metric": "distil/test/accuracy",
@@ -164,9 +168,9 @@ def large() -> dict:
     return {"data": {"name": "mnist", "dir": "", "validation": 0.1, "test": 0.0, "only": TASK}}
 
 
-def mnist() -> dict:
-    """What the run becomes on MNIST, with Fashion-MNIST as the far source."""
-    names = {"near": "mnist", "far": "fashion_mnist", "shuffled": "mnist"}
+def images(near: str, far: str) -> dict:
+    """What the run becomes on one of MNIST and Fashion-MNIST, with the other as the far source."""
+    names = {"near": near, "far": far, "shuffled": near}
     return {
         "data/test": 0.0,
         **{f"stages/{stage}/data/name": name for stage, name in names.items()},
