@@ -63,7 +63,7 @@ def case(net: ConvNet, side: int, steps: int, dtype: Any = np.float32) -> dict[s
 
 
 def gradient(found: dict[str, Any], stopped: bool) -> Callable[..., Any]:
-    """``(synthetic, rate) -> (loss, gradients)``."""
+    """``(synthetic, rate) -> ((loss, finite steps), gradients)``."""
     inner = found["inner"]
     return functools.partial(
         matching_gradient,

@@ -223,14 +223,16 @@ def match_trajectories(
         inner = Inner(student_loss(scale), (rows, drawn), momentum)
         whole = {**state.fixed, **state.params}
         synthetic = {"images": whole["images"], "labels": whole["labels"]}
-        value, (slopes, slope) = matching_gradient(
+        (value, finite), (slopes, slope) = matching_gradient(
             inner, start, targets, synthetic, whole["rate"], stopped=gradient == "stopped"
         )
         gradients = {**slopes, "rate": slope}
         gradients = {name: gradients[name] for name in state.params}
         updates, opt = tx.update(gradients, state.opt, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        metrics = {"loss": (value, jnp.ones(())), "rate": (whole["rate"], jnp.ones(()))}
+        # Of the student's steps: where a loss is not finite the message says how far it came.
+        told = {"loss": value, "rate": whole["rate"], "finite_steps": finite}
+        metrics = {name: (each, jnp.ones(())) for name, each in told.items()}
         if threshold is not None:
             kept = value > threshold
             params, opt = jax.tree.map(

@@ -70,26 +70,34 @@ def matching_loss(
     Raises:
         ValueError: for targets out of order, or beyond the last step.
     """
+    return _followed(inner, start, targets, synthetic, rate)[0]
+
+
+def _followed(
+    inner: Inner, start: jax.Array, targets: Sequence[Target], synthetic: Any, rate: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """:func:`matching_loss`, and how many of the steps led to a finite student."""
     _check(inner, targets)
     # Momentum that there is not is not carried: each step would keep it.
     vector, momentum = start, jnp.zeros_like(start) if inner.momentum else None
-    first, value = 0, jnp.zeros((), start.dtype)
+    first, value, finite = 0, jnp.zeros((), start.dtype), []
 
     @jax.checkpoint
     def step(carry, each):
         vector, momentum = carry
         gradient = jax.grad(inner.loss)(vector, synthetic, each)
-        if momentum is None:
-            return (vector - rate * gradient, None), None
-        momentum = inner.momentum * momentum + gradient
-        return (vector - rate * momentum, momentum), None
+        if momentum is not None:
+            gradient = momentum = inner.momentum * momentum + gradient
+        vector = vector - rate * gradient
+        return (vector, momentum), jnp.isfinite(vector).all()
 
     for target in targets:
         each = jax.tree.map(lambda x, a=first, b=target.step: x[a:b], inner.each)
-        (vector, momentum), _ = scan(step, (vector, momentum), each)
+        (vector, momentum), whole = scan(step, (vector, momentum), each)
         first = target.step
         value = value + target.weight * _relative(vector, start, target.vector)
-    return value
+        finite.append(whole)
+    return value, _until_broken(jnp.concatenate(finite))
 
 
 def matching_gradient(
@@ -100,7 +108,7 @@ def matching_gradient(
     rate: jax.Array,
     *,
     stopped: bool = False,
-) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+) -> tuple[tuple[jax.Array, jax.Array], tuple[Any, jax.Array]]:
     r"""Value of :func:`matching_loss` and its gradients for ``(synthetic, rate)``.
 
     With ``stopped`` they are those of the loss in which the students :math:`\theta_i` inside the
@@ -121,6 +129,10 @@ def matching_gradient(
         rate: the learning rate.
         stopped: which gradient.
 
+    Returns:
+        ``((value, finite), gradients)``: ``finite`` counts the steps before the first after which
+        a number of the student is not finite, N where there is none.
+
     Raises:
         ValueError: for targets that do not fit.
 
@@ -131,9 +143,9 @@ def matching_gradient(
     if not stopped:
 
         def loss(synthetic, rate):
-            return matching_loss(inner, start, targets, synthetic, rate)
+            return _followed(inner, start, targets, synthetic, rate)
 
-        return jax.value_and_grad(loss, argnums=(0, 1))(synthetic, rate)
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(synthetic, rate)
     _check(inner, targets)
     if len(targets) != 1 or targets[0].step != inner.steps:
         raise ValueError(
@@ -154,9 +166,10 @@ def matching_gradient(
         each, weight = part
         found = gradient(vector, each)
         momentum = mu * momentum + found
-        return (vector - rate * momentum, momentum, total + weight * found), None
+        vector = vector - rate * momentum
+        return (vector, momentum, total + weight * found), jnp.isfinite(vector).all()
 
-    (last, _, total), _ = scan(forward, (start, none, none), (inner.each, weights))
+    (last, _, total), finite = scan(forward, (start, none, none), (inner.each, weights))
     scale = targets[0].weight / jnp.square(start - target).sum()
     error = last - target
 
@@ -172,11 +185,16 @@ def matching_gradient(
     zeros = jax.tree.map(jnp.zeros_like, synthetic)
     (_, _, slopes), _ = scan(backward, (start, none, zeros), (inner.each, weights))
     value = targets[0].weight * _relative(last, start, target)
-    return value, (slopes, -2 * scale * (error @ total))
+    return (value, _until_broken(finite)), (slopes, -2 * scale * (error @ total))
 
 
 def _relative(vector: jax.Array, start: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.square(vector - target).sum() / jnp.square(start - target).sum()
+
+
+def _until_broken(finite: jax.Array) -> jax.Array:
+    """How many are true before the first that is not; int32."""
+    return jnp.cumprod(finite.astype(jnp.int32)).sum()
 
 
 def _check(inner: Inner, targets: Sequence[Target]) -> None:

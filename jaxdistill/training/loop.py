@@ -419,18 +419,21 @@ def _refuse_infinite(
 ) -> None:
     """Refuses what is not finite, naming the first of the measured steps, of which ``step`` is the
     last."""
-    bad = {name: value for name, value in means.items() if not math.isfinite(value)}
-    if not bad:
+    if all(math.isfinite(value) for value in means.values()):
         return
+    found = means
     for number, one in enumerate(measured):
-        own = {name: value for name, value in metric.reduce([one]).items() if name in bad}
-        if own := {name: value for name, value in own.items() if not math.isfinite(value)}:
-            bad, step = own, step - len(measured) + 1 + number
+        own = metric.reduce([one])
+        if not all(math.isfinite(value) for value in own.values()):
+            found, step = own, step - len(measured) + 1 + number
             break
+    bad = {name: value for name, value in found.items() if not math.isfinite(value)}
+    rest = {name: value for name, value in found.items() if name not in bad}
     kept = "there is no checkpoint"
     if checkpoints is not None and (steps := checkpoints.steps()):
         kept = f"the last good checkpoint is {checkpoints.path(steps[-1])}"
-    raise FloatingPointError(f"not finite at step {step}: {bad}; {kept}")
+    beside = f", beside {rest}" if rest else ""
+    raise FloatingPointError(f"not finite at step {step}: {bad}{beside}; {kept}")
 
 
 def stream_of(data: Any, plan: Any) -> Any:

@@ -70,9 +70,10 @@ def test_outer_gradient_against_finite_differences(doubles, momentum):
     inner, start, goal, synthetic, rate = inner_of(20, momentum, np.float64)
     targets = [Target(10, 0.5 * (start + goal), 0.5), Target(20, goal)]
     loss = jax.jit(lambda s, r: matching_loss(inner, start, targets, s, r))
-    value, gradients = jax.jit(functools.partial(matching_gradient, inner, start, targets))(
-        synthetic, rate
-    )
+    (value, finite), gradients = jax.jit(
+        functools.partial(matching_gradient, inner, start, targets)
+    )(synthetic, rate)
+    assert finite == 20
     assert value == pytest.approx(float(loss(synthetic, rate)), rel=1e-9)
     point = {**synthetic, "rate": rate}
     slopes = {**gradients[0], "rate": gradients[1]}
@@ -100,14 +101,15 @@ def stopped_loss(inner, start, goal, synthetic, rate):
 
 def test_stopped_gradient_is_that_of_the_loss_with_stopped_iterates():
     inner, start, goal, synthetic, rate = inner_of(3, momentum=0.5)
-    found = jax.jit(
+    (value, finite), gradients = jax.jit(
         lambda s, r: matching_gradient(inner, start, [Target(3, goal)], s, r, stopped=True)
     )(synthetic, rate)
+    assert finite == 3
     expected = jax.jit(
         jax.value_and_grad(lambda s, r: stopped_loss(inner, start, goal, s, r), argnums=(0, 1))
     )(synthetic, rate)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
-    jax.tree.map(close, found, expected)
+    jax.tree.map(close, (value, gradients), expected)
 
 
 def test_both_gradients_are_equal_for_one_step_and_differ_for_more():
@@ -123,6 +125,21 @@ def test_both_gradients_are_equal_for_one_step_and_differ_for_more():
     jax.tree.map(close, *both(1))
     exact, stopped = both(3)
     assert np.abs(exact["images"] - stopped["images"]).max() > 1e-3 * np.abs(exact["images"]).max()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_steps_are_counted_until_one_breaks(stopped):
+    def loss(vector, synthetic, number):
+        del synthetic
+        return jnp.where(number == 2, jnp.nan, 1.0) * vector.sum()
+
+    inner = Inner(loss, jnp.arange(4))
+    start, targets = jnp.ones(2), [Target(4, jnp.zeros(2))]
+    (value, finite), _ = matching_gradient(
+        inner, start, targets, jnp.ones(1), jnp.float32(0.1), stopped=stopped
+    )
+    assert np.isnan(value)
+    assert finite == 2
 
 
 def test_targets_must_fit():
@@ -354,7 +371,7 @@ def test_not_a_number_names_the_step(trained):
         return distiller.step(state, {**frozen, "experts": paths}, batch)
 
     frozen = {"experts": trained, "broken": broken, "train": RECORDS}
-    with pytest.raises(FloatingPointError, match="not finite at step 4"):
+    with pytest.raises(FloatingPointError, match=r"not finite at step 4.*'finite_steps': 0"):
         fit(
             distiller._replace(step=step),
             frozen,
