@@ -14,11 +14,16 @@ CIFAR-10, 10 images of a class, from a folder with `train.npz` and `test.npz`:
     python -m jaxdistill.main --config=configs/datadam.py:small --workdir=runs/datadam_small
     python -m jaxdistill.claim --config=configs/datadam.py:small --seeds=5
         --workdir=runs/datadam_claim
+
+Beside DM on 10,000 images of Fashion-MNIST, by a small protocol of our own:
+
+    python -m jaxdistill.claim --config=configs/datadam.py:order --seeds=3
+        --workdir=runs/datadam_order --config.data.dir=<folder>
 """
 
 from ml_collections import ConfigDict
 
-SIZES = ("", "cifar100", "mnist", "fashion_mnist", "small")
+SIZES = ("", "cifar100", "mnist", "fashion_mnist", "order", "small")
 AUGMENT = ("color", "crop", "cutout", "flip", "scale", "rotate")
 # A mirrored digit is none.
 NO_FLIP = ("color", "crop", "cutout", "scale", "rotate")
@@ -30,7 +35,8 @@ def get_config(size: str = "") -> ConfigDict:
     """The published run on CIFAR-10 or another data set, or with ``small`` one of minutes."""
     if size not in SIZES:
         raise ValueError(f"configs/datadam.py knows no size {size!r}, only {SIZES[1:]}")
-    return ConfigDict(small() if size == "small" else published(size or "cifar10"))
+    own = {"small": small, "order": order}
+    return ConfigDict(own[size]() if size in own else published(size or "cifar10"))
 
 
 def published(name: str, each: int = 10) -> dict:
@@ -109,6 +115,74 @@ def small() -> dict:
         },
         "table": ("validation/accuracy",),
         "claim": against_real("DataDAM"),
+    }
+
+
+def order() -> dict:
+    """DataDAM beside DM, on 10,000 images of Fashion-MNIST, with 10 of a class."""
+    fresh = {
+        "evaluator": "fresh_nets",
+        "sets": ("test",),
+        "nets": 3,
+        "protocol": {"steps": 300, "learning_rate": 0.01, "batch_size": 128},
+    }
+    student = {"net": "convnet", "width": 32, "depth": 2}
+    distil = "stages/distil"
+    dm = {f"{distil}/distiller/attention": ()}
+
+    def rates(arm: dict) -> dict:
+        on = {f"{distil}/evaluate/fresh/sets": ("validation",)}
+        peak = f"{distil}/optimizer/learning_rate"
+        return {f"rate {rate:.0e}": {**arm, **on, peak: rate} for rate in (0.3, 1.0, 3.0)}
+
+    return {
+        "title": "DataDAM and DM on Fashion-MNIST",
+        "sentence": "Where nets look says more of images than their mean features do.",
+        "seed": 0,
+        # 10,015 images to train on; the other 49,985 are for validation.
+        "data": {
+            "name": "fashion_mnist",
+            "dir": "",
+            "validation": 5 / 6,
+            "whiten": "channels",
+        },
+        "mesh": {"data": 1, "fsdp": 1},
+        "recipe": ("distil",),
+        "stages": {
+            "distil": {
+                "student": student,
+                "distiller": {
+                    "name": "match_features",
+                    "sets": ("train",),
+                    "each": 10,
+                    "real_batch": 64,
+                    "attention": ("relu_0",),
+                    **MATCHED,
+                    "augment": AUGMENT,
+                },
+                "optimizer": {"name": "sgd", "momentum": 0.5, "learning_rate": 1.0},
+                "steps": 200,
+                "evaluate": {"fresh": fresh},
+                "pictures": ("synthetic",),
+            }
+        },
+        "claim": {
+            "sentence": "Nets on ten images of a class by DataDAM are above those by DM.",
+            "metric": "distil/test/accuracy",
+            "held_equal": ("start, steps, real batches, fresh nets and their training",),
+            "arms": {"datadam": {}, "dm": dm},
+            "contrasts": {
+                "order": {
+                    "sentence": "DataDAM is above DM",
+                    "coefficients": {"datadam": 1, "dm": -1},
+                }
+            },
+        },
+        "tune": {
+            "metric": "distil/validation/accuracy",
+            "seeds": 1,
+            "grid": {"datadam": rates({}), "dm": rates(dm)},
+        },
     }
 
 

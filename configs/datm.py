@@ -14,11 +14,16 @@ CIFAR-10, 10 images of a class, from a folder with `train.npz` and `test.npz`:
 
     python -m jaxdistill.main --config=configs/datm.py:small --workdir=runs/datm_small
     python -m jaxdistill.claim --config=configs/datm.py:small --seeds=5 --workdir=runs/datm_claim
+
+Early and late windows on 10,000 images of Fashion-MNIST, by a small protocol of our own:
+
+    python -m jaxdistill.claim --config=configs/datm.py:order --seeds=3
+        --workdir=runs/datm_order --config.data.dir=<folder>
 """
 
 from ml_collections import ConfigDict
 
-SIZES = ("", "cifar100", "mnist", "fashion_mnist", "small")
+SIZES = ("", "cifar100", "mnist", "fashion_mnist", "order", "small")
 AUGMENT = ("color", "crop", "cutout", "flip", "scale", "rotate")
 # A mirrored digit is none.
 NO_FLIP = ("color", "crop", "cutout", "scale", "rotate")
@@ -29,7 +34,8 @@ def get_config(size: str = "") -> ConfigDict:
     """The published run on CIFAR-10 or another data set, or with ``small`` one of minutes."""
     if size not in SIZES:
         raise ValueError(f"configs/datm.py knows no size {size!r}, only {SIZES[1:]}")
-    return ConfigDict(small() if size == "small" else published(size or "cifar10"))
+    own = {"small": small, "order": order}
+    return ConfigDict(own[size]() if size in own else published(size or "cifar10"))
 
 
 def published(name: str) -> dict:
@@ -193,6 +199,107 @@ def small() -> dict:
                 "herding": {
                     "sentence": "above herding of equal size",
                     "coefficients": {"condensed": 1, "herding": -1},
+                },
+            },
+        },
+    }
+
+
+def order() -> dict:
+    """Early and late windows for one and for ten images of a class, on 10,000 images of
+    Fashion-MNIST."""
+    fresh = {
+        "evaluator": "fresh_nets",
+        "sets": ("test",),
+        "nets": 3,
+        "protocol": {"steps": 300, "learning_rate": 0.01, "batch_size": 128},
+    }
+    student = {"net": "convnet", "width": 32, "depth": 2}
+    distil = "stages/distil"
+    late = {f"{distil}/distiller/window": {"first": 4, "last": 7}}
+    larger = {
+        f"{distil}/distiller/each": 10,
+        f"{distil}/distiller/batch_size": 50,
+        f"{distil}/optimizer/images/learning_rate": 300.0,
+    }
+    return {
+        "title": "Windows of DATM on Fashion-MNIST",
+        "sentence": "A set learns best from experts as difficult as its size allows.",
+        "seed": 0,
+        # 10,015 images to train on; the other 49,985 are for validation.
+        "data": {
+            "name": "fashion_mnist",
+            "dir": "",
+            "validation": 5 / 6,
+            "whiten": "channels",
+        },
+        "mesh": {"data": 1, "fsdp": 1},
+        "recipe": ("experts", "distil"),
+        "stages": {
+            "experts": {
+                "student": student,
+                "distiller": {
+                    "name": "experts",
+                    "sets": ("train",),
+                    "experts": 3,
+                    "epochs": 8,
+                    "batch_size": 256,
+                    "learning_rate": 0.02,
+                    "flatness": {"rho": 0.01, "alpha": 0.3},
+                },
+                "steps": 39 * 8,
+            },
+            "distil": {
+                "student": student,
+                "distiller": {
+                    "name": "match_trajectories",
+                    "frozen": ("experts",),
+                    "sets": ("train",),
+                    "each": 1,
+                    "student_steps": 10,
+                    "epochs": 1,
+                    "window": {"first": 0, "last": 3},
+                    "rate": 0.02,
+                    "soft": True,
+                    "images_from": "correct",
+                    "threshold": 1.0,
+                },
+                "optimizer": parts(30.0, 1e-5, 2.0),
+                "steps": 200,
+                "evaluate": {"fresh": fresh},
+                "pictures": ("synthetic",),
+            },
+        },
+        "claim": {
+            "sentence": "Small sets learn from early epochs, larger ones from late epochs.",
+            "metric": "distil/test/accuracy",
+            "held_equal": (
+                "the experts, and how many steps of theirs a student follows",
+                "start, steps and rates of sets of one size, fresh nets and their training",
+            ),
+            "arms": {
+                "one, early": {},
+                "one, late": late,
+                "ten, early": larger,
+                "ten, late": {**larger, **late},
+            },
+            "contrasts": {
+                "one": {
+                    "sentence": "with one image of a class early epochs are better",
+                    "coefficients": {"one, early": 1, "one, late": -1},
+                },
+                "ten": {
+                    "sentence": "with ten images of a class late epochs are better",
+                    "coefficients": {"ten, late": 1, "ten, early": -1},
+                },
+                "crossing": {
+                    "sentence": "late epochs gain on early ones from one image to ten",
+                    "coefficients": {
+                        "ten, late": 1,
+                        "ten, early": -1,
+                        "one, late": -1,
+                        "one, early": 1,
+                    },
                 },
             },
         },

@@ -177,5 +177,7 @@ def images(near: str, far: str) -> dict:
         **{f"stages/{stage}/data/test": 0.0 for stage in names},
         "stages/far/data/size": None,
         "stages/far/data/grey": None,
+        # As many records as digits has, so that a batch holds as many labels as there.
+        "stages/distil/records": {"labelled": 500, "labels": 50},
         "stages/distil/targets/cached/container": "npy",
     }
