@@ -22,7 +22,7 @@ STAGE_DEFAULTS: dict[str, Any] = {
     "data": None,  # a data set of its own, as config.data; the recipe's by default
     "student": None,  # the net: {"net": name, ...}
     "distiller": None,  # another algorithm than from model to model, see build.distiller
-    "initial": None,  # {"stage": name, "parts": {own path: path there}}: what it starts from
+    "initial": None,  # {"stage": name, ...}: what it starts from, see recipe.initial
     "targets": None,  # what it learns from, see build.target
     "between": None,  # work on the host between steps, see build.between
     "view": None,  # what is drawn for both nets, see build.view
@@ -50,6 +50,7 @@ STAGE_DEFAULTS: dict[str, Any] = {
 _MODEL_TO_MODEL = (
     "targets", "objective", "accumulate", "ema", "returns", "guidance", "transfer",
 )  # fmt: skip
+INITIAL_KEYS = ("stage", "parts", "layers", "units", "records", "objective", "upcycle")
 # What changes how a stage is run but not what comes out.
 _NOT_IDENTITY = ("log_every", "checkpoint_every", "keep", "pictures")
 
@@ -177,10 +178,8 @@ def needs_of(name: str, settings: Mapping[str, Any], earlier: Sequence[str]) -> 
     needs += [guidance[key] for key in ("first", "alone") if guidance.get(key)]
     if settings["initial"]:
         for key in settings["initial"]:
-            if key not in ("stage", "parts"):
-                raise ValueError(
-                    unknown(f"key of 'initial' in stage {name!r}", key, ("stage", "parts"))
-                )
+            if key not in INITIAL_KEYS:
+                raise ValueError(unknown(f"key of 'initial' in stage {name!r}", key, INITIAL_KEYS))
         needs.append(settings["initial"].get("stage"))
     for other in needs:
         if other not in earlier:

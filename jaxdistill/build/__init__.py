@@ -29,7 +29,7 @@ from jaxdistill.build.records import (
     view,
 )
 from jaxdistill.build.schedules import SCHEDULES, schedule
-from jaxdistill.build.training import NETS, OPTIMIZERS, net, transformation
+from jaxdistill.build.training import NETS, OPTIMIZERS, module, net, transformation
 
 __all__ = [
     "AUGMENTATIONS",
@@ -54,6 +54,7 @@ __all__ = [
     "fixed_view",
     "kernel_named",
     "match",
+    "module",
     "named",
     "net",
     "pool",

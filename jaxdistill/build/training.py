@@ -33,6 +33,7 @@ NETS: dict[str, Callable[..., Any]] = {
     "kernel_machine": _kernel_machine,
     **samplers.NETS,
     "decoder": models.Decoder,
+    "text_encoder": models.TextEncoder,
 }
 
 
@@ -52,12 +53,20 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
-def net(settings: Mapping[str, Any], info: Mapping[str, Any]) -> Net:
-    """The net of a stage; what it must know of the data comes from there unless it is given."""
+def module(settings: Mapping[str, Any], info: Mapping[str, Any]) -> Any:
+    """The Linen module of a stage's net, or the net itself where it is none.
+
+    What it must know of the data comes from there unless it is given.
+    """
     name = named("net", settings, "net")
     given = {"classes": info.get("classes"), "channels": (info.get("image_shape") or (None,))[-1]}
     given["vocabulary"] = info.get("vocabulary")
-    made = call("net", NETS, name, without(settings, "net"), **given)
+    return call("net", NETS, name, without(settings, "net"), **given)
+
+
+def net(settings: Mapping[str, Any], info: Mapping[str, Any]) -> Net:
+    """The net of a stage, see :func:`module`."""
+    made = module(settings, info)
     return made if isinstance(made, Net) else from_linen(made)
 
 

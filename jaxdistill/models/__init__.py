@@ -4,6 +4,8 @@ from jaxdistill.models.blocks import split_qkv, stack_blocks, unstack_blocks
 from jaxdistill.models.convnet import ConvNet
 from jaxdistill.models.decoder import Decoder, head_of
 from jaxdistill.models.dit import DiT
+from jaxdistill.models.experts import SparseMlp
+from jaxdistill.models.inherit import importance, inherit, layers_of, take_layers, upcycle
 from jaxdistill.models.mae import MAE, mae_size
 from jaxdistill.models.masking import (
     Masking,
@@ -37,6 +39,7 @@ __all__ = [
     "Pretrained",
     "Reconstruction",
     "ResNet",
+    "SparseMlp",
     "TextEncoder",
     "TimeMLP",
     "UNet",
@@ -45,6 +48,9 @@ __all__ = [
     "export",
     "head_of",
     "imagenet_resnet",
+    "importance",
+    "inherit",
+    "layers_of",
     "load",
     "mae_size",
     "mask_from_keep",
@@ -56,8 +62,10 @@ __all__ = [
     "sincos_positions",
     "split_qkv",
     "stack_blocks",
+    "take_layers",
     "time_features",
     "unpatchify",
     "unstack_blocks",
+    "upcycle",
     "vit_size",
 ]

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 from jaxdistill.models._common import Identity
+from jaxdistill.models.experts import SparseMlp
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
@@ -212,7 +213,7 @@ class Layer(nn.Module):
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = partial(RMSNorm, self.epsilon, **kinds)
         attention = SelfAttention(**self.attention, epsilon=self.epsilon, **kinds, name="self_attn")
-        mlp = GatedMlp(**self.mlp, **kinds, name="mlp")
+        mlp = (SparseMlp if "experts" in self.mlp else GatedMlp)(**self.mlp, **kinds, name="mlp")
         x = x + attention(norm(name="input_layernorm")(x), positions, segments, slots)
         return x + mlp(norm(name="post_attention_layernorm")(x))
 
@@ -238,6 +239,10 @@ class Decoder(nn.Module):
         logit_cap: soft cap of the logits.
         activation: ``"silu"`` or ``"gelu"``.
         epsilon: of the norms.
+        experts: MLPs of which a token goes through some in each sparse layer, see ``SparseMlp``; 0
+            for one that every token goes through.
+        active: how many of them.
+        sparse: the numbers of the sparse layers; all if not given.
         remat: recompute each layer in the backward pass.
         scan: run the layers as a loop over stacked parameters, ``layers`` (see ``stack_blocks``),
             which keeps compilation short.
@@ -258,7 +263,8 @@ class Decoder(nn.Module):
 
     Raises:
         ValueError: for heads that do not divide, an odd head width, an unknown input or activation;
-            for the tap of a scanned layer that there is not.
+            for the tap of a scanned layer that there is not; for scanned layers some of which are
+            sparse.
 
     Example:
         >>> from jaxdistill.net import from_linen
@@ -286,6 +292,9 @@ class Decoder(nn.Module):
     logit_cap: float | None = None
     activation: str = "silu"
     epsilon: float = 1e-6
+    experts: int = 0
+    active: int = 2
+    sparse: tuple[int, ...] | None = None
     remat: bool = False
     scan: bool = False
     taps: tuple[str, ...] = ()
@@ -314,7 +323,22 @@ class Decoder(nn.Module):
         form = Layer
         if self.remat:
             form = nn.remat(Layer, static_argnums=(4,), prevent_cse=not self.scan)
-        layer = partial(form, attention, mlp, self.epsilon, **kinds)
+        mixture = {
+            "hidden": self.neurons(),
+            "activation": ACTIVATIONS[self.activation],
+            "experts": self.experts,
+            "active": self.active,
+        }
+        sparse = self.sparse_layers()
+        if self.scan and 0 < len(sparse) < self.depth:
+            raise ValueError(
+                f"scanned layers are of one form: of {self.depth}, {sparse} are sparse"
+            )
+
+        def layer(index: int, name: str) -> nn.Module:
+            own = mixture if index in sparse else mlp
+            return form(attention, own, self.epsilon, **kinds, name=name)
+
         x = self._layers(layer, x, (positions, given.get("segments"), slots))
         x = RMSNorm(self.epsilon, **kinds, name="norm")(x)
         wide = jnp.promote_types(x.dtype, jnp.float32)
@@ -329,7 +353,7 @@ class Decoder(nn.Module):
     def _layers(self, layer: Callable[..., nn.Module], x: jax.Array, rest: tuple) -> jax.Array:
         if not self.scan:
             for index in range(self.depth):
-                x = layer(name=f"layers_{index}")(x, *rest)
+                x = layer(index, f"layers_{index}")(x, *rest)
             return x
         tapped = sorted({int(tap.removeprefix("layers_")) for tap in self.taps})
 
@@ -343,7 +367,7 @@ class Decoder(nn.Module):
             split_rngs={"params": True},
             length=self.depth,
         )
-        x, kept = run(layer(name="layers"), x, None)
+        x, kept = run(layer(0, "layers"), x, None)
         for index in tapped:
             Identity(name=f"layers_{index}")(kept[index])
         return x
@@ -397,8 +421,23 @@ class Decoder(nn.Module):
             "window": self.window,
             "cap": self.attention_cap,
         }
-        hidden = self.hidden or -(-8 * self.width // 24) * 8
-        return attention, {"hidden": hidden, "activation": self.activation}
+        return attention, {"hidden": self.neurons(), "activation": self.activation}
+
+    @nn.nowrap
+    def neurons(self) -> int:
+        """Gated units of each MLP."""
+        return self.hidden or -(-8 * self.width // 24) * 8
+
+    @nn.nowrap
+    def sparse_layers(self) -> tuple[int, ...]:
+        """The layers whose MLPs are mixtures of experts."""
+        if not self.experts:
+            return ()
+        found = tuple(range(self.depth)) if self.sparse is None else tuple(self.sparse)
+        for index in found:
+            if not 0 <= index < self.depth:
+                raise ValueError(f"sparse={found}: the layers are 0 to {self.depth - 1}")
+        return found
 
 
 class _Head(nn.Module):

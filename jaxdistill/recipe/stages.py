@@ -16,6 +16,7 @@ from jaxdistill.distiller import Distiller, model_to_model
 from jaxdistill.net import Net
 from jaxdistill.objective import combine
 from jaxdistill.recipe import caches, guidance, transfer
+from jaxdistill.recipe import initial as start
 from jaxdistill.recipe.planned import Plan, Planned
 from jaxdistill.store import Codec, Store
 from jaxdistill.training.loop import Evaluation, Evaluator, Stage
@@ -43,7 +44,7 @@ def stage_of(
     shard = (jax.process_index(), jax.process_count())
     initial = {}
     if settings["initial"]:
-        initial = {"initial": _parts(results[settings["initial"]["stage"]], settings["initial"])}
+        initial = {"initial": start.variables(plan, planned, results)}
     codecs: Mapping[str, Codec] | None = None
     source: Source = build.records(sets["train"], settings["records"], seed)
     if cached:
@@ -182,23 +183,3 @@ def evaluator_of(
 def _known(values: Mapping[str, float]) -> Evaluator:
     """An evaluator that only reports what is known already."""
     return lambda *_: values
-
-
-def _parts(result: Any, settings: Mapping[str, Any]) -> Any:
-    """Those parts of an earlier result that a student starts from, under its own paths."""
-    parts = settings.get("parts")
-    if not parts:
-        return result
-    params, state = result
-    return tuple(
-        {own: _at(tree, there) for own, there in parts.items() if _at(tree, there) is not None}
-        for tree in (params, state)
-    )
-
-
-def _at(tree: Any, path: str) -> Any:
-    for key in path.split("/"):
-        if not isinstance(tree, Mapping) or key not in tree:
-            return None
-        tree = tree[key]
-    return tree

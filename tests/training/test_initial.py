@@ -1,0 +1,88 @@
+"""What a config takes of a teacher to start a student from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill import losses, models, recipe
+from jaxdistill.data.split import hashes
+
+NET = {"net": "vit", "patch": 4, "width": 8, "depth": 4, "heads": 2}
+
+
+def config(initial, **student):
+    stage = {
+        "objective": {"labels": {"loss": "cross_entropy", "target": "batch/label"}},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+        "batch_size": 8,
+        "steps": 1,
+    }
+    return {
+        "title": "",
+        "seed": 0,
+        "data": {"name": "digits"},
+        "recipe": ("teacher", "student"),
+        "stages": {
+            "teacher": {"student": NET, **stage},
+            "student": {"student": {**NET, **student}, "initial": initial, **stage},
+        },
+    }
+
+
+def given(plan):
+    teacher = plan.stage("teacher")
+    result = teacher.net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    stage = recipe.stage_of(plan, plan.stage("student"), {"teacher": result})
+    return result[0], stage.initial["initial"][0]
+
+
+def modules(**student):
+    own = {k: v for k, v in NET.items() if k != "net"}
+    return [models.ViT(**{**own, "classes": 10, **changes}) for changes in ({}, student)]
+
+
+def test_layers():
+    plan = recipe.plan(config({"stage": "teacher", "layers": "every_second"}, depth=2))
+    params, start = given(plan)
+    expected = models.inherit(params, *modules(depth=2), layers=(0, 2))
+    jax.tree.map(np.testing.assert_array_equal, start, expected)
+
+
+def test_units_by_importance():
+    plan = recipe.plan(
+        config({"stage": "teacher", "units": "importance", "records": 16}, mlp_ratio=1.0)
+    )
+    params, start = given(plan)
+    teacher, student = modules(mlp_ratio=1.0)
+    source = plan.stage("teacher").data["train"]
+    chosen = np.argsort(hashes(source.ids, "importance"), kind="stable")[:16]
+    batch = source.gather(np.sort(chosen))
+
+    def loss(params):
+        out = teacher.apply({"params": params}, batch["image"])
+        return losses.cross_entropy(out, batch["label"]).mean()
+
+    scores = models.importance(params, jax.jit(jax.grad(loss))(params), teacher)
+    expected = models.inherit(params, teacher, student, scores=scores)
+    jax.tree.map(np.testing.assert_array_equal, start, expected)
+    first = models.inherit(params, teacher, student)
+    kernels = [tree["encoder"]["block_0"]["mlp"]["fc1"]["kernel"] for tree in (start, first)]
+    assert not np.array_equal(*kernels)
+
+
+@pytest.mark.parametrize(
+    ("initial", "student", "message"),
+    [
+        ({"layer": "first"}, {}, "did you mean 'layers'"),
+        ({"layers": "every_other"}, {"depth": 2}, "stage 'student': .*choice of layers"),
+        ({"layers": "every_second"}, {"depth": 3}, "are 2 of the teacher's 4"),
+        ({"units": "best"}, {}, "choice of units to start from 'best'"),
+        ({"units": "first"}, {"width": 16}, "width: 8 there, 16 here"),
+        ({"records": 8}, {}, "units='importance' alone"),
+        ({"upcycle": True}, {}, "experts=0"),
+    ],
+)
+def test_what_is_refused_before_anything_is_trained(initial, student, message):
+    with pytest.raises(ValueError, match=message):
+        recipe.plan(config({"stage": "teacher", **initial}, **student))
