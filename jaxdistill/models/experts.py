@@ -11,6 +11,50 @@ import jax
 import jax.numpy as jnp
 
 
+@jax.custom_vjp
+def grouped_product(rows: jax.Array, kernels: jax.Array, counts: jax.Array) -> jax.Array:
+    """Groups of rows, each times a matrix of its own: ``jax.lax.ragged_dot``, also under ``vmap``.
+
+    ``ragged_dot`` itself cannot be mapped with shared matrices, nor its gradient at all; here
+    mapped products are taken one after another. There is no forward mode and no second derivative.
+
+    Args:
+        rows: ``[n, D]``, group after group.
+        kernels: ``[E, D, F]``.
+        counts: int32 ``[E]``, how many rows each group has.
+
+    Returns:
+        ``[n, F]``.
+
+    Example:
+        >>> rows, kernels = jnp.ones((3, 2)), jnp.stack([jnp.eye(2), 5 * jnp.eye(2)])
+        >>> grouped_product(rows, kernels, jnp.array([1, 2], jnp.int32))[:, 0].tolist()
+        [1.0, 5.0, 5.0]
+    """
+    return _product(rows, kernels, counts)
+
+
+@jax.custom_batching.sequential_vmap
+def _product(rows, kernels, counts):
+    return jax.lax.ragged_dot(rows, kernels, counts)
+
+
+@jax.custom_batching.sequential_vmap
+def _slopes(rows, kernels, counts, slope):
+    return jax.vjp(lambda r, k: jax.lax.ragged_dot(r, k, counts), rows, kernels)[1](slope)
+
+
+def _forward(rows, kernels, counts):
+    return _product(rows, kernels, counts), (rows, kernels, counts)
+
+
+def _backward(kept, slope):
+    return *_slopes(*kept, slope), None
+
+
+grouped_product.defvjp(_forward, _backward)
+
+
 class SparseMlp(nn.Module):
     r"""Gated MLPs, of which every token goes through a few.
 
@@ -63,7 +107,7 @@ class SparseMlp(nn.Module):
 
         def through(rows: jax.Array, outputs: int, name: str) -> jax.Array:
             shape = (self.experts, rows.shape[-1], outputs)
-            return jax.lax.ragged_dot(rows, kernel(shape, name=name)(), counts)
+            return grouped_product(rows, kernel(shape, name=name)(), counts)
 
         rows = x.reshape(-1, width).astype(self.dtype or x.dtype)[token]
         gate = self.activation(through(rows, self.hidden, "gate_proj"))

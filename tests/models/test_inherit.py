@@ -199,6 +199,12 @@ def test_a_mixture_is_its_formula():
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *grads)
 
+    def own(rows):
+        return jax.grad(lambda p: jnp.square(layer.apply({"params": p}, rows)).sum())(params)
+
+    mapped = jax.vmap(own)(jnp.stack([x, 2 * x]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, atol=1e-4), mapped, grads[1])
+
 
 @pytest.mark.parametrize(
     ("call", "message"),
