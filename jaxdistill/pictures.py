@@ -72,9 +72,9 @@ def reliability(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -
     )
     part = "test" if "test" in planned.data else "validation"
     batches = evaluation_batches(planned.data[part], spec.get("batch_size", build.BATCH))
-    prepare = build.fixed_view(spec.get("augment"))
+    how = build.seen(spec.get("augment"), planned.data["train"].info)
     bins = {
-        p.name: evaluation.reliability(p.net, prepare=prepare)(outcomes[p.name].result, batches)
+        p.name: evaluation.reliability(p.net, **how)(outcomes[p.name].result, batches)
         for p in plan.stages
         # Teachers of other tasks have nothing to say of these labels.
         if p.name in names and p.settings["data"] == planned.settings["data"]

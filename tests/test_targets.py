@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill import targets
+from jaxdistill import losses, targets
 from jaxdistill.models import MLP
 from jaxdistill.net import from_linen
 from jaxdistill.store import CODECS
@@ -33,6 +33,15 @@ def test_an_ensemble_averages_probabilities_or_logits():
     np.testing.assert_allclose(mean, (A + B) / 2, rtol=1e-5, atol=1e-6)
 
 
+def test_the_mean_of_teachers_teaches_as_all_of_them():
+    """To a student KL to the mean of probabilities and the mean of KLs differ by a constant."""
+    student = jnp.asarray(np.random.default_rng(5).normal(size=A.shape).astype(np.float32))
+    mean = ask(targets.ensemble({"a": given(A), "b": given(B)}))["out"]
+    ours = jax.grad(lambda s: losses.hinton_kd(s, mean).sum())(student)
+    each = [jax.grad(lambda s, t=t: losses.hinton_kd(s, t).sum())(student) for t in (A, B)]
+    np.testing.assert_allclose(ours, (each[0] + each[1]) / 2, atol=1e-6)
+
+
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
 def test_every_sample_may_weigh_the_teachers_in_its_own_way(average):
     members = {"a": given(A), "b": given(B)}
@@ -52,6 +61,7 @@ def test_every_sample_may_weigh_the_teachers_in_its_own_way(average):
         (lambda: targets.ensemble({"a": given(A)}, weights={"b": 1.0}), "weights are given for"),
         (lambda: targets.ensemble({"a": given(A)}, weights={"a": -1.0}), "non-negative"),
         (lambda: ask(targets.ensemble({"a": given(A)}, weights="trust")), "'trust'"),
+        (lambda: ask(targets.ensemble({"a": given(A), "b": given(B[:, 1:])})), "unlike vocabul"),
         (
             lambda: ask(targets.ensemble({"a": given(A)}, weights="w"), {"w": jnp.ones((5, 2))}),
             r"a weight for each of 1 members, \[B, 1\], got \(5, 2\)",

@@ -26,6 +26,7 @@ from jaxdistill.build.records import (
     fixed_view,
     pool,
     records,
+    seen,
     view,
 )
 from jaxdistill.build.schedules import SCHEDULES, schedule
@@ -60,6 +61,7 @@ __all__ = [
     "pool",
     "records",
     "schedule",
+    "seen",
     "stored",
     "student_taps",
     "target",

@@ -7,9 +7,9 @@ from typing import Any
 
 from jaxdistill import evaluation
 from jaxdistill._errors import unknown
-from jaxdistill.build import condense, language, samplers, training
+from jaxdistill.build import condense, language, samplers, sentences, training
 from jaxdistill.build._names import call, named, without
-from jaxdistill.build.records import fixed_view
+from jaxdistill.build.records import seen
 from jaxdistill.data import split
 from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.net import Net
@@ -78,6 +78,7 @@ EVALUATORS: dict[str, Callable[..., Evaluator]] = {
     **condense.EVALUATORS,
     **samplers.EVALUATORS,
     **language.EVALUATORS,
+    **sentences.EVALUATORS,
 }
 # Keys of an evaluation that are not the evaluator's own.
 SHARED = ("evaluator", "sets", "every", "batch_size", "augment", "teacher", "student")
@@ -115,6 +116,7 @@ def evaluator(
     for part in settings.get("sets") or ():
         if part not in sets:
             raise ValueError(unknown(f"set in evaluation {label!r}", part, sets))
+    info = sets["train"].info
     return call(
         "evaluator",
         EVALUATORS,
@@ -126,6 +128,6 @@ def evaluator(
         sets=sets,
         seed=seed,
         nets=nets or {},
-        info=sets["train"].info,
-        prepare=fixed_view(settings.get("augment")),
+        info=info,
+        **seen(settings.get("augment"), info),
     )

@@ -29,7 +29,7 @@ TOKENIZERS: dict[str, Callable[..., texts.Tokenizer]] = {
 DOMAIN_BYTES = 400_000
 
 
-def _tokenizer(settings: Mapping[str, Any] | None) -> texts.Tokenizer:
+def tokenizer_of(settings: Mapping[str, Any] | None) -> texts.Tokenizer:
     settings = settings or {"name": "bytes"}
     name = named("tokenizer", settings)
     return call("tokenizer", TOKENIZERS, name, without(settings, "name"))
@@ -52,7 +52,7 @@ def _standard_library(
     test: float = 0.1,
 ) -> split.Splits:
     return texts.corpus(
-        texts.standard_library(modules), _tokenizer(tokenizer), length,
+        texts.standard_library(modules), tokenizer_of(tokenizer), length,
         pack=pack, name="standard_library", validation=validation, test=test,
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ def _text_files(
     test: float = 0.1,
 ) -> split.Splits:
     return texts.corpus(
-        texts.text_files(dir, pattern), _tokenizer(tokenizer), length,
+        texts.text_files(dir, pattern), tokenizer_of(tokenizer), length,
         pack=pack, name="text_files", validation=validation, test=test,
     )  # fmt: skip
 
@@ -88,8 +88,8 @@ def _domain_files(
             f"in {dir!r}; give --config.data.dir=<folder>"
         )
     return texts.domains(
-        {path.stem: texts.json_lines(path, text) for path in paths}, _tokenizer(tokenizer), length,
-        validation=validation, test=test,
+        {path.stem: texts.json_lines(path, text) for path in paths}, tokenizer_of(tokenizer),
+        length, validation=validation, test=test,
     )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def _rows(read: Callable[..., list[texts.Document]]) -> Callable[..., split.Spli
         test: float = 0.1,
     ) -> split.Splits:
         return texts.corpus(
-            read(path, text, prompt), _tokenizer(tokenizer), length,
+            read(path, text, prompt), tokenizer_of(tokenizer), length,
             pack=pack, name=Path(path).name, validation=validation, test=test,
         )  # fmt: skip
 

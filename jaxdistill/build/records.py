@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdistill._errors import unknown
-from jaxdistill.build import condense, language, samplers
+from jaxdistill.build import condense, language, samplers, sentences
 from jaxdistill.build._names import call, fixed, named, without
 from jaxdistill.data import augment, mixing, prepare, sources, split
 from jaxdistill.data.replayed import replayed
@@ -71,6 +71,7 @@ DATA: dict[str, Callable[..., Any]] = {
     ),
     **samplers.DATA,
     **language.DATA,
+    **sentences.DATA,
 }
 
 
@@ -128,6 +129,15 @@ def fixed_view(specs: Sequence[Mapping[str, Any]] | None) -> prepare.Prepare | N
     return prepare.views(augmentations(specs)) if specs else None
 
 
+def seen(specs: Sequence[Mapping[str, Any]] | None, info: Mapping[str, Any]) -> dict[str, Any]:
+    """What is done before a net is evaluated, and which entry of the batch it then sees."""
+    if "vocabulary" in info:
+        if specs:
+            raise ValueError("texts have no view: take 'augment' out")
+        return {"prepare": prepare.texts, "inputs": "student"}
+    return {"prepare": fixed_view(specs), "inputs": "image"}
+
+
 VIEW_KEYS = ("augment", "mix", "mask")
 
 
@@ -139,8 +149,13 @@ def view(settings: Mapping[str, Any] | None, info: Mapping[str, Any]) -> prepare
             raise ValueError(unknown("key of a view", key, VIEW_KEYS))
     if "vocabulary" in info:
         for key in settings:
-            raise ValueError(f"texts have no view: take {key!r} out")
-        return prepare.texts
+            if key != "mask":
+                raise ValueError(f"of a view texts have 'mask' alone: take {key!r} out")
+        mask = settings.get("mask")
+        if not mask:
+            return prepare.texts
+        given = {"vocabulary": info["vocabulary"]}
+        return call("mask", {"tokens": prepare.masked_texts}, "tokens", without(mask), **given)
     parts = [prepare.views(augmentations(settings.get("augment")))]
     if mix := settings.get("mix"):
         function = fixed("mix", MIXES, named("mix", mix), without(mix, "name", "smoothing"))
@@ -150,7 +165,7 @@ def view(settings: Mapping[str, Any] | None, info: Mapping[str, Any]) -> prepare
     return prepare.chain(*parts)
 
 
-RECORD_KEYS = ("exclude", "only", "shuffled", "labelled", "labels", "selected", "views")
+RECORD_KEYS = ("exclude", "only", "share", "shuffled", "labelled", "labels", "selected", "views")
 
 
 def records(
@@ -163,7 +178,8 @@ def records(
 
     Args:
         source: the training set.
-        settings: ``exclude`` or ``only`` some labels; ``shuffled``: labels are given to records at
+        settings: ``exclude`` or ``only`` some labels; ``share``: from where to where, in [0, 1], of
+            all records, by the hash of their ids; ``shuffled``: labels are given to records at
             random; ``labelled``: how many records, equally many of each class; ``labels``: of how
             many records the label is known, all others losing theirs (``has_label`` says which);
             ``selected``: so many records of each class, besides those that are ``labelled``, by
@@ -174,6 +190,8 @@ def records(
     """
     settings = settings or {}
     whole = _filtered(source, settings)
+    if settings.get("share"):
+        whole = split.share(whole, *settings["share"])
     if settings.get("shuffled"):
         whole = split.shuffled_labels(whole, seed=seed)
     count = settings.get("labelled")

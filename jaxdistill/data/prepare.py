@@ -54,9 +54,50 @@ def views(operations: Sequence[Callable[[jax.Array, jax.Array], jax.Array]] = ()
 
 
 def texts(batch: dict[str, Any], key: jax.Array) -> dict[str, Any]:
-    """Both nets see the tokens, and where texts are packed what keeps them apart."""
-    seen = {name: batch[name] for name in ("tokens", "positions", "segments") if name in batch}
+    """Both nets see the tokens; where texts are packed what keeps them apart; where they are filled
+    up where there is text, and of pairs which text."""
+    entries = ("tokens", "positions", "segments", "mask", "types")
+    seen = {name: batch[name] for name in entries if name in batch}
     return {**batch, "student": seen, "teacher": seen}
+
+
+def masked_texts(token: int, vocabulary: int, share: float = 0.15) -> Prepare:
+    """Some tokens hidden, to be guessed, as BERT was trained: of those chosen eight in ten become
+    the mask token, one any token, one stays.
+
+    Adds ``batch["chosen"]`` bool ``[B, T]``; ``batch["label"]`` becomes the tokens as they were
+    where they are chosen, and -1 elsewhere. The first token of a record is never chosen, nor is the
+    end of a text or what fills it up.
+
+    Args:
+        token: the mask token.
+        vocabulary: how many tokens there are.
+        share: of the tokens that are chosen.
+
+    References:
+        Devlin et al. BERT: Pre-training of Deep Bidirectional Transformers. NAACL 2019.
+    """
+    if not 0 < share < 1 or not 0 <= token < vocabulary:
+        raise ValueError(
+            f"the share of hidden tokens lies in (0, 1) and their token in 0..{vocabulary - 1}, "
+            f"not {share} and {token}"
+        )
+
+    def prepare(batch, key):
+        tokens = batch["tokens"]
+        chosen_key, kind_key, any_key = jax.random.split(key, 3)
+        # Windows say of every token whether there is one behind it.
+        text = batch["mask"] if "mask" in batch else batch["counted"]
+        chosen = (jax.random.uniform(chosen_key, tokens.shape) < share) & text
+        chosen = chosen.at[:, 0].set(False)
+        kind = jax.random.uniform(kind_key, tokens.shape)
+        other = jax.random.randint(any_key, tokens.shape, 0, vocabulary, tokens.dtype)
+        seen = jnp.where(kind < 0.8, token, jnp.where(kind < 0.9, other, tokens))
+        label = jnp.where(chosen, tokens, -1)
+        hidden = {**batch, "tokens": jnp.where(chosen, seen, tokens), "mask": text}
+        return texts({**hidden, "chosen": chosen, "label": label}, key)
+
+    return prepare
 
 
 def mixed(mix: Callable[..., Any], classes: int, *, smoothing: float = 0.0) -> Prepare:

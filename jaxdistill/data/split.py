@@ -130,6 +130,25 @@ def _part(source: Source, part: str, numbers: np.ndarray) -> Source:
     return subset(source, chosen, f"{source.name}[{part}]")
 
 
+def share(source: Source, low: float, high: float) -> Source:
+    """The records whose hashes lie in ``[low, high)``, about as many of all as that is.
+
+    Shares that do not overlap have no record in common.
+
+    Raises:
+        ValueError: for bounds that are not ``0 <= low < high <= 1``, or a share without records.
+
+    Example:
+        >>> from jaxdistill.data.sources import digits
+        >>> [len(share(digits(), *bounds)) for bounds in ((0, 0.5), (0.5, 1))]
+        [906, 891]
+    """
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"a share goes from low to high in [0, 1], not from {low} to {high}")
+    numbers = hashes(source.ids, "share")
+    return subset(source, (low <= numbers) & (numbers < high), f"{source.name}[{low:g}:{high:g}]")
+
+
 def labelled_subset(source: Source, count: int, *, seed: int, balanced: bool = True) -> Source:
     """A few labelled records, chosen by hash of their ids.
 

@@ -27,12 +27,14 @@ class Tokenizer(NamedTuple):
         decode: ``sequence of int -> str``.
         vocabulary: how many tokens there are.
         end: the one that begins and ends every text.
+        start: the one that begins them, where it is another one (BERT).
     """
 
     encode: Callable[[str], np.ndarray]
     decode: Callable[[Sequence[int]], str]
     vocabulary: int
     end: int
+    start: int | None = None
 
 
 class Document(NamedTuple):
@@ -61,17 +63,20 @@ def byte_tokenizer() -> Tokenizer:
     return Tokenizer(encode, decode, 257, 256)
 
 
-def file_tokenizer(path: Path | str, end: str = "<|endoftext|>") -> Tokenizer:
+def file_tokenizer(
+    path: Path | str, end: str = "<|endoftext|>", start: str | None = None
+) -> Tokenizer:
     """A ``tokenizer.json`` of Hugging Face's ``tokenizers``: BPE, unigram, word pieces.
 
     Args:
         path: the file, or a folder that holds one, such as a downloaded model.
-        end: which of its tokens begins and ends a text.
+        end: which of its tokens begins and ends a text; of BERT it is ``"[SEP]"``.
+        start: which one begins it, where it is another; of BERT it is ``"[CLS]"``.
 
     Raises:
         ImportError: without the extra ``text``.
         FileNotFoundError: if there is no such file.
-        ValueError: if it has no token ``end``.
+        ValueError: if it has no token ``end`` or ``start``.
     """
     try:
         from tokenizers import Tokenizer as Given
@@ -84,17 +89,22 @@ def file_tokenizer(path: Path | str, end: str = "<|endoftext|>") -> Tokenizer:
     if not path.is_file():
         raise FileNotFoundError(f"there is no tokenizer {path}")
     given = Given.from_file(str(path))
-    number = given.token_to_id(end)
-    if number is None:
-        raise ValueError(f"tokenizer {path} has no token {end!r}: name its own with 'end'")
+
+    def number_of(name: str, key: str) -> int:
+        found = given.token_to_id(name)
+        if found is None:
+            raise ValueError(f"tokenizer {path} has no token {name!r}: name its own with {key!r}")
+        return found
+
+    number, first = number_of(end, "end"), number_of(start, "start") if start else None
 
     def encode(text: str) -> np.ndarray:
         return np.asarray(given.encode(text, add_special_tokens=False).ids, np.int32)
 
     def decode(tokens: Sequence[int]) -> str:
-        return given.decode([int(t) for t in tokens if t != number])
+        return given.decode([int(t) for t in tokens if t not in (number, first)])
 
-    return Tokenizer(encode, decode, given.get_vocab_size(), number)
+    return Tokenizer(encode, decode, given.get_vocab_size(), number, first)
 
 
 def standard_library(modules: int | None = None) -> list[Document]:
@@ -238,9 +248,10 @@ def windows(
     if prompted and pack:
         raise ValueError("prompts and their completions are not packed: set pack=False")
     end = np.array([tokenizer.end], np.int32)
+    start = end if tokenizer.start is None else np.array([tokenizer.start], np.int32)
     texts, prompts, kept = [], [], []
     for document in documents:
-        given = np.concatenate([end, tokenizer.encode(document.prompt)])
+        given = np.concatenate([start, tokenizer.encode(document.prompt)])
         whole = np.concatenate([given, tokenizer.encode(document.text), end])
         if prompted and len(given) > length:
             continue

@@ -8,6 +8,12 @@ however often it is called.
 
 from jaxdistill.evaluation.biases import class_bias
 from jaxdistill.evaluation.classifiers import Reliability, classification, reliability
+from jaxdistill.evaluation.loyalty import (
+    label_loyalty,
+    loyalty,
+    probability_loyalty,
+    regression_loyalty,
+)
 from jaxdistill.evaluation.probes import linear_probe, nearest_neighbours
 from jaxdistill.evaluation.regression import as_targets, squared_error
 from jaxdistill.evaluation.representations import Features, features
@@ -24,10 +30,14 @@ __all__ = [
     "classification",
     "contrast",
     "features",
+    "label_loyalty",
     "linear_probe",
+    "loyalty",
     "nearest_neighbours",
     "paired_interval",
     "parc",
+    "probability_loyalty",
+    "regression_loyalty",
     "reliability",
     "source_weights",
     "squared_error",

@@ -77,6 +77,10 @@ def ensemble(
 
     Returns:
         A function to ``{"out": [B, K]}`` and, under ``<member>/<name>``, all that the members give.
+
+    Raises:
+        ValueError: for no members or bad weights; when it runs, for answers of unlike shapes, such
+            as over other vocabularies.
     """
     if average not in ("probabilities", "logits"):
         raise ValueError(unknown("average", average, ("probabilities", "logits")))
@@ -87,6 +91,12 @@ def ensemble(
 
     def targets(sources, batch, key, step):
         found = every(sources, batch, key, step)
+        shapes = {name: jnp.shape(found[f"{name}/out"]) for name in members}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(
+                "the members of an ensemble answer over the same classes (teachers of unlike "
+                f"vocabularies have no mean): these answer {shapes}"
+            )
         logits = jnp.stack([found[f"{name}/out"] for name in members])
         shares = shares_of(batch).astype(logits.dtype)
         shares = shares.reshape(shares.shape + (1,) * (logits.ndim - shares.ndim))

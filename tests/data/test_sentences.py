@@ -1,0 +1,141 @@
+"""Texts as records: where text, its end and its padding are; published files; hidden tokens."""
+
+import gzip
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdistill import build
+from jaxdistill.data import prepare, sentences
+from jaxdistill.data.sentences import Sentences, encoded
+from jaxdistill.data.text import byte_tokenizer
+
+BYTES = byte_tokenizer()
+
+
+def rows(given, length, tokenizer=BYTES):
+    source = encoded(given, tokenizer, length)
+    return source, source.gather(np.arange(len(source)))
+
+
+def test_a_long_text_is_cut_and_a_short_one_filled_up():
+    source, found = rows(Sentences("s", ["abcdef", "a", ""], np.array([1, 0, 1])), 5)
+    assert found["tokens"].tolist() == [
+        [256, 97, 98, 99, 256],
+        [256, 97, 256, 256, 256],
+        [256, 256, 256, 256, 256],
+    ]
+    assert found["mask"].sum(1).tolist() == [5, 3, 2]
+    assert source.info["classes"] == 2
+    assert "types" not in found
+    _, found = rows(Sentences("s", ["a"], np.array([0])), 4, BYTES._replace(start=7))
+    assert found["tokens"].tolist() == [[7, 97, 256, 256]]
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        (("ab", "c"), [[97, 98], [99]]),
+        (("abcdef", "ghijkl"), [[97, 98, 99], [103, 104, 105]]),
+        (("abcdef", "g"), [[97, 98, 99, 100, 101], [103]]),
+        (("a", "ghijkl"), [[97], [103, 104, 105, 106, 107]]),
+    ],
+)
+def test_pairs_share_the_places(pair, expected):
+    source, found = rows(Sentences("p", pair[:1], np.array([0.5]), others=pair[1:]), 9)
+    tokens, types, mask = (found[key][0] for key in ("tokens", "types", "mask"))
+    assert [tokens[mask & (types == kind)].tolist() for kind in (0, 1)] == [
+        [256, *expected[0], 256],
+        [*expected[1], 256],
+    ]
+    assert found["label"].tolist() == [[0.5]]
+    assert "classes" not in source.info
+
+
+def test_a_learnt_encoding_says_any_text():
+    texts = ["the cat sat on the mat", "the dog sat"] * 3
+    tokenizer = sentences.bpe_tokenizer(texts, 280)
+    assert tokenizer.vocabulary <= 280
+    assert len(tokenizer.encode("the cat")) < 7
+    assert tokenizer.decode(tokenizer.encode("né \u0219i the")).strip() == "né și the"
+    with pytest.raises(ValueError, match="256 bytes"):
+        sentences.bpe_tokenizer(texts, 200)
+
+
+def test_passages_are_those_of_their_packages():
+    few, more = (sentences.library_passages(each=n) for n in (4, 8))
+    assert set(few.ids) < set(more.ids)  # a larger choice holds the smaller one
+    names = [name.split("/")[0] for name in few.ids]
+    assert [few.class_names[label] for label in few.labels] == names
+    assert len(few.texts) == 4 * len(few.class_names)
+    assert all(len(text.splitlines()) == 3 for text in few.texts)
+
+
+def published(folder, name, form):
+    if form == "lines":
+        (folder / "ro").mkdir()
+        with gzip.open(folder / "ro" / "ro_sts_train.jsonl.gz", "wt") as file:
+            file.write(json.dumps({"a": "un om", "b": "o casă", "score": 2.5}))
+        return sentences.SETS[name](folder / "ro", "train")
+    content = {
+        "sst2": ("train.tsv", 'sentence\tlabel\na "fine film\t1\nbad\t0\n'),
+        "ro_sts": ("RO-STS.train.tsv", "2.5\tun om\to casă\n"),
+        "laroseda": (
+            "laroseda_train.json",
+            json.dumps({"reviews": [{"title": "Bun", "content": "da", "starRating": "5"}]}),
+        ),
+    }[name]
+    (folder / content[0]).write_text(content[1], encoding="utf-8")
+    return sentences.SETS[name](folder, "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "texts", "others", "labels"),
+    [
+        ("sst2", "tsv", ['a "fine film', "bad"], None, [1, 0]),
+        ("laroseda", "json", ["Bun. da"], None, [1]),
+        ("ro_sts", "tsv", ["un om"], ["o casă"], [0.5]),
+        ("ro_sts", "lines", ["un om"], ["o casă"], [0.5]),
+    ],
+)
+def test_published_files(name, form, texts, others, labels, tmp_path):
+    found = published(tmp_path, name, form)
+    assert (found.texts, found.others, found.labels.tolist()) == (texts, others, labels)
+    with pytest.raises(FileNotFoundError, match=rf"data set '{name}' needs .* or \S*test.jsonl"):
+        sentences.SETS[name](tmp_path, "test")
+
+
+def test_hidden_tokens():
+    view = prepare.masked_texts(255, 257, 0.3)
+    _, batch = rows(Sentences("s", ["abcdefghij" * 6, "abc"], np.array([0, 1])), 64)
+    batch = {k: np.repeat(v, 50, 0) for k, v in batch.items()}
+    seen = jax.device_get(view(batch, jax.random.key(0)))
+    chosen, tokens = seen["chosen"], seen["student"]["tokens"]
+    assert not chosen[:, 0].any()
+    assert not (chosen & ~batch["mask"]).any()
+    assert chosen[batch["mask"]].mean() == pytest.approx(0.3, abs=0.03)
+    np.testing.assert_array_equal(tokens[~chosen], batch["tokens"][~chosen])
+    np.testing.assert_array_equal(seen["label"], np.where(chosen, batch["tokens"], -1))
+    hidden, kept = tokens[chosen] == 255, tokens[chosen] == batch["tokens"][chosen]
+    assert hidden.mean() == pytest.approx(0.8, abs=0.05)
+    assert kept.mean() == pytest.approx(0.1, abs=0.05)
+    np.testing.assert_array_equal(seen["teacher"]["tokens"], tokens)
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="3 tokens or more"):
+        encoded(Sentences("s", ["a"], np.array([0])), BYTES, 2)
+    with pytest.raises(ValueError, match="1 texts and 2 labels"):
+        encoded(Sentences("s", ["a"], np.array([0, 1])), BYTES, 9)
+    with pytest.raises(ValueError, match=r"their token in 0\.\.256"):
+        prepare.masked_texts(300, 257)
+    with pytest.raises(ValueError, match=r"data set 'sst2' needs a folder: --config.data.dir"):
+        build.data({"name": "sst2", "length": 8})
+    with pytest.raises(ValueError, match="of a view texts have 'mask' alone"):
+        build.view({"augment": ()}, {"vocabulary": 5})
+    with pytest.raises(ValueError, match="unknown key of tokenizer 'bpe' 'size'"):
+        build.data(
+            {"name": "library_passages", "length": 8, "tokenizer": {"name": "bpe", "size": 9}}
+        )
