@@ -162,7 +162,7 @@ def small() -> dict:
                 "pictures": ("reliability",),
             },
         },
-        "variants": {"mnist": images(3e-2, 1e-2), "fashion_mnist": images(3e-2, 1e-2)},
+        "variants": {"mnist": images(1e-2, 1e-2), "fashion_mnist": images(3e-2, 1e-2)},
         "claim": {
             "sentence": "Soft labels of an ensemble take a trained student further than labels do.",
             "metric": "distil/test/accuracy",
