@@ -16,6 +16,7 @@ from jaxdistill.losses.fused import DIVERGENCES as FUSED
 from jaxdistill.models import head_of
 from jaxdistill.net import Forward, Net
 from jaxdistill.objective import Term, at, per_example
+from jaxdistill.training.sharding import batch_axes
 
 # Of whole logits: what has no form that makes them piece by piece.
 DENSE: dict[str, Callable[..., jax.Array]] = {
@@ -91,8 +92,9 @@ def divergence_per_token(
         student_cap: soft cap of the student's logits; its own for ``dense`` ones.
         teacher_cap: of the teacher's.
         chunk: tokens at a time.
-        hyper: ``beta``, ``temperature``, ``unlike``, ``vocabulary``, ``token_axis``, ...: keywords
-            of the loss.
+        hyper: ``beta``, ``temperature``, ``unlike``, ``vocabulary``, ``token_axis`` (by default
+            those that share the batch out, see :func:`~jaxdistill.training.sharding.batch_axes`),
+            ...: keywords of the loss.
 
     Returns:
         An objective over ``forward.taps["norm"]``, the targets of :func:`teacher_states` and
@@ -122,6 +124,7 @@ def divergence_per_token(
             return found
         hidden = forward.taps[HIDDEN]
         head = head_of(forward.params).astype(hidden.dtype)
+        spread = {"token_axis": batch_axes(len(hidden)), **hyper}
         total = losses.linear_divergence(
             hidden,
             head,
@@ -135,7 +138,7 @@ def divergence_per_token(
             student_cap=student_cap,
             teacher_cap=teacher_cap,
             chunk=chunk,
-            **hyper,
+            **spread,
         )
         return {"distillation": Term(1.0, total, counted.sum().astype(total.dtype))}
 
@@ -160,6 +163,7 @@ def labels_per_token(
             weights=counted,
             student_cap=student_cap,
             chunk=chunk,
+            token_axis=batch_axes(len(hidden)),
         )
         return {"labels": Term(1.0, total, counted.sum().astype(total.dtype))}
 

@@ -93,9 +93,10 @@ class Decoder(nn.Module):
         if keep is not None:
             cls, visible = tokens[:, :1], tokens[:, 1:]
             batch, length = visible.shape[0], grid[0] * grid[1]
-            rows = jnp.arange(batch)[:, None]
             canvas = jnp.broadcast_to(hole.astype(tokens.dtype), (batch, length, self.width))
-            tokens = jnp.concatenate([cls, canvas.at[rows, keep].set(visible)], axis=1)
+            # Row by row: indices into the batch would make devices send each other their rows.
+            put = jax.vmap(lambda row, places, values: row.at[places].set(values))
+            tokens = jnp.concatenate([cls, put(canvas, keep, visible)], axis=1)
         if self.positions == "sincos":
             positions = jnp.asarray(sincos_positions(self.width, grid, cls_token=True))
         else:

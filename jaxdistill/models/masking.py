@@ -90,8 +90,7 @@ def mask_from_keep(keep: jax.Array, tokens: int) -> jax.Array:
         >>> mask_from_keep(jnp.array([[1, 3]]), tokens=4).tolist()
         [[1.0, 0.0, 1.0, 0.0]]
     """
-    rows = jnp.arange(keep.shape[0])[:, None]
-    return jnp.ones((keep.shape[0], tokens), jnp.float32).at[rows, keep].set(0.0)
+    return jax.vmap(lambda row: jnp.ones(tokens, jnp.float32).at[row].set(0.0))(keep)
 
 
 def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:

@@ -29,6 +29,7 @@ from jaxdistill.training.sharding import (
     batch_sharding,
     global_batch,
     make_mesh,
+    on_mesh,
     place,
     replicated,
     shardings,
@@ -194,7 +195,9 @@ def run_stage(
     _check_divisible(abstract_batch, on_batch, mesh)
 
     step_fn = jax.jit(
-        distiller.step, donate_argnums=0, out_shardings=(state_shardings, replicated(mesh))
+        on_mesh(distiller.step, mesh),
+        donate_argnums=0,
+        out_shardings=(state_shardings, replicated(mesh)),
     )
     result_fn = distiller.result
     checkpoints = Checkpoints(directory / "checkpoints", stage.keep) if directory else None
@@ -211,7 +214,7 @@ def run_stage(
         remove_unfinished(directory / "checkpoints")
         metric.cut_json_lines(lines, begin) if begin else lines.unlink(missing_ok=True)
     if state is None:
-        init = jax.jit(distiller.init, out_shardings=state_shardings)
+        init = jax.jit(on_mesh(distiller.init, mesh), out_shardings=state_shardings)
         state = init(key, started, jax.tree.map(lambda x: global_batch(x, on_batch), example))
     del started
 

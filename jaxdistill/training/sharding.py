@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -58,6 +58,37 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | N
     return Mesh(
         np.array(devices[:used]).reshape(wanted), AXES, axis_types=(AxisType.Auto,) * len(AXES)
     )
+
+
+def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """A function that is traced with the mesh in context, where :func:`batch_axes` finds it."""
+
+    def traced(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
+
+
+def batch_axes(examples: int) -> tuple[str, ...] | None:
+    """The axes of the mesh in context over which so many examples are shared out, or None.
+
+    What sweeps over a batch in a loop must be told: of a loop over sharded rows XLA makes one over
+    all rows on every device.
+
+    Example:
+        >>> batch_axes(8) is None  # no mesh
+        True
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    axes = tuple(
+        axis
+        for axis in ("data", "fsdp")
+        if kinds.get(axis) == AxisType.Auto and mesh.shape[axis] > 1
+    )
+    parts = math.prod(mesh.shape[axis] for axis in axes)
+    return axes if axes and examples % parts == 0 else None
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
