@@ -136,7 +136,7 @@ def crd(examples: int) -> Case:
 
 def dmae(examples: int, taps: int = 1, depth: int = 2, side: int = 32) -> Case:
     """Masked autoencoders: pixels, and projected features at some taps."""
-    decoder = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
+    decoder: dict[str, Any] = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
     student, teacher = (
         from_linen(models.MAE(patch=4, width=width, depth=depth, heads=2, **decoder))
         for width in (64, 96)
