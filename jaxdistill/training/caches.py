@@ -8,6 +8,7 @@ data = targets.attach(source, store)        # trains with targets.cached(codecs(
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from jaxdistill.targets.cached import (
 )
 from jaxdistill.targets.live import Targets
 from jaxdistill.training.checkpoint import fingerprint
+from jaxdistill.training.processes import barrier, is_first, least
 from jaxdistill.training.progress import Progress
 from jaxdistill.training.sharding import (
     batch_sharding,
@@ -226,7 +228,8 @@ def write(
         )
     local = batch_size // processes
     layout = _layout(records, own)
-    unfinished = begin(
+    begun = functools.partial(
+        begin,
         path,
         expected,
         layout,
@@ -235,6 +238,10 @@ def write(
         part_bytes=part_bytes,
         shard=(process, processes),
     )
+    if is_first():
+        begun()
+    barrier(f"begun {path}")
+    unfinished = begun()
     frozen = place(mesh, dict(cache.frozen), rules)
     encode = jax.jit(
         _encoder(cache, own), out_shardings=(batch_sharding(mesh), batch_sharding(mesh))
@@ -247,7 +254,7 @@ def write(
     # All processes take as many steps as the first, whose share is the largest.
     share = dataclasses.replace(unfinished, first=0, last=-(-len(records) // processes))
     sizes = [last - first for first, last in share.parts()]
-    begin_part = _agreed(unfinished.whole(), processes)
+    begin_part = least(unfinished.whole())
     rows = [
         (part, unfinished.first + part * unfinished.part_rows + step * local)
         for part in range(begin_part, len(sizes))
@@ -292,10 +299,10 @@ def write(
             progress.update(total - len(rows) + step + 1)
         if waiting is not None:
             waiting.result()
-    _barrier("written")
-    if process == 0:
+    barrier(f"written {path}")
+    if is_first():
         unfinished.finish(cache.source.ids, _about(cache))
-    _barrier("finished")
+    barrier(f"finished {path}")
     return open_store(path, expected)
 
 
@@ -416,22 +423,6 @@ def _local_rows(array: jax.Array) -> np.ndarray:
         return np.asarray(array)
     pieces = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
-
-
-def _agreed(number: int, processes: int) -> int:
-    """The least of a number over all processes."""
-    if processes == 1:
-        return number
-    from jax.experimental import multihost_utils
-
-    return int(multihost_utils.process_allgather(np.array(number)).min())
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(f"cache {name}")
 
 
 def _refuse_beyond(limits: Mapping[str, float], measures: Records, ids: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdistill.training.processes import is_first, whole
 from jaxdistill.training.sharding import path_name
 
 _MARK = "_CHECKPOINT_METADATA"
@@ -65,7 +66,7 @@ class Checkpoints:
         """
         save_tree(self.path(step), tree, record)
         extra = [old for old in self.steps() if old != protect][: -self.keep]
-        for old in extra:
+        for old in extra if is_first() else ():
             shutil.rmtree(self.path(old), ignore_errors=True)
 
     def load(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
@@ -153,7 +154,8 @@ def load_arrays(path: Path) -> Any:
 
 
 def fingerprint(tree: Any) -> str:
-    """A short hash of arrays: their paths, shapes, types and every byte.
+    """A short hash of arrays: their paths, shapes, types and every byte. Of arrays that are spread
+    over processes all of them must ask.
 
     Example:
         >>> fingerprint({"w": np.zeros(2)}) == fingerprint({"w": np.zeros(2)})
@@ -165,7 +167,7 @@ def fingerprint(tree: Any) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf)
+        array = np.asarray(whole(leaf))
         digest.update(f"{path_name(path)} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

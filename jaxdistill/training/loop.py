@@ -24,6 +24,7 @@ from jaxdistill.training.checkpoint import (
     remove_unfinished,
     save_tree,
 )
+from jaxdistill.training.processes import barrier, is_first
 from jaxdistill.training.progress import Progress
 from jaxdistill.training.sharding import (
     batch_sharding,
@@ -188,10 +189,10 @@ def run_stage(
     plan = None
     key = jax.random.key(stage.seed)
     example = stream_of(stage.data, plan).at(0, distiller.takes)
-    abstract_batch = abstract(example)
+    on_batch = batch_sharding(mesh, distiller.takes)
+    abstract_batch = _of_all_processes(abstract(example), on_batch)
     abstract_state = check(distiller, key, started, fixed, abstract_batch)
     state_shardings = shardings(mesh, abstract_state, rules)
-    on_batch = batch_sharding(mesh, distiller.takes)
     _check_divisible(abstract_batch, on_batch, mesh)
 
     step_fn = jax.jit(
@@ -210,9 +211,11 @@ def run_stage(
         plan, best, values, before = (record[k] for k in ("plan", "best", "values", "seconds"))
     lines = directory / "metrics.jsonl" if directory else None
     if directory is not None and lines is not None:
-        remove_unfinished(directory)
-        remove_unfinished(directory / "checkpoints")
-        metric.cut_json_lines(lines, begin) if begin else lines.unlink(missing_ok=True)
+        if is_first():
+            remove_unfinished(directory)
+            remove_unfinished(directory / "checkpoints")
+            metric.cut_json_lines(lines, begin) if begin else lines.unlink(missing_ok=True)
+        barrier(f"begin {directory}")
     if state is None:
         init = jax.jit(on_mesh(distiller.init, mesh), out_shardings=state_shardings)
         state = init(key, started, jax.tree.map(lambda x: global_batch(x, on_batch), example))
@@ -220,6 +223,7 @@ def run_stage(
 
     written: list[dict[str, Any]] = metric.read_json_lines(lines) if lines is not None else []
     sinks = [*writers, *([metric.json_lines(lines)] if lines is not None else [])]
+    sinks = sinks if is_first() else []
     clock = time.perf_counter()
 
     def write(step: int, numbers: Mapping[str, float], kind: str) -> None:
@@ -382,6 +386,7 @@ def _finished(directory, identity, distiller, started, stage, mesh, rules) -> Ou
     _refuse_other(path, identity)
     key = jax.random.key(stage.seed)
     batch = abstract(stream_of(stage.data, None).at(0, distiller.takes))
+    batch = _of_all_processes(batch, batch_sharding(mesh, distiller.takes))
     expected = jax.eval_shape(lambda *a: distiller.result(distiller.init(*a)), key, started, batch)
     expected = _with_shardings(expected, shardings(mesh, expected, rules))
     result, record = load_tree(path, expected)
@@ -454,6 +459,19 @@ def abstract(batch: Any) -> Any:
     )
 
 
+def _of_all_processes(batch: Any, sharding: jax.sharding.NamedSharding) -> Any:
+    """The shapes of a batch of which this process holds its share."""
+    place = len(sharding.spec) - 1
+
+    def one(x):
+        if x.ndim <= place:
+            return x
+        examples = x.shape[place] * jax.process_count()
+        return jax.ShapeDtypeStruct((*x.shape[:place], examples, *x.shape[place + 1 :]), x.dtype)
+
+    return jax.tree.map(one, batch)
+
+
 def _with_shardings(abstract: Any, placed: Any) -> Any:
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, placed
@@ -462,7 +480,7 @@ def _with_shardings(abstract: Any, placed: Any) -> Any:
 
 def _check_divisible(batch: Any, sharding: jax.sharding.NamedSharding, mesh: Any) -> None:
     place = len(sharding.spec) - 1
-    parts = mesh.shape["data"] * mesh.shape["fsdp"] // jax.process_count()
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
     for name, leaf in jax.tree_util.tree_leaves_with_path(batch):
         if leaf.ndim > place and leaf.shape[place] % parts:
             raise ValueError(
@@ -475,7 +493,7 @@ def _check_divisible(batch: Any, sharding: jax.sharding.NamedSharding, mesh: Any
 def _writable(directory: Path) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".probe"
+        probe = directory / f".probe-{jax.process_index()}"
         probe.write_text("")
         probe.unlink()
     except OSError as fault:

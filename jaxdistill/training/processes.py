@@ -1,0 +1,73 @@
+"""Several processes as one run: who writes, who waits, and what all of them know.
+
+Every process runs the same program on its own devices and its own share of the records. What is
+written but once (metrics, manifests, reports) the first of them writes.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def join() -> None:
+    """Joins the other processes of this run; before anything else is done with JAX.
+
+    On TPU pods, under SLURM and under Open MPI they are found; elsewhere
+    ``JAX_COORDINATOR_ADDRESS`` (host and port of the first one), ``JAX_NUM_PROCESSES`` and
+    ``JAX_PROCESS_ID`` say where they are.
+
+    Raises:
+        ValueError: if only some of the three are given, or the numbers do not fit.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    given = {name: os.environ[name] for name in names if os.environ.get(name)}
+    if not given:
+        jax.distributed.initialize()
+        return
+    if missing := [name for name in names if name not in given]:
+        raise ValueError(f"to join {', '.join(given)} needs {', '.join(missing)} as well")
+    try:
+        count, number = (int(given[name]) for name in names[1:])
+    except ValueError:
+        raise ValueError(f"numbers are wanted, got {given}") from None
+    if not 0 <= number < count:
+        raise ValueError(f"JAX_PROCESS_ID must be in 0..{count - 1}, got {number}")
+    jax.distributed.initialize(given[names[0]], count, number)
+
+
+def is_first() -> bool:
+    """Whether this process writes what is written but once."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is there."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def least(number: int) -> int:
+    """The least of a number over all processes."""
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.process_allgather(np.array(number)).min())
+
+
+def whole(array: Any) -> Any:
+    """An array of which other processes hold slices, whole on the host; others as they are. Every
+    process must call it."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable:
+        return array
+    if array.is_fully_replicated:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(array, tiled=True)

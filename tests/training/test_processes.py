@@ -1,0 +1,99 @@
+"""Real processes that train as one: the numbers of one process, and none of them lost for good."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import jaxdistill
+from jaxdistill.store import open_store
+from jaxdistill.training.metrics import read_json_lines
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+PATIENCE = 300.0
+
+
+def start(root, count, seconds=0.0):
+    """So many processes, with four devices among them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count} "
+        + os.environ["QUICK_XLA_FLAGS"],
+        "PYTHONPATH": str(Path(jaxdistill.__file__).parents[1]),
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": str(count),
+    }
+    command = [sys.executable, str(SCRIPT), str(root), "joined" if count > 1 else "alone"]
+    return [
+        subprocess.Popen(
+            [*command, str(seconds)],
+            env={**os.environ, **own, "JAX_PROCESS_ID": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for number in range(count)
+    ]
+
+
+def finish(processes):
+    """What each of them says last."""
+    said = [process.communicate(timeout=PATIENCE) for process in processes]
+    for process, (_, errors) in zip(processes, said, strict=True):
+        assert process.returncode == 0, errors.decode()[-3000:]
+    return [json.loads(output.splitlines()[-1]) for output, _ in said]
+
+
+def metrics(root, stage):
+    found = read_json_lines(root / stage / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k != "steps_per_second"} for line in found]
+
+
+def test_two_processes_train_cache_and_resume_to_the_numbers_of_one(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = start(one, 1)
+    pair = start(two, 2, seconds=0.1)
+
+    # One of the two is lost in the middle of the student, behind a checkpoint.
+    deadline = time.monotonic() + PATIENCE
+    while not (two / "student" / "checkpoints" / f"{6:010d}" / "_CHECKPOINT_METADATA").exists():
+        assert all(process.poll() is None for process in pair), pair[0].communicate()[1].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    pair[1].kill()
+    pair[1].communicate()
+    assert pair[1].returncode == -signal.SIGKILL
+    # The other one cannot go on alone, and leaves nothing that says it is done.
+    time.sleep(0.3)
+    pair[0].kill()
+    pair[0].communicate()
+    assert not (two / "student" / "result").exists()
+
+    (first,) = finish(alone)
+    both = finish(start(two, 2))
+    assert both[0]["fingerprint"] == both[1]["fingerprint"]
+    assert first["process"] == [0, 1]
+    assert [said["process"] for said in both] == [[0, 2], [1, 2]]
+
+    for stage in ("teacher", "student"):
+        ours, theirs = metrics(two, stage), metrics(one, stage)
+        # Written by one of the processes, once.
+        assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.keys() == b.keys()
+            np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+    with np.load(one / "student.npz") as theirs, np.load(two / "student.npz") as ours:
+        for name in theirs:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+    stores = [open_store(root / "cache") for root in (one, two)]
+    assert all(not store.verify() for store in stores)
+    assert len({file["name"].split("-")[0] for file in stores[1].manifest["files"]}) == 2
+    rows = [store.read(np.arange(1797))["teacher/out/values"] for store in stores]
+    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4, atol=1e-5)
