@@ -66,6 +66,8 @@ DATA: dict[str, Callable[..., Any]] = {
     "fashion_mnist": lambda dir="": _image_files("fashion_mnist", dir),
     "image_folder": _folder,
     "tfds": _tfds,
+    "cifar10": lambda dir="": _tfds("cifar10", dir),
+    "cifar100": lambda dir="": _tfds("cifar100", dir),
     "imagenet2012": lambda dir="", image_size=256: _tfds(
         "imagenet2012", dir, image_size, "validation"
     ),

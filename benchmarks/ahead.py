@@ -1,0 +1,295 @@
+"""Every published config lowered for 256 devices, from shapes alone.
+
+    python benchmarks/ahead.py                          # all configs; compiling takes a while
+    python benchmarks/ahead.py --configs mae_vitb ddk   # some
+    python benchmarks/ahead.py --lower                  # traced and lowered, not compiled
+
+Each config is planned as ``python -m jaxdistill.main`` plans it, but for its data: a set of as many
+classes, pixels or tokens, with nothing in it. The step of every stage is then traced on shapes,
+placed on a mesh of 256 (forced) devices by the config's own mesh and rules, lowered, and compiled
+for that mesh. No array of a net exists at any time.
+
+``state``, ``frozen`` and ``batch`` are MiB of one device, exact from shapes and rules;
+``temporary`` is what XLA needs besides on one device. It is XLA's plan for CPUs, whose convolutions
+and products in bfloat16 go through float32: more than an accelerator needs.
+A batch that 256 devices cannot share evenly goes to as many as can; the others are on the axis
+``model``, which is for slices of layers, and ``over`` says to how many examples go.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before JAX starts. What is compiled is not run: how fast it would be does not matter.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=256 --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true"
+)
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import functools
+import importlib.util
+import inspect
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _measure import finish, memory, parser, table
+
+from jaxdistill import build, recipe
+from jaxdistill.config import plain, vary
+from jaxdistill.data import text
+from jaxdistill.data.records import Ids, Source
+from jaxdistill.recipe.stages import stage_of
+from jaxdistill.training.loop import abstract, check, stream_of
+from jaxdistill.training.sharding import (
+    batch_sharding,
+    make_mesh,
+    on_mesh,
+    replicated,
+    shardings,
+)
+
+ROOT = Path(__file__).parents[1]
+DEVICES = 256
+# What the sets of the published configs are: images of training and test, their size, classes.
+IMAGES: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
+    "mnist": (60_000, 10_000, (28, 28, 1), 10),
+    "fashion_mnist": (60_000, 10_000, (28, 28, 1), 10),
+    "cifar10": (50_000, 10_000, (32, 32, 3), 10),
+    "imagenet2012": (1_281_167, 50_000, (256, 256, 3), 1000),
+    "image_folder": (1_281_167, 50_000, (256, 256, 3), 1000),
+}
+VOCABULARY = {"ddk": 151_936, "capacity_gap": 32_000, "distillspec": 32_000}
+
+
+def blank(name: str, count: int, shape: tuple[int, ...], classes: int, dtype: Any) -> Source:
+    """Records of zeros: memory that nobody touches."""
+
+    def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+        labels = (indices % classes).astype(np.int32)
+        return {"image": np.zeros((len(indices), *shape), dtype), "label": labels}
+
+    def labels() -> np.ndarray:
+        return (np.arange(count) % classes).astype(np.int32)
+
+    info = {"image_shape": shape, "classes": classes}
+    return Source(name, Ids(count, lambda i: f"{name}/{i:07d}"), read, info, labels)
+
+
+def images(settings: Mapping[str, Any]) -> Callable[..., Any]:
+    """In place of a set of images, its training and test part."""
+    name = settings.get("dataset", settings["name"])
+    train, test, shape, classes = IMAGES[name]
+    if side := settings.get("image_size"):
+        shape = (side, side, shape[-1])
+    # Whitened images are floats.
+    dtype = np.float32 if settings.get("whiten") else np.uint8
+    own = functools.partial(blank, name, shape=shape, classes=classes, dtype=dtype)
+    return lambda **_: (own(train), own(test))
+
+
+def texts(vocabulary: int, windows: int, grouped: bool) -> Callable[..., Any]:
+    """In place of files of text, enough windows for a batch."""
+
+    def made(length: int, pack: bool = False, prompt: str | None = None, **shares: Any) -> Any:
+        counted = text.Tokenizer(
+            lambda given: np.zeros(int(given or 0), np.int32), str, vocabulary, 2
+        )
+        own = {key: shares[key] for key in ("validation", "test") if key in shares}
+
+        def documents(name: str) -> list[text.Document]:
+            given = str(length // 4) if prompt else ""
+            count = math.ceil(2.5 * windows)
+            return [text.Document(f"{name}/{i:06d}", str(length // 2), given) for i in range(count)]
+
+        if grouped:
+            parts = {name: documents(name) for name in ("code", "web")}
+            return text.domains(parts, counted, length, **own)
+        return text.corpus(documents("text"), counted, length, pack=pack, **own)
+
+    return made
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """A published config as plain data, what its user must name filled in."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return vary(plain(module.get_config()), {})
+
+
+def stand_in(name: str, config: dict[str, Any]) -> None:
+    """Puts sets with nothing in them in place of those of a config."""
+    sets = [config["data"], *(s["data"] for s in config["stages"].values() if s.get("data"))]
+    for settings in sets:
+        kind = settings["name"]
+        # What the user must name, and nobody reads here.
+        settings |= {key: "a place" for key in ("path", "dir") if key in settings}
+        if "length" in settings:
+            largest = max(stage.get("batch_size", 128) for stage in config["stages"].values())
+            grouped = kind == "domain_files"
+            replace(kind, texts(VOCABULARY[name], largest, grouped))
+        elif settings.get("dataset", kind) in IMAGES:
+            replace(kind, images(settings))
+            settings.pop("whiten", None)
+
+
+def replace(kind: str, made: Callable[..., Any]) -> None:
+    """Under the name of a data set, with the keywords of what it really is."""
+    if kind not in build.DATA:
+        raise ValueError(f"there is no data set {kind!r}")
+    made.__signature__ = inspect.signature(build.DATA[kind])  # pyright: ignore
+    build.DATA[kind] = made
+
+
+def mesh_for(config: Mapping[str, Any], examples: int | None) -> tuple[jax.sharding.Mesh, int]:
+    """The config's own mesh on all devices, and over how many of them a batch is shared out."""
+    sizes = dict(config.get("mesh") or {"data": -1})
+    if -1 not in sizes.values():
+        return make_mesh(sizes), math.prod(sizes.values())
+    parts = math.gcd(examples or DEVICES, DEVICES)
+    sizes["model"] = DEVICES // parts
+    return make_mesh(sizes), parts
+
+
+def lowered(name: str, compiling: bool, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Plans a config and lowers the step of every stage."""
+    config = config_of(name)
+    stand_in(name, config)
+    one = {**config, "mesh": {"data": 1, "fsdp": 1}}
+    begun = time.perf_counter()
+    plan = recipe.plan(one)
+    results = recipe.shapes(plan)
+    planning = time.perf_counter() - begun
+    for planned in plan.stages:
+        stage = stage_of(plan, planned, {other: results[other] for other in planned.needs})
+        takes = stage.distiller.takes
+        batch = abstract(stream_of(stage.data, None).at(0, takes))
+        leaves = [leaf for leaf in jax.tree.leaves(batch) if leaf.ndim > (takes > 1)]
+        examples = leaves[0].shape[int(takes > 1)] if leaves else None
+        mesh, parts = mesh_for(config, examples)
+        rules = tuple(config.get("rules") or ())
+        frozen = dict(stage.frozen)
+        state = check(
+            stage.distiller, jax.random.key(0), {**frozen, **stage.initial}, frozen, batch
+        )
+        whole = jax.tree.map(shape_of, (state, frozen))
+        places = tuple(shardings(mesh, tree, rules) for tree in whole)
+        shared = jax.tree.map(lambda _, m=mesh, n=takes: batch_sharding(m, n), batch)
+        begun = time.perf_counter()
+        low = jax.jit(
+            on_mesh(stage.distiller.step, mesh),
+            donate_argnums=0,
+            in_shardings=(*places, shared),
+            out_shardings=(places[0], replicated(mesh)),
+        ).lower(*whole, batch)
+        row: dict[str, Any] = {
+            "config": name,
+            "stage": planned.name,
+            "devices": mesh.size,
+            "over": parts,
+            "batch": examples,
+            "parameters": count(results[planned.name]),
+            "state_mib": mib(whole[0], places[0]),
+            "frozen_mib": mib(whole[1], places[1]),
+            "batch_mib": mib(batch, shared),
+            "planning_seconds": planning,
+            "lowering_seconds": time.perf_counter() - begun,
+        }
+        if compiling:
+            begun = time.perf_counter()
+            row |= memory(low.compile())
+            row["compile_seconds"] = time.perf_counter() - begun
+        tell(row)
+
+
+def shape_of(x: Any) -> jax.ShapeDtypeStruct:
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(x.dtype))
+
+
+def count(tree: Any) -> int:
+    """Numbers in a result."""
+    return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(tree))
+
+
+def mib(tree: Any, places: Any) -> float:
+    """MiB of a tree on one device."""
+
+    def one(x: Any, place: Any) -> float:
+        width = 8 if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize
+        return math.prod(place.shard_shape(tuple(x.shape))) * width / 2**20
+
+    return sum(jax.tree.leaves(jax.tree.map(one, tree, places)))
+
+
+def main() -> int:
+    names = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+    made = parser(__doc__, "two small configs, lowered only")
+    made.add_argument("--configs", nargs="+", choices=names, default=names)
+    made.add_argument("--lower", action="store_true", help="do not compile")
+    made.add_argument("--limit", type=int, default=1800, help="seconds for one config")
+    made.add_argument("--one", choices=names, help="in this process, a line of JSON a stage")
+    args = made.parse_args()
+    if args.one:
+        lowered(args.one, not args.lower, lambda row: print(json.dumps(row), flush=True))
+        return 0
+    if args.smoke:
+        args.configs, args.lower = ["hinton_mnist", "dm"], True
+    rows, missed = [], []
+    for number, name in enumerate(args.configs):
+        # Each in a process of its own, so that one that fails stops no other.
+        command = [sys.executable, __file__, "--one", name, *(["--lower"] if args.lower else [])]
+        begun = time.monotonic()
+        fault = ""
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=args.limit)
+            output = done.stdout
+            if done.returncode:
+                lines = [line for line in done.stderr.splitlines() if "Error: " in line]
+                fault = (lines or ["no message"])[-1]
+        except subprocess.TimeoutExpired as late:
+            kept = late.stdout or b""
+            output = kept.decode() if isinstance(kept, bytes) else kept
+            fault = f"not done after {args.limit} s"
+        found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        rows += found
+        if fault:
+            missed.append(f"{name}: {fault}")
+        taken = time.monotonic() - begun
+        print(
+            f"{number + 1}/{len(args.configs)} {name}: {len(found)} stages, {taken:.0f} s {fault}",
+            file=sys.stderr,
+            flush=True,
+        )
+    cells = [
+        (
+            f"{row['config']}: {row['stage']}",
+            f"{row['parameters'] / 1e6:,.1f}",
+            "" if row["batch"] is None else f"{row['batch']:,} over {row['over']}",
+            *(f"{row[key]:,.1f}" for key in ("state_mib", "frozen_mib", "batch_mib")),
+            f"{row['temporary_mib']:,.1f}" if "temporary_mib" in row else "",
+            f"{row['lowering_seconds']:.0f}",
+            f"{row['compile_seconds']:.0f}" if "compile_seconds" in row else "",
+        )
+        for row in rows
+    ]
+    columns = ("stage", "million numbers", "examples", "state MiB", "frozen", "batch", "temporary")
+    print(table((*columns, "lowering s", "compile s"), cells), end="\n\n")
+    return finish("ahead", args, {"stages": rows}, missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
