@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sysconfig
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,27 +14,25 @@ import numpy as np
 from jaxdistill._errors import unknown
 from jaxdistill.data.records import Records, Source, concatenate, subset
 from jaxdistill.data.split import PARTS, Splits, hashes, part_numbers
+from jaxdistill.data.tokenizers import Tokenizer, byte_tokenizer, file_tokenizer
+
+__all__ = [
+    "Document",
+    "Tokenizer",
+    "byte_tokenizer",
+    "corpus",
+    "domains",
+    "file_tokenizer",
+    "four_domains",
+    "json_lines",
+    "parquet",
+    "standard_library",
+    "text_files",
+    "windows",
+]
 
 # What is no module of its own, or not on every machine.
 _LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "__pycache__", "lib2to3"}
-
-
-class Tokenizer(NamedTuple):
-    """Text to numbers and back.
-
-    Attributes:
-        encode: ``str -> int array [n]``, no special tokens added.
-        decode: ``sequence of int -> str``.
-        vocabulary: how many tokens there are.
-        end: the one that begins and ends every text.
-        start: the one that begins them, where it is another one (BERT).
-    """
-
-    encode: Callable[[str], np.ndarray]
-    decode: Callable[[Sequence[int]], str]
-    vocabulary: int
-    end: int
-    start: int | None = None
 
 
 class Document(NamedTuple):
@@ -43,68 +41,6 @@ class Document(NamedTuple):
     name: str
     text: str
     prompt: str = ""
-
-
-def byte_tokenizer() -> Tokenizer:
-    """The 256 bytes of UTF-8, and 256 for the end of a text.
-
-    Example:
-        >>> tokenizer = byte_tokenizer()
-        >>> tokenizer.encode("né").tolist(), tokenizer.decode([110, 195, 169, 256])
-        ([110, 195, 169], 'né')
-    """
-
-    def encode(text: str) -> np.ndarray:
-        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
-
-    def decode(tokens: Sequence[int]) -> str:
-        return bytes(int(t) for t in tokens if t < 256).decode(errors="replace")
-
-    return Tokenizer(encode, decode, 257, 256)
-
-
-def file_tokenizer(
-    path: Path | str, end: str = "<|endoftext|>", start: str | None = None
-) -> Tokenizer:
-    """A ``tokenizer.json`` of Hugging Face's ``tokenizers``: BPE, unigram, word pieces.
-
-    Args:
-        path: the file, or a folder that holds one, such as a downloaded model.
-        end: which of its tokens begins and ends a text; of BERT it is ``"[SEP]"``.
-        start: which one begins it, where it is another; of BERT it is ``"[CLS]"``.
-
-    Raises:
-        ImportError: without the extra ``text``.
-        FileNotFoundError: if there is no such file.
-        ValueError: if it has no token ``end`` or ``start``.
-    """
-    try:
-        from tokenizers import Tokenizer as Given
-    except ImportError as fault:
-        raise ImportError(
-            "a tokenizer from a file needs: pip install 'jaxdistill[text]'"
-        ) from fault
-    path = Path(path)
-    path = path / "tokenizer.json" if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no tokenizer {path}")
-    given = Given.from_file(str(path))
-
-    def number_of(name: str, key: str) -> int:
-        found = given.token_to_id(name)
-        if found is None:
-            raise ValueError(f"tokenizer {path} has no token {name!r}: name its own with {key!r}")
-        return found
-
-    number, first = number_of(end, "end"), number_of(start, "start") if start else None
-
-    def encode(text: str) -> np.ndarray:
-        return np.asarray(given.encode(text, add_special_tokens=False).ids, np.int32)
-
-    def decode(tokens: Sequence[int]) -> str:
-        return given.decode([int(t) for t in tokens if t not in (number, first)])
-
-    return Tokenizer(encode, decode, given.get_vocab_size(), number, first)
 
 
 def standard_library(modules: int | None = None) -> list[Document]:

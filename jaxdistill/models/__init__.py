@@ -1,7 +1,9 @@
 """Readable networks in Flax Linen, channels last, with features tapped by module path."""
 
 from jaxdistill.models.blocks import split_qkv, stack_blocks, unstack_blocks
+from jaxdistill.models.clip import CLIP, TextTower
 from jaxdistill.models.convnet import ConvNet
+from jaxdistill.models.convnext import ConvNeXt
 from jaxdistill.models.decoder import Decoder, head_of
 from jaxdistill.models.dit import DiT
 from jaxdistill.models.experts import SparseMlp
@@ -20,6 +22,8 @@ from jaxdistill.models.masking import (
     unpatchify,
 )
 from jaxdistill.models.mlp import MLP
+from jaxdistill.models.mobilenet import MobileNetV3
+from jaxdistill.models.modern_bert import ModernBert
 from jaxdistill.models.pretrained import Pretrained, export, load
 from jaxdistill.models.resnet import ResNet, cifar_resnet, imagenet_resnet
 from jaxdistill.models.text_encoder import TextEncoder
@@ -28,19 +32,24 @@ from jaxdistill.models.unet import CriticHead, UNet
 from jaxdistill.models.vit import Encoder, ViT, vit_size
 
 __all__ = [
+    "CLIP",
     "MAE",
     "MLP",
+    "ConvNeXt",
     "ConvNet",
     "CriticHead",
     "Decoder",
     "DiT",
     "Encoder",
     "Masking",
+    "MobileNetV3",
+    "ModernBert",
     "Pretrained",
     "Reconstruction",
     "ResNet",
     "SparseMlp",
     "TextEncoder",
+    "TextTower",
     "TimeMLP",
     "UNet",
     "ViT",

@@ -61,6 +61,7 @@ def check_heads(width: int, heads: int) -> None:
 class Attention(nn.Module):
     """Self-attention of all tokens to all tokens, with a fused projection ``qkv`` and ``proj``.
 
+    A mask, bool [B or 1, 1, N, N], says which token (third axis) sees which (last axis).
     The softmax is taken in float32, also for tokens in float64.
     """
 
@@ -68,17 +69,30 @@ class Attention(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, tokens: jax.Array) -> jax.Array:
+    def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         width = tokens.shape[-1]
         check_heads(width, self.heads)
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
         query, key, value = split_qkv(dense(3 * width, name="qkv")(tokens), self.heads)
-        mixed = jax.nn.dot_product_attention(query, key, value)
+        mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)
         return dense(width, name="proj")(mixed.reshape(tokens.shape))
 
 
+def hidden_units(width: int, ratio: float) -> int:
+    """Hidden units of an MLP: ``ratio`` per unit of width, rounded down."""
+    # A ratio that was divided out of a published number of units may fall short of it by a hair.
+    return int(width * ratio + 1e-6)
+
+
 class Mlp(nn.Module):
-    """Two linear layers ``fc1`` and ``fc2`` with an activation between, the exact GELU."""
+    """Two linear layers ``fc1`` and ``fc2`` with an activation between, the exact GELU.
+
+    With the activation ``"swiglu"`` the first layer gives gates and values, two thirds of the units
+    of each, rounded up to a multiple of 8, and the second reads ``silu(gate) * value``.
+
+    References:
+        Shazeer. GLU Variants Improve Transformer. 2020.
+    """
 
     ratio: float = 4.0
     dtype: Any = None
@@ -88,9 +102,14 @@ class Mlp(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         width = tokens.shape[-1]
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
+        hidden = hidden_units(width, self.ratio)
+        if self.activation == "swiglu":
+            hidden = -(-int(hidden * 2 / 3) // 8) * 8
+            gate, value = jnp.split(dense(2 * hidden, name="fc1")(tokens), 2, axis=-1)
+            return dense(width, name="fc2")(jax.nn.silu(gate) * value)
         if self.activation not in ACTIVATIONS:
-            raise ValueError(unknown("activation", self.activation, ACTIVATIONS))
-        units = ACTIVATIONS[self.activation](dense(int(width * self.ratio), name="fc1")(tokens))
+            raise ValueError(unknown("activation", self.activation, (*ACTIVATIONS, "swiglu")))
+        units = ACTIVATIONS[self.activation](dense(hidden, name="fc1")(tokens))
         return dense(width, name="fc2")(units)
 
 
@@ -118,7 +137,7 @@ class Block(nn.Module):
         mlp_ratio: hidden units of the MLP per unit of width.
         dtype: of the computation.
         epsilon: of the norms.
-        activation: of the MLP, one of ``ACTIVATIONS``.
+        activation: of the MLP, one of ``ACTIVATIONS``, or ``"swiglu"``, see ``Mlp``.
         layer_scale: where the factors ``scale1`` and ``scale2`` of the two branches start; none of
             them if not given.
     """
@@ -131,16 +150,21 @@ class Block(nn.Module):
     layer_scale: float | None = None
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, gates: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        tokens: jax.Array,
+        gates: jax.Array | None = None,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
         """Tokens [B, N, D] to tokens [B, N, D].
 
         ``gates`` [2, B], if given, multiply the two branches of each example (stochastic depth:
-        0, or 1 / the probability to survive).
+        0, or 1 / the probability to survive). ``mask`` is that of ``Attention``.
         """
         norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
         attention = Attention(self.heads, self.dtype, name="attn")
         mlp = Mlp(self.mlp_ratio, self.dtype, self.activation, name="mlp")
-        for index, branch in enumerate((attention, mlp)):
+        for index, branch in enumerate((partial(attention, mask=mask), mlp)):
             change = branch(norm(name=f"norm{index + 1}")(tokens))
             if self.layer_scale is not None:
                 change = LayerScale(self.layer_scale, name=f"scale{index + 1}")(change)
@@ -161,6 +185,7 @@ def run_blocks(
     depth: int,
     tokens: jax.Array,
     gates: jax.Array | None = None,
+    mask: jax.Array | None = None,
     *,
     scan: bool,
     remat: bool,
@@ -180,6 +205,7 @@ def run_blocks(
         depth: number of blocks.
         tokens: [B, N, D].
         gates: [depth, 2, B] or None, see ``Block``.
+        mask: which token sees which, see ``Attention``; all see all if not given.
         scan: the scanned form.
         remat: recompute the inside of each block in the backward pass.
         taps: paths relative to the owner; only ``block_i`` matter, and only to the scanned form.
@@ -196,7 +222,7 @@ def run_blocks(
         }
         for index in range(depth):
             child = form(**own, name=f"block_{index}")
-            tokens = child(tokens, None if gates is None else gates[index])
+            tokens = child(tokens, None if gates is None else gates[index], mask)
         return tokens
 
     example = jnp.zeros((1, 1, tokens.shape[-1]), tokens.dtype)
@@ -207,7 +233,7 @@ def run_blocks(
 
     def step(tokens: jax.Array, layer: tuple[Any, Any]) -> tuple[Any, None]:
         params, gates = layer
-        return block.apply({"params": params}, tokens, gates), None
+        return block.apply({"params": params}, tokens, gates, mask), None
 
     layers = owner.param(_STACK, init), gates
     body = jax.checkpoint(step, prevent_cse=False) if remat else step

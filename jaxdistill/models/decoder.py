@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,204 +17,18 @@ import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 from jaxdistill.models._common import Identity
-from jaxdistill.models.experts import SparseMlp
+from jaxdistill.models.decoder_layers import (
+    ACTIVATIONS,
+    NORMS,
+    Layer,
+    LongContext,
+    norm_of,
+    rotary,
+    soft_cap,
+)
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "silu": jax.nn.silu,
-    "gelu": partial(jax.nn.gelu, approximate=True),
-}
+__all__ = ["Decoder", "LongContext", "head_of", "rotary", "soft_cap"]
 INPUTS = ("tokens", "positions", "segments", "slots")
-
-
-class LongContext(NamedTuple):
-    r"""How Llama 3 stretches its rotary positions for texts longer than it was first trained on.
-
-    Wave lengths above ``context / low`` are stretched by ``factor``, those below ``context / high``
-    are kept, and between them the frequency goes linearly in ``context / length``.
-
-    Attributes:
-        factor: how many times longer.
-        low: turns within the context below which a wave is stretched whole.
-        high: turns above which it is kept.
-        context: tokens of the texts first trained on.
-
-    References:
-        Llama team 2024, "The Llama 3 herd of models" (arXiv 2407.21783); the formula is that of its
-        configs in Transformers.
-    """
-
-    factor: float
-    low: float
-    high: float
-    context: int
-
-    def stretched(self, frequencies: jax.Array) -> jax.Array:
-        """Frequencies, radians a token, for the longer texts."""
-        turns = self.context * frequencies / (2 * jnp.pi)
-        kept = jnp.clip((turns - self.low) / (self.high - self.low), 0, 1)
-        return frequencies * (kept + (1 - kept) / self.factor)
-
-
-def rotary(
-    x: jax.Array,
-    positions: jax.Array,
-    theta: float = 10_000.0,
-    stretch: LongContext | None = None,
-) -> jax.Array:
-    """Turns pairs of channels by an angle that grows with the position.
-
-    Channel ``i`` is paired with ``i + D/2``, as in the published weights of Llama and Qwen.
-
-    Args:
-        x: ``[B, T, N, D]``, queries or keys of N heads, D even.
-        positions: int ``[B, T]``.
-        theta: the base of the wave lengths.
-        stretch: for longer texts, see :class:`LongContext`.
-
-    Returns:
-        The same shape and dtype; angles are taken in float32, or in float64 for such an ``x``.
-
-    References:
-        Su et al. 2021, "RoFormer: enhanced transformer with rotary position embedding" (arXiv
-        2104.09864).
-
-    Example:
-        >>> x = jnp.ones((1, 2, 1, 4))
-        >>> turned = rotary(x, jnp.array([[0, 7]]))
-        >>> bool((turned[0, 0] == x[0, 0]).all()), round(float((turned[0, 1] ** 2).sum()), 4)
-        (True, 4.0)
-    """
-    half = x.shape[-1] // 2
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    frequencies = theta ** (-jnp.arange(half, dtype=wide) / half)
-    if stretch is not None:
-        frequencies = stretch.stretched(frequencies)
-    angles = positions.astype(wide)[:, :, None, None] * frequencies[None, None, None]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = jnp.split(x.astype(wide), 2, axis=-1)
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x.dtype)
-
-
-def soft_cap(x: jax.Array, cap: float | None) -> jax.Array:
-    """``cap * tanh(x / cap)``, or ``x`` where there is no cap."""
-    return x if cap is None else cap * jnp.tanh(x / cap)
-
-
-class RMSNorm(nn.Module):
-    """``x / sqrt(mean(x^2) + epsilon) * scale``, the mean in float32 or wider."""
-
-    epsilon: float = 1e-6
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        shape = (1,) * (x.ndim - 1) + scale.shape
-        found = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.epsilon)
-        return (found * scale.reshape(shape)).astype(self.dtype or x.dtype)
-
-
-class SelfAttention(nn.Module):
-    """Causal attention of grouped queries, with or without a cache of keys and values."""
-
-    heads: int
-    groups: int
-    head_width: int
-    bias: bool
-    qk_norm: bool
-    theta: float
-    stretch: LongContext | None
-    window: int | None
-    cap: float | None
-    epsilon: float
-    dtype: Any
-    param_dtype: Any
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, positions: jax.Array, segments: jax.Array | None, slots: int | None
-    ) -> jax.Array:
-        batch, length, width = x.shape
-        dense = partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype)
-
-        def projected(heads: int, name: str) -> jax.Array:
-            found = dense(heads * self.head_width, use_bias=self.bias, name=name)(x)
-            return found.reshape(batch, length, heads, self.head_width)
-
-        norm = partial(RMSNorm, self.epsilon, self.dtype, self.param_dtype)
-        query, key = projected(self.heads, "q_proj"), projected(self.groups, "k_proj")
-        value = projected(self.groups, "v_proj")
-        if self.qk_norm:
-            query, key = norm(name="q_norm")(query), norm(name="k_norm")(key)
-        query = rotary(query, positions, self.theta, self.stretch)
-        key = rotary(key, positions, self.theta, self.stretch)
-        places = positions
-        if slots is not None or self.has_variable("cache", "key"):
-            shape = (batch, slots or 0, self.groups, self.head_width)
-            keys = self.variable("cache", "key", jnp.zeros, shape, key.dtype)
-            values = self.variable("cache", "value", jnp.zeros, shape, value.dtype)
-            if not self.is_initializing():
-                # A token lies in the slot of its position. What lies behind the newest token is
-                # never looked at and is overwritten in time, so that taking tokens back costs
-                # nothing.
-                at = jnp.arange(batch)[:, None], positions
-                keys.value = keys.value.at[at].set(key, mode="drop")
-                values.value = values.value.at[at].set(value, mode="drop")
-                key, value = keys.value, values.value
-                places = jnp.broadcast_to(jnp.arange(key.shape[1])[None], key.shape[:2])
-        back = positions[:, :, None] - places[:, None, :]
-        seen = back >= 0
-        if self.window is not None:
-            seen &= back < self.window
-        if segments is not None:
-            seen &= segments[:, :, None] == segments[:, None, :]
-        query = query.reshape(batch, length, self.groups, -1, self.head_width)
-        wide = jnp.promote_types(query.dtype, jnp.float32)
-        scores = jnp.einsum("btkgd,bskd->bkgts", query, key, preferred_element_type=wide)
-        scores = soft_cap(scores * self.head_width**-0.5, self.cap)
-        scores = jnp.where(seen[:, None, None], scores, jnp.finfo(wide).min)
-        share = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        mixed = jnp.einsum("bkgts,bskd->btkgd", share, value)
-        mixed = mixed.reshape(batch, length, self.heads * self.head_width)
-        return dense(width, use_bias=False, name="o_proj")(mixed)
-
-
-class GatedMlp(nn.Module):
-    """``down(activation(gate(x)) * up(x))``."""
-
-    hidden: int
-    activation: str
-    dtype: Any
-    param_dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        dense = partial(nn.Dense, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
-        gate = ACTIVATIONS[self.activation](dense(self.hidden, name="gate_proj")(x))
-        units = gate * dense(self.hidden, name="up_proj")(x)
-        return dense(x.shape[-1], name="down_proj")(units)
-
-
-class Layer(nn.Module):
-    """A pre-norm block: attention and gated units, each added to what came in."""
-
-    attention: Mapping[str, Any]
-    mlp: Mapping[str, Any]
-    epsilon: float
-    dtype: Any
-    param_dtype: Any
-
-    @nn.compact
-    def __call__(self, x, positions, segments, slots):
-        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = partial(RMSNorm, self.epsilon, **kinds)
-        attention = SelfAttention(**self.attention, epsilon=self.epsilon, **kinds, name="self_attn")
-        mlp = (SparseMlp if "experts" in self.mlp else GatedMlp)(**self.mlp, **kinds, name="mlp")
-        x = x + attention(norm(name="input_layernorm")(x), positions, segments, slots)
-        return x + mlp(norm(name="post_attention_layernorm")(x))
 
 
 class Decoder(nn.Module):
@@ -233,11 +46,23 @@ class Decoder(nn.Module):
         bias: whether queries, keys and values have one (Qwen 2).
         qk_norm: whether queries and keys are normalised (Qwen 3).
         theta: base of the rotary wave lengths.
-        stretch: for texts longer than first trained on (Llama 3).
+        stretch: for texts longer than first trained on: a factor, or ``LongContext`` (Llama 3).
         window: how many tokens back, itself included, a token sees; all if not given (Mistral).
-        attention_cap: soft cap of the attention's scores.
-        logit_cap: soft cap of the logits.
-        activation: ``"silu"`` or ``"gelu"``.
+        global_every: every how many layers one sees all tokens, the others only their window
+            (Gemma 2 and 3); without it all layers have the window.
+        local_theta: base of the wave lengths, not stretched, in the layers with a window (Gemma 3).
+        attention_cap: soft cap of the attention's scores (Gemma 2).
+        logit_cap: soft cap of the logits (Gemma 2).
+        query_scale: of the scores; ``head_width**-0.5`` if not given.
+        scaled: multiply the embeddings by the root of the width (Gemma).
+        norm: ``"rms"``, ``"rms_plus_one"`` (scales are counted from one, Gemma) or ``"layer"``
+            (with means and biases, GPT-2).
+        post_norms: norm what a layer adds, too (Gemma 2 and 3).
+        places: learned positions, so many, in place of the rotary ones (GPT-2).
+        fused: queries, keys and values from one layer ``qkv_proj`` (GPT-2).
+        out_bias: whether what comes out of attention and units has a bias, and the units (GPT-2).
+        gated: whether the units have gates.
+        activation: ``"silu"``, ``"gelu"`` (by a tanh) or ``"gelu_exact"``.
         epsilon: of the norms.
         experts: MLPs of which a token goes through some in each sparse layer, see ``SparseMlp``; 0
             for one that every token goes through.
@@ -263,8 +88,7 @@ class Decoder(nn.Module):
 
     Raises:
         ValueError: for heads that do not divide, an odd head width, an unknown input or activation;
-            for the tap of a scanned layer that there is not; for scanned layers some of which are
-            sparse.
+            for the tap of a scanned layer that there is not; for scanned layers that are not alike.
 
     Example:
         >>> from jaxdistill.net import from_linen
@@ -286,10 +110,20 @@ class Decoder(nn.Module):
     bias: bool = False
     qk_norm: bool = False
     theta: float = 10_000.0
-    stretch: LongContext | None = None
+    stretch: LongContext | float | None = None
     window: int | None = None
+    global_every: int | None = None
+    local_theta: float | None = None
     attention_cap: float | None = None
     logit_cap: float | None = None
+    query_scale: float | None = None
+    scaled: bool = False
+    norm: str = "rms"
+    post_norms: bool = False
+    places: int = 0
+    fused: bool = False
+    out_bias: bool = False
+    gated: bool = True
     activation: str = "silu"
     epsilon: float = 1e-6
     experts: int = 0
@@ -307,7 +141,7 @@ class Decoder(nn.Module):
         for name in given:
             if name not in INPUTS:
                 raise ValueError(unknown("input of a decoder", name, INPUTS))
-        attention, mlp = self._checked()
+        self._check(given["tokens"])
         tokens = given["tokens"]
         positions = given.get("positions")
         if positions is None:
@@ -320,27 +154,18 @@ class Decoder(nn.Module):
             self.vocabulary, self.width, embedding_init=normal, **kinds, name="embed_tokens"
         )
         x = table(tokens)
+        if self.places:
+            places = nn.Embed(
+                self.places, self.width, embedding_init=normal, **kinds, name="embed_positions"
+            )
+            x = x + places(positions)
+        if self.scaled:
+            x = x * jnp.asarray(self.width**0.5, x.dtype)
         form = Layer
         if self.remat:
             form = nn.remat(Layer, static_argnums=(4,), prevent_cse=not self.scan)
-        mixture = {
-            "hidden": self.neurons(),
-            "activation": ACTIVATIONS[self.activation],
-            "experts": self.experts,
-            "active": self.active,
-        }
-        sparse = self.sparse_layers()
-        if self.scan and 0 < len(sparse) < self.depth:
-            raise ValueError(
-                f"scanned layers are of one form: of {self.depth}, {sparse} are sparse"
-            )
-
-        def layer(index: int, name: str) -> nn.Module:
-            own = mixture if index in sparse else mlp
-            return form(attention, own, self.epsilon, **kinds, name=name)
-
-        x = self._layers(layer, x, (positions, given.get("segments"), slots))
-        x = RMSNorm(self.epsilon, **kinds, name="norm")(x)
+        x = self._layers(form, kinds, x, (positions, given.get("segments"), slots))
+        x = norm_of(self.norm, self.epsilon, **kinds)(name="norm")(x)
         wide = jnp.promote_types(x.dtype, jnp.float32)
         if self.tied:
             head = jnp.asarray(table.embedding).T
@@ -350,7 +175,21 @@ class Decoder(nn.Module):
         logits = jnp.matmul(x, head.astype(x.dtype), preferred_element_type=wide)
         return soft_cap(logits, self.logit_cap)
 
-    def _layers(self, layer: Callable[..., nn.Module], x: jax.Array, rest: tuple) -> jax.Array:
+    def _layers(
+        self, form: type[nn.Module], kinds: Mapping[str, Any], x: jax.Array, rest: tuple
+    ) -> jax.Array:
+        sparse = self.sparse_layers()
+        if self.scan and 0 < len(sparse) < self.depth:
+            raise ValueError(
+                f"scanned layers are of one form: of {self.depth}, {sparse} are sparse"
+            )
+
+        def layer(index: int, name: str) -> nn.Module:
+            attention, mlp = self._attention(index), self._mlp(index in sparse)
+            return form(
+                attention, mlp, self.norm, self.post_norms, self.epsilon, **kinds, name=name
+            )
+
         if not self.scan:
             for index in range(self.depth):
                 x = layer(index, f"layers_{index}")(x, *rest)
@@ -399,33 +238,69 @@ class Decoder(nn.Module):
                 raise ValueError(unknown("tap", tap, possible))
         return self.clone(taps=asked)
 
-    def _checked(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _check(self, tokens: jax.Array) -> None:
         groups = self.groups or self.heads
         if self.heads % groups:
             raise ValueError(f"{self.heads} heads do not divide by {groups} groups")
         if self.head_width is None and self.width % self.heads:
             raise ValueError(f"a width of {self.width} does not divide by {self.heads} heads")
         head_width = self.head_width or self.width // self.heads
-        if head_width % 2:
+        if head_width % 2 and not self.places:
             raise ValueError(f"rotary positions need heads of even width, not {head_width}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(unknown("activation", self.activation, ACTIVATIONS))
-        attention = {
+        if self.norm not in NORMS:
+            raise ValueError(unknown("norm", self.norm, NORMS))
+        if self.global_every is not None and self.window is None:
+            raise ValueError("global_every is for layers that have a window, and there is none")
+        if self.global_every is not None and self.scan:
+            raise ValueError("scan is for layers that are alike, and global_every sets some apart")
+        if self.places and tokens.shape[1] > self.places:
+            raise ValueError(f"texts of {tokens.shape[1]} tokens, and {self.places} positions")
+
+    def _attention(self, index: int) -> dict[str, Any]:
+        """What is to be known of the attention in one layer."""
+        head_width = self.head_width or self.width // self.heads
+        whole = self.global_every is not None and (index + 1) % self.global_every == 0
+        window = None if whole else self.window
+        local = window is not None and self.local_theta is not None
+        theta = self.local_theta if local else self.theta
+        return {
             "heads": self.heads,
-            "groups": groups,
+            "groups": self.groups or self.heads,
             "head_width": head_width,
             "bias": self.bias,
+            "out_bias": self.out_bias,
+            "fused": self.fused,
             "qk_norm": self.qk_norm,
-            "theta": self.theta,
-            "stretch": self.stretch,
-            "window": self.window,
+            "theta": None if self.places else theta,
+            "stretch": None if local else self.stretch,
+            "window": window,
             "cap": self.attention_cap,
+            "scale": self.query_scale or head_width**-0.5,
         }
-        return attention, {"hidden": self.neurons(), "activation": self.activation}
+
+    def _mlp(self, sparse: bool) -> dict[str, Any]:
+        """What is to be known of the MLP in one layer."""
+        if not sparse:
+            return {
+                "hidden": self.neurons(),
+                "activation": self.activation,
+                "gated": self.gated,
+                "bias": self.out_bias,
+            }
+        if not self.gated or self.out_bias:
+            raise ValueError("experts have gates and no biases")
+        return {
+            "hidden": self.neurons(),
+            "activation": ACTIVATIONS[self.activation],
+            "experts": self.experts,
+            "active": self.active,
+        }
 
     @nn.nowrap
     def neurons(self) -> int:
-        """Gated units of each MLP."""
+        """Units of each MLP."""
         return self.hidden or -(-8 * self.width // 24) * 8
 
     @nn.nowrap

@@ -17,8 +17,8 @@ from jaxdistill.models.blocks import (
     run_blocks,
     taps_below,
 )
-from jaxdistill.models.masking import patch_grid, sincos_positions
-from jaxdistill.models.vit import Encoder, read_inputs, vit_size
+from jaxdistill.models.masking import patch_grid
+from jaxdistill.models.vit import Encoder, positions_of, read_inputs, vit_size
 
 _SIZES = {"small": 16, "base": 16, "large": 16, "huge": 14}
 
@@ -97,11 +97,7 @@ class Decoder(nn.Module):
             # Row by row: indices into the batch would make devices send each other their rows.
             put = jax.vmap(lambda row, places, values: row.at[places].set(values))
             tokens = jnp.concatenate([cls, put(canvas, keep, visible)], axis=1)
-        if self.positions == "sincos":
-            positions = jnp.asarray(sincos_positions(self.width, grid, cls_token=True))
-        else:
-            init = nn.initializers.truncated_normal(0.02)
-            positions = self.param("pos_embed", init, (1 + grid[0] * grid[1], self.width))
+        positions = positions_of(self, self.positions, self.width, grid, front=1)
         tokens = tokens + positions[None].astype(tokens.dtype)
         tokens = run_blocks(
             self,

@@ -14,7 +14,8 @@ from jaxdistill._errors import unknown
 from jaxdistill.models._common import Identity
 from jaxdistill.models.blocks import ACTIVATIONS, check_heads, split_qkv
 
-HEADS = ("none", "masked", "classes", "tokens", "sentence")
+HEADS = ("none", "masked", "classes", "tokens", "sentence", "replaced")
+POOLED = {**ACTIVATIONS, "tanh": jnp.tanh}
 INPUTS = ("tokens", "mask", "types")
 _init = nn.initializers.truncated_normal(0.02)
 
@@ -80,9 +81,12 @@ class TextEncoder(nn.Module):
     - ``"classes"``: logits [B, classes] from the first token, by a dense layer ``pooler``.
     - ``"tokens"``: logits [B, T, classes].
     - ``"sentence"``: the mean of the hidden states where there is text [B, D].
+    - ``"replaced"``: a logit [B, T] of every token having been put in place of another, by a dense
+      layer ``pooler`` (ELECTRA).
 
     Logits are float32 or wider. Tap paths: ``embeddings`` (after their norm), ``block_0``, ...
-    [B, T, D], ``pooler`` [B, D] before its activation, ``head``.
+    [B, T, D], ``pooler`` [B, D] before its activation, ``head``. Embeddings narrower than the
+    hidden states are brought to their width by a dense layer ``project``, the tap behind it.
 
     Attributes:
         vocabulary: how many tokens there are, V.
@@ -91,12 +95,14 @@ class TextEncoder(nn.Module):
         heads: attention heads.
         hidden: units of the blocks' MLPs; four times the width if 0.
         positions: the longest text.
+        embedding: width of the embeddings; that of the hidden states if 0 (ELECTRA: narrower).
         types: kinds of tokens; 0 for a net without them (DistilBERT).
         padding: where positions are counted over the tokens that are not this one, and begin behind
             it (RoBERTa); by default they are counted from 0.
         head: see above.
         classes: of the heads that have them.
-        pooled: activation behind ``pooler``, ``"tanh"`` (BERT, RoBERTa) or ``"relu"`` (DistilBERT).
+        pooled: activation behind ``pooler``, ``"tanh"`` (BERT, RoBERTa), ``"relu"`` (DistilBERT) or
+            ``"gelu"`` (ELECTRA).
         activation, epsilon, dropout, dtype: see ``TextBlock``.
         remat: recompute the inside of each block in the backward pass, to save memory.
 
@@ -115,6 +121,7 @@ class TextEncoder(nn.Module):
         Devlin et al. BERT: Pre-training of Deep Bidirectional Transformers. NAACL 2019.
         Liu et al. RoBERTa: A Robustly Optimized BERT Pretraining Approach. 2019.
         Sanh et al. DistilBERT, a distilled version of BERT. 2019.
+        Clark et al. ELECTRA: Pre-training Text Encoders as Discriminators. ICLR 2020.
     """
 
     vocabulary: int
@@ -123,6 +130,7 @@ class TextEncoder(nn.Module):
     heads: int
     hidden: int = 0
     positions: int = 512
+    embedding: int = 0
     types: int = 2
     padding: int | None = None
     head: str = "none"
@@ -139,13 +147,16 @@ class TextEncoder(nn.Module):
         self, inputs: jax.Array | Mapping[str, jax.Array], train: bool = False
     ) -> jax.Array:
         tokens, mask, types = self._read(inputs)
-        embed = partial(nn.Embed, features=self.width, dtype=self.dtype, embedding_init=_init)
+        narrow = self.embedding or self.width
+        embed = partial(nn.Embed, features=narrow, dtype=self.dtype, embedding_init=_init)
         words = embed(self.vocabulary, name="words")
         x = words(tokens) + embed(self.positions, name="places")(self._places(tokens))
         if self.types:
             x = x + embed(self.types, name="kinds")(types)
         x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(x)
         x = nn.Dropout(self.dropout, deterministic=not train, name="drop")(x)
+        if narrow != self.width:
+            x = nn.Dense(self.width, dtype=self.dtype, kernel_init=_init, name="project")(x)
         x = Identity(name="embeddings")(x)
         block = nn.remat(TextBlock, static_argnums=(3,)) if self.remat else TextBlock
         for index in range(self.depth):
@@ -169,7 +180,8 @@ class TextEncoder(nn.Module):
             shown = mask[..., None].astype(wide)
             return (x.astype(wide) * shown).sum(1) / jnp.maximum(shown.sum(1), 1)
         if self.head == "masked":
-            x = ACTIVATIONS[self.activation](dense(self.width, dtype=self.dtype, name="dense")(x))
+            narrow = self.embedding or self.width
+            x = ACTIVATIONS[self.activation](dense(narrow, dtype=self.dtype, name="dense")(x))
             x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="head_norm")(x)
             bias = self.param("head_bias", nn.initializers.zeros, (self.vocabulary,))
             table = jnp.asarray(words.embedding).astype(x.dtype)
@@ -177,8 +189,11 @@ class TextEncoder(nn.Module):
             return found + bias.astype(wide)[None, None]
         if self.head == "classes":
             x = dense(self.width, dtype=self.dtype, name="pooler")(x[:, 0])
-            x = jnp.tanh(x) if self.pooled == "tanh" else jax.nn.relu(x)
+            x = POOLED[self.pooled](x)
             x = nn.Dropout(self.dropout, deterministic=not train, name="drop_head")(x)
+        if self.head == "replaced":
+            x = dense(self.width, dtype=self.dtype, name="pooler")(x)
+            return dense(1, dtype=wide, name="head")(POOLED[self.pooled](x))[..., 0]
         return dense(self.classes, dtype=wide, name="head")(x)
 
     def _read(
@@ -190,8 +205,8 @@ class TextEncoder(nn.Module):
                 raise ValueError(unknown("input of a text encoder", name, INPUTS))
         if self.head not in HEADS:
             raise ValueError(unknown("head", self.head, HEADS))
-        if self.pooled not in ("tanh", "relu"):
-            raise ValueError(unknown("activation of the pooler", self.pooled, ("tanh", "relu")))
+        if self.pooled not in POOLED:
+            raise ValueError(unknown("activation of the pooler", self.pooled, POOLED))
         if self.activation not in ACTIVATIONS:
             raise ValueError(unknown("activation", self.activation, ACTIVATIONS))
         check_heads(self.width, self.heads)

@@ -14,6 +14,7 @@ from jaxdistill._errors import unknown
 from jaxdistill.models._common import Identity, check_image_rank, image_of
 from jaxdistill.models.blocks import (
     Block,
+    Mlp,
     check_block_taps,
     check_heads,
     run_blocks,
@@ -30,7 +31,8 @@ _SIZES = {
 }
 
 
-_POOLS = ("cls", "mean", "cls_mean")
+_POOLS = ("cls", "mean", "cls_mean", "map")
+POSITIONS = ("sincos", "learned", "fixed")
 
 
 def vit_size(name: str) -> dict[str, int]:
@@ -78,6 +80,64 @@ def check_keep(keep: jax.Array, batch: int, length: int) -> None:
         raise ValueError(f"keep must hold integer ids of patches, it holds {keep.dtype}")
 
 
+def positions_of(
+    owner: nn.Module, kind: str, width: int, grid: tuple[int, int], front: int
+) -> jax.Array:
+    """Positions [front + L, D] inside the compact method of their owner, by ``POSITIONS``."""
+    if kind == "learned":
+        init = nn.initializers.truncated_normal(0.02)
+        return owner.param("pos_embed", init, (front + grid[0] * grid[1], width))
+    if kind == "sincos":
+        return jnp.asarray(sincos_positions(width, grid, bool(front)))
+    found = owner.variable(
+        "constants", "pos_embed", lambda: jnp.asarray(sincos_positions(width, grid, bool(front)))
+    )
+    return found.value
+
+
+class AttentionPool(nn.Module):
+    """One learned query that looks at all tokens, and an MLP with a residual (SigLIP).
+
+    Parameters: ``probe`` [1, 1, D], ``qkv_kernel`` [D, 3D], ``qkv_bias`` [3D]; children ``proj``,
+    ``norm`` and ``mlp``.
+
+    Attributes:
+        heads, mlp_ratio, dtype, epsilon, activation: see ``Block``.
+
+    References:
+        Zhai et al. Scaling Vision Transformers. CVPR 2022.
+    """
+
+    heads: int
+    mlp_ratio: float = 4.0
+    dtype: Any = None
+    epsilon: float = 1e-6
+    activation: str = "gelu"
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Tokens [B, N, D] to [B, D]."""
+        batch, _, width = tokens.shape
+        xavier = nn.initializers.xavier_uniform()
+        probe = self.param("probe", xavier, (1, 1, width))
+        kernel = self.param("qkv_kernel", xavier, (width, 3 * width))
+        bias = self.param("qkv_bias", nn.initializers.zeros, (3 * width,))
+        probe, kernel, bias = (x.astype(tokens.dtype) for x in (probe, kernel, bias))
+        query = probe @ kernel[:, :width] + bias[None, None, :width]
+        query = jnp.broadcast_to(query, (batch, 1, width))
+        both = tokens @ kernel[:, width:] + bias[None, None, width:]
+        query, key, value = (
+            x.reshape(batch, -1, self.heads, width // self.heads)
+            for x in (query, *jnp.split(both, 2, axis=-1))
+        )
+        mixed = jax.nn.dot_product_attention(query, key, value).reshape(batch, 1, width)
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=xavier)
+        mixed = dense(width, name="proj")(mixed)
+        normed = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(mixed)
+        mlp = Mlp(self.mlp_ratio, self.dtype, self.activation, name="mlp")
+        return (mixed + mlp(normed))[:, 0]
+
+
 class Encoder(nn.Module):
     """Patches to tokens: linear embedding, positions, class token, blocks, final norm.
 
@@ -92,7 +152,9 @@ class Encoder(nn.Module):
         heads: attention heads, a divisor of the width.
         mlp_ratio: hidden units of a block's MLP per unit of width.
         class_token: put a learned token in front.
-        positions: ``"sincos"`` (fixed) or ``"learned"`` (for one image size).
+        positions: ``"sincos"`` (computed), ``"learned"`` (for one image size), or ``"fixed"``:
+            an array that is never trained and starts as sines and cosines, in the collection
+            ``constants``, as a published MAE has it.
         drop_path: stochastic depth: the rate of the last block, growing linearly from 0 at the
             first; draws from the ``"dropout"`` stream when ``train``.
         dtype: of the computation; parameters stay float32.
@@ -103,6 +165,8 @@ class Encoder(nn.Module):
         epsilon, activation, layer_scale: of the blocks, see ``Block``.
         distillation_token: put a second learned token behind the class token (DeiT).
         registers: learned tokens without positions behind those in front (DINOv2).
+        patch_bias: whether the embedding of patches has a bias (not in CLIP).
+        pre_norm: norm the tokens before the first block too (CLIP).
 
     References:
         Dosovitskiy et al. An Image is Worth 16x16 Words. ICLR 2021.
@@ -128,6 +192,8 @@ class Encoder(nn.Module):
     layer_scale: float | None = None
     distillation_token: bool = False
     registers: int = 0
+    patch_bias: bool = True
+    pre_norm: bool = False
 
     @nn.compact
     def __call__(
@@ -154,6 +220,7 @@ class Encoder(nn.Module):
 
         tokens = nn.Dense(
             self.width,
+            use_bias=self.patch_bias,
             dtype=self.dtype,
             kernel_init=nn.initializers.xavier_uniform(),
             name="patch_embed",
@@ -168,6 +235,9 @@ class Encoder(nn.Module):
             learned = jnp.concatenate(front, axis=1).astype(tokens.dtype)
             learned = jnp.broadcast_to(learned, (batch, *learned.shape[1:]))
             tokens = jnp.concatenate([learned, tokens], axis=1)
+        norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
+        if self.pre_norm:
+            tokens = norm(name="pre_norm")(tokens)
 
         tokens = run_blocks(
             self,
@@ -187,7 +257,7 @@ class Encoder(nn.Module):
             remat=self.remat,
             taps=self.taps,
         )
-        return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(tokens)
+        return norm(name="norm")(tokens)
 
     @property
     def _placed(self) -> list[str]:
@@ -216,22 +286,18 @@ class Encoder(nn.Module):
     def _check(self, image: jax.Array, keep: jax.Array | None) -> None:
         check_image_rank(image)
         check_heads(self.width, self.heads)
-        if self.positions not in ("sincos", "learned"):
-            raise ValueError(unknown("positions", self.positions, ("sincos", "learned")))
+        if self.positions not in POSITIONS:
+            raise ValueError(unknown("positions", self.positions, POSITIONS))
         if not 0.0 <= self.drop_path < 1.0:
             raise ValueError(f"drop_path must be in [0, 1), it is {self.drop_path}")
-        if self.distillation_token and self.positions == "sincos":
+        if self.distillation_token and self.positions != "learned":
             raise ValueError("a distillation token needs positions='learned'")
         rows, columns = patch_grid(image.shape[1], image.shape[2], self.patch)
         if keep is not None:
             check_keep(keep, image.shape[0], rows * columns)
 
     def _positions(self, grid: tuple[int, int]) -> jax.Array:
-        if self.positions == "sincos":
-            return jnp.asarray(sincos_positions(self.width, grid, self.class_token))
-        length = grid[0] * grid[1] + len(self._placed)
-        init = nn.initializers.truncated_normal(0.02)
-        return self.param("pos_embed", init, (length, self.width))
+        return positions_of(self, self.positions, self.width, grid, len(self._placed))
 
     def _gates(self, batch: int, train: bool) -> jax.Array | None:
         if not train or self.drop_path == 0.0:
@@ -261,10 +327,11 @@ class ViT(nn.Module):
         depth: number of blocks.
         heads: attention heads.
         classes: outputs of the head; with 0 there is none, and the output is what is pooled.
-        pool: of normed tokens, ``"cls"`` (the class token), ``"mean"`` (over the visible patches)
-            or ``"cls_mean"`` (both, one behind the other).
+        pool: of normed tokens, ``"cls"`` (the class token), ``"mean"`` (over the visible patches),
+            ``"cls_mean"`` (both, one behind the other) or ``"map"`` (see ``AttentionPool``).
+        head_bias: whether the head has a bias (not where it is a projection, as in CLIP).
         mlp_ratio, class_token, positions, drop_path, dtype, remat, scan, taps, epsilon, activation,
-            layer_scale, distillation_token, registers: see ``Encoder``.
+            layer_scale, distillation_token, registers, patch_bias, pre_norm: see ``Encoder``.
 
     Raises:
         ValueError: an unknown option, heads that do not divide the width, images that do not
@@ -300,6 +367,9 @@ class ViT(nn.Module):
     layer_scale: float | None = None
     distillation_token: bool = False
     registers: int = 0
+    patch_bias: bool = True
+    pre_norm: bool = False
+    head_bias: bool = True
 
     @nn.compact
     def __call__(
@@ -328,10 +398,22 @@ class ViT(nn.Module):
             layer_scale=self.layer_scale,
             distillation_token=self.distillation_token,
             registers=self.registers,
+            patch_bias=self.patch_bias,
+            pre_norm=self.pre_norm,
             name="encoder",
         )(image, keep, train)
         front = int(self.class_token) + int(self.distillation_token) + self.registers
-        pooled = tokens[:, 0] if "cls" in self.pool else tokens[:, front:].mean(axis=1)
+        if self.pool == "map":
+            pooled = AttentionPool(
+                self.heads,
+                self.mlp_ratio,
+                self.dtype,
+                self.epsilon,
+                self.activation,
+                name="pool_attention",
+            )(tokens)
+        else:
+            pooled = tokens[:, 0] if "cls" in self.pool else tokens[:, front:].mean(axis=1)
         if self.pool == "cls_mean":
             pooled = jnp.concatenate([pooled, tokens[:, front:].mean(axis=1)], axis=-1)
         pooled = Identity(name="pooled")(pooled)
@@ -340,6 +422,7 @@ class ViT(nn.Module):
         head = partial(
             nn.Dense,
             self.classes,
+            use_bias=self.head_bias,
             dtype=jnp.promote_types(pooled.dtype, jnp.float32),
             kernel_init=nn.initializers.truncated_normal(0.02),
         )

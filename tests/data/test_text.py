@@ -1,6 +1,8 @@
 """Every token is seen once, none of another text; files; splits by text."""
 
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -115,7 +117,7 @@ def test_parquet(tmp_path):
         text.parquet(path, "txt")
 
 
-def test_a_tokenizer_from_a_file(tmp_path):
+def test_a_tokenizer_from_a_file(tmp_path, monkeypatch):
     tokenizers = pytest.importorskip("tokenizers")
     made = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="?"))
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -137,3 +139,26 @@ def test_a_tokenizer_from_a_file(tmp_path):
         text.file_tokenizer(tmp_path, end="</s>")
     with pytest.raises(FileNotFoundError, match="there is no tokenizer"):
         text.file_tokenizer(tmp_path / "nowhere.json")
+    # What ends a text is asked of the folder, then a name on the hub is tried.
+    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": {"content": "?"}}')
+    assert text.file_tokenizer(tmp_path).end == made.token_to_id("?")
+    hub = types.SimpleNamespace(snapshot_download=lambda name, allow_patterns: tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    assert text.file_tokenizer("owner/name", "<|endoftext|>").end == found.end
+
+
+def test_tokenizers_of_older_folders(tmp_path):
+    pytest.importorskip("tokenizers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "ban", "##ana"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    (tmp_path / "tokenizer_config.json").write_text('{"sep_token": "[SEP]", "cls_token": "[CLS]"}')
+    found = text.file_tokenizer(tmp_path)
+    assert found.encode("A banana").tolist() == [5, 6, 7]
+    assert found.decode([2, 5, 6, 7, 3]) == "a banana"
+    assert (found.vocabulary, found.start, found.end) == (8, 2, 3)
+    (tmp_path / "vocab.txt").unlink()
+    (tmp_path / "vocab.json").write_text('{"<|endoftext|>": 0, "a": 1, "b": 2, "ab": 3}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    (tmp_path / "tokenizer_config.json").unlink()
+    found = text.file_tokenizer(tmp_path)
+    assert (found.encode("abab").tolist(), found.end) == ([3, 3], 0)

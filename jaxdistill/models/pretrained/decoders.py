@@ -1,42 +1,63 @@
-"""Decoders of language as Transformers publishes them: Llama, Mistral, Qwen 2 and 3."""
+"""Decoders of language as Transformers publishes them: Llama, Mistral, Qwen, Gemma, GPT-2."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from jaxdistill._errors import unknown
 from jaxdistill.models.decoder import Decoder, LongContext
-from jaxdistill.models.pretrained.family import Config, Family, activation, fixed, published
+from jaxdistill.models.pretrained.family import Config, Family, fixed
 from jaxdistill.models.pretrained.forms import SAME, Entry, linear, norm
 
 _EXAMPLE = {"tokens": ((1, 8), "int32")}
 _WORDS = ("params/embed_tokens/embedding",)
+# What Transformers calls the activations of a decoder; the last name of each is written.
+_ACTIVATIONS = {
+    "silu": "silu",
+    "gelu": "gelu_exact",
+    "gelu_new": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+}
+_PUBLISHED = {own: theirs for theirs, own in _ACTIVATIONS.items()}
 
 
-def _rotary(config: Config) -> tuple[float, LongContext | None]:
+def _activation(name: str) -> str:
+    if name not in _ACTIVATIONS:
+        raise ValueError(unknown("hidden_act", name, _ACTIVATIONS))
+    return _ACTIVATIONS[name]
+
+
+def _rotary(
+    config: Config, given: Config | None = None, default: float = 10_000.0
+) -> tuple[float, LongContext | float | None]:
     """The base of the rotary wave lengths and their stretch, from where configs have had them."""
-    rotary = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    kind = rotary.get("rope_type", rotary.get("type", "default"))
-    theta = float(rotary.get("rope_theta", config.get("rope_theta", 10_000.0)))
+    found: Config = given or config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = found.get("rope_type", found.get("type", "default"))
+    theta = float(found.get("rope_theta", config.get("rope_theta", default)))
     if kind == "default":
         return theta, None
+    if kind == "linear":
+        return theta, float(found["factor"])
     if kind != "llama3":
         raise ValueError(
-            f"config.json scales its rotary positions by {kind!r}, and only 'default' and "
-            "'llama3' are implemented"
+            f"config.json scales its rotary positions by {kind!r}, and only 'default', 'linear' "
+            "and 'llama3' are implemented"
         )
     return theta, LongContext(
-        factor=rotary["factor"],
-        low=rotary["low_freq_factor"],
-        high=rotary["high_freq_factor"],
-        context=rotary["original_max_position_embeddings"],
+        factor=found["factor"],
+        low=found["low_freq_factor"],
+        high=found["high_freq_factor"],
+        context=found["original_max_position_embeddings"],
     )
 
 
-def _published_rotary(module: Decoder) -> dict[str, Any]:
-    found = {"rope_type": "default", "rope_theta": module.theta}
-    if module.stretch is None:
+def _published_rotary(theta: float, stretch: LongContext | float | None) -> dict[str, Any]:
+    found = {"rope_type": "default", "rope_theta": theta}
+    if stretch is None:
         return found
-    factor, low, high, context = module.stretch
+    if not isinstance(stretch, LongContext):
+        return {**found, "rope_type": "linear", "factor": stretch}
+    factor, low, high, context = stretch
     return {
         **found,
         "rope_type": "llama3",
@@ -47,36 +68,196 @@ def _published_rotary(module: Decoder) -> dict[str, Any]:
     }
 
 
-def _family(architecture: str, kind: str, *, bias: bool, qk_norm: bool, window: bool) -> Family:
-    def module(config: Config) -> Decoder:
-        if kind != "qwen2":
-            fixed(config, attention_bias=False)
-        fixed(config, mlp_bias=False, use_sliding_window=False)
-        heads = config["num_attention_heads"]
-        theta, stretch = _rotary(config)
-        return Decoder(
-            vocabulary=config["vocab_size"],
-            width=config["hidden_size"],
-            depth=config["num_hidden_layers"],
-            heads=heads,
-            groups=config.get("num_key_value_heads") or heads,
-            head_width=config.get("head_dim") or config["hidden_size"] // heads,
-            hidden=config["intermediate_size"],
-            tied=config.get("tie_word_embeddings", False),
-            bias=bias,
-            qk_norm=qk_norm,
-            theta=theta,
-            stretch=stretch,
-            window=config.get("sliding_window") if window else None,
-            activation=activation({"hidden_act": "silu", **config}),
-            epsilon=config.get("rms_norm_eps", 1e-6),
+def _global_every(config: Config, default: int) -> int:
+    """Every how many layers one sees all tokens, from where configs have had it."""
+    depth = config["num_hidden_layers"]
+    kinds = config.get("layer_types")
+    if kinds is None:
+        return config.get("sliding_window_pattern") or default
+    whole = [index for index, kind in enumerate(kinds) if kind == "full_attention"]
+    # Where no layer sees all, any number beyond their depth says so.
+    every = whole[0] + 1 if whole else depth + 1
+    if whole != list(range(every - 1, depth, every)) or len(kinds) != depth:
+        raise ValueError(
+            f"config.json has layer_types={kinds!r}, and only a full_attention in every so many "
+            "layers is implemented"
         )
+    return every
+
+
+def _layer_types(module: Decoder) -> list[str]:
+    return [
+        "full_attention" if (index + 1) % (module.global_every or 1) == 0 else "sliding_attention"
+        for index in range(module.depth)
+    ]
+
+
+def _shared(config: Config) -> dict[str, Any]:
+    """What all of them say in the same words."""
+    heads = config["num_attention_heads"]
+    return {
+        "vocabulary": config["vocab_size"],
+        "width": config["hidden_size"],
+        "depth": config["num_hidden_layers"],
+        "heads": heads,
+        "groups": config.get("num_key_value_heads") or heads,
+        "head_width": config.get("head_dim") or config["hidden_size"] // heads,
+        "hidden": config["intermediate_size"],
+        "epsilon": config.get("rms_norm_eps", 1e-6),
+    }
+
+
+def _gemma_settings(config: Config, kind: str) -> dict[str, Any]:
+    fixed(config, attention_bias=False)
+    if config.get("use_bidirectional_attention"):
+        fixed(config, use_bidirectional_attention=False)
+    name = config.get("hidden_activation") or config.get("hidden_act", "gelu_pytorch_tanh")
+    found: dict[str, Any] = {
+        **_shared({"head_dim": 256, **config}),
+        "tied": config.get("tie_word_embeddings", True),
+        # The first release says "gelu" and means its approximation by a tanh.
+        "activation": "gelu" if name == "gelu" else _activation(name),
+        "norm": "rms_plus_one",
+        "scaled": True,
+    }
+    if kind == "gemma":
+        theta, stretch = _rotary(config)
+        return {**found, "theta": theta, "stretch": stretch}
+    found |= {
+        "post_norms": True,
+        "window": config.get("sliding_window", 4096),
+        "query_scale": config.get("query_pre_attn_scalar", 256) ** -0.5,
+        "attention_cap": config.get("attn_logit_softcapping", 50.0 if kind == "gemma2" else None),
+        "logit_cap": config.get("final_logit_softcapping", 30.0 if kind == "gemma2" else None),
+    }
+    if kind == "gemma2":
+        theta, stretch = _rotary(config)
+        return {
+            **found,
+            "global_every": _global_every(config, 2),
+            "theta": theta,
+            "stretch": stretch,
+        }
+    rotary = config.get("rope_parameters") or {}
+    whole = rotary.get("full_attention") or config.get("rope_scaling") or {"rope_type": "default"}
+    theta, stretch = _rotary(config, whole, 1_000_000.0)
+    local = rotary.get("sliding_attention") or {}
+    fixed(local, rope_type="default")
+    return {
+        **found,
+        "global_every": _global_every(config, 6),
+        "qk_norm": True,
+        "theta": theta,
+        "stretch": stretch,
+        "local_theta": float(local.get("rope_theta", config.get("rope_local_base_freq", 10_000.0))),
+    }
+
+
+def _gemma_config(module: Decoder, kind: str) -> dict[str, Any]:
+    activation = _PUBLISHED[module.activation]
+    found: dict[str, Any] = {"hidden_act" if kind == "gemma" else "hidden_activation": activation}
+    rotary = _published_rotary(module.theta, module.stretch)
+    if kind == "gemma":
+        return {**found, "rope_theta": module.theta, "rope_parameters": rotary}
+    head_width = module.head_width or module.width // module.heads
+    scalar = module.query_scale**-2 if module.query_scale else float(head_width)
+    found |= {
+        "sliding_window": module.window,
+        "layer_types": _layer_types(module),
+        # A whole number in Transformers.
+        "query_pre_attn_scalar": round(scalar),
+        "attn_logit_softcapping": module.attention_cap,
+        "final_logit_softcapping": module.logit_cap,
+        "rope_parameters": rotary,
+    }
+    if kind == "gemma3_text":
+        local = _published_rotary(module.local_theta or module.theta, None)
+        found["rope_parameters"] = {"full_attention": rotary, "sliding_attention": local}
+    return found
+
+
+def _llama_settings(config: Config, kind: str) -> dict[str, Any]:
+    if kind != "qwen2":
+        fixed(config, attention_bias=False)
+    fixed(config, mlp_bias=False, use_sliding_window=False)
+    theta, stretch = _rotary(config)
+    return {
+        **_shared(config),
+        "tied": config.get("tie_word_embeddings", False),
+        "theta": theta,
+        "stretch": stretch,
+        "window": config.get("sliding_window") if kind == "mistral" else None,
+        "activation": _activation(config.get("hidden_act", "silu")),
+    }
+
+
+def _llama_config(module: Decoder, kind: str) -> dict[str, Any]:
+    found = {
+        "rope_theta": module.theta,
+        "rope_parameters": _published_rotary(module.theta, module.stretch),
+        "hidden_act": _PUBLISHED[module.activation],
+    }
+    return found | ({"sliding_window": module.window} if kind == "mistral" else {})
+
+
+# What a kind may not have otherwise: an attribute of the net that its config has no word for.
+_PLAIN = {
+    "bias": False,
+    "qk_norm": False,
+    "norm": "rms",
+    "post_norms": False,
+    "scaled": False,
+    "places": 0,
+    "fused": False,
+    "out_bias": False,
+    "gated": True,
+    "experts": 0,
+    "window": None,
+    "global_every": None,
+    "local_theta": None,
+    "query_scale": None,
+    "attention_cap": None,
+    "logit_cap": None,
+}
+# What a kind's config does have a word for.
+_SAID = {
+    "mistral": ("window",),
+    "gemma2": ("window", "global_every", "query_scale", "attention_cap", "logit_cap"),
+    "gemma3_text": (
+        "window",
+        "global_every",
+        "local_theta",
+        "query_scale",
+        "attention_cap",
+        "logit_cap",
+    ),
+}
+
+
+def _check(module: Decoder, architecture: str, kind: str, own: dict[str, Any]) -> None:
+    expected = {**_PLAIN, **own}
+    for key, value in expected.items():
+        if key not in _SAID.get(kind, ()) and getattr(module, key) != value:
+            raise ValueError(
+                f"{architecture} has {key}={value!r}, this net has {getattr(module, key)!r}"
+            )
+
+
+def _family(architecture: str, kind: str, **own: Any) -> Family:
+    """A kind that names its tensors as Llama does; ``own`` is what sets it apart from Llama."""
+    gemma = kind.startswith("gemma")
+
+    def module(config: Config) -> Decoder:
+        settings = _gemma_settings if gemma else _llama_settings
+        return Decoder(**{**settings(config, kind), **own})
 
     def entries(module: Decoder) -> list[Entry]:
         found = [Entry(_WORDS[0], ("model.embed_tokens.weight",), SAME)]
+        norms = ["input_layernorm", "post_attention_layernorm"]
+        norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"] * module.post_norms
         for index in range(module.depth):
             own, theirs = f"params/layers_{index}", f"model.layers.{index}"
-            for part in ("input_layernorm", "post_attention_layernorm"):
+            for part in norms:
                 found += norm(f"{own}/{part}", f"{theirs}.{part}", bias=False)
             for part in ("q_proj", "k_proj", "v_proj"):
                 path = f"{own}/self_attn/{part}"
@@ -89,52 +270,137 @@ def _family(architecture: str, kind: str, *, bias: bool, qk_norm: bool, window: 
         found += norm("params/norm", "model.norm", bias=False)
         return found + ([] if module.tied else linear("params/lm_head", "lm_head", bias=False))
 
-    def config(module: Decoder, params: Any) -> dict[str, Any]:
-        own = {"bias": module.bias, "qk_norm": module.qk_norm}
-        for key, value in {"bias": bias, "qk_norm": qk_norm}.items():
-            if own[key] != value:
-                raise ValueError(f"{architecture} has {key}={value}, this net has {own[key]}")
-        if module.attention_cap or module.logit_cap or (module.window and not window):
-            raise ValueError(f"{architecture} has no soft caps, and a window only in Mistral")
-        groups = module.groups or module.heads
-        found = {
+    def config(module: Decoder, variables: Any) -> dict[str, Any]:
+        _check(module, architecture, kind, own)
+        describe = _gemma_config if gemma else _llama_config
+        return {
             "architectures": [architecture],
             "model_type": kind,
             "vocab_size": module.vocabulary,
             "hidden_size": module.width,
             "num_hidden_layers": module.depth,
             "num_attention_heads": module.heads,
-            "num_key_value_heads": groups,
+            "num_key_value_heads": module.groups or module.heads,
             "head_dim": module.head_width or module.width // module.heads,
-            "intermediate_size": module.hidden or -(-8 * module.width // 24) * 8,
+            "intermediate_size": module.neurons(),
             "rms_norm_eps": module.epsilon,
-            "rope_theta": module.theta,
-            "rope_parameters": _published_rotary(module),
             "tie_word_embeddings": module.tied,
-            "hidden_act": published(module.activation),
+            **describe(module, kind),
         }
-        return found | ({"sliding_window": module.window} if window else {})
 
     return Family(
         module,
         entries,
         lambda _: dict(_EXAMPLE),
         config,
-        # A head that is tied is a copy, and the wave lengths follow from the config.
+        # Wave lengths follow from the config; a head that is tied is a copy.
         ignored=(r".*rotary_emb\.inv_freq",),
         head=(),
         worded=(*_WORDS, "params/lm_head/kernel"),
     )
 
 
-# What tells them apart: a bias of queries, keys and values, their norms, a sliding window.
-_KINDS = {
-    "Llama": {"bias": False, "qk_norm": False, "window": False},
-    "Mistral": {"bias": False, "qk_norm": False, "window": True},
-    "Qwen2": {"bias": True, "qk_norm": False, "window": False},
-    "Qwen3": {"bias": False, "qk_norm": True, "window": False},
+_GPT2 = {
+    "norm": "layer",
+    "bias": True,
+    "out_bias": True,
+    "fused": True,
+    "gated": False,
 }
+
+
+def _gpt2() -> Family:
+    architecture = "GPT2LMHeadModel"
+
+    def module(config: Config) -> Decoder:
+        fixed(
+            config,
+            add_cross_attention=False,
+            scale_attn_weights=True,
+            scale_attn_by_inverse_layer_idx=False,
+        )
+        width, heads = config.get("n_embd", 768), config.get("n_head", 12)
+        return Decoder(
+            **_GPT2,
+            vocabulary=config.get("vocab_size", 50_257),
+            width=width,
+            depth=config.get("n_layer", 12),
+            heads=heads,
+            groups=heads,
+            head_width=width // heads,
+            hidden=config.get("n_inner") or 4 * width,
+            places=config.get("n_positions", 1024),
+            tied=config.get("tie_word_embeddings", True),
+            activation=_activation(config.get("activation_function", "gelu_new")),
+            epsilon=config.get("layer_norm_epsilon", 1e-5),
+        )
+
+    def layer(path: str, name: str) -> list[Entry]:
+        # Published [in, out], as here.
+        return [
+            Entry(f"{path}/kernel", (f"{name}.weight",), SAME),
+            Entry(f"{path}/bias", (f"{name}.bias",), SAME),
+        ]
+
+    def entries(module: Decoder) -> list[Entry]:
+        found = [
+            Entry(_WORDS[0], ("transformer.wte.weight",), SAME),
+            Entry("params/embed_positions/embedding", ("transformer.wpe.weight",), SAME),
+            *norm("params/norm", "transformer.ln_f"),
+        ]
+        for index in range(module.depth):
+            own, theirs = f"params/layers_{index}", f"transformer.h.{index}"
+            found += norm(f"{own}/input_layernorm", f"{theirs}.ln_1")
+            found += norm(f"{own}/post_attention_layernorm", f"{theirs}.ln_2")
+            found += layer(f"{own}/self_attn/qkv_proj", f"{theirs}.attn.c_attn")
+            found += layer(f"{own}/self_attn/o_proj", f"{theirs}.attn.c_proj")
+            found += layer(f"{own}/mlp/up_proj", f"{theirs}.mlp.c_fc")
+            found += layer(f"{own}/mlp/down_proj", f"{theirs}.mlp.c_proj")
+        return found + ([] if module.tied else linear("params/lm_head", "lm_head", bias=False))
+
+    def config(module: Decoder, variables: Any) -> dict[str, Any]:
+        expected = {**_GPT2, "places": module.places or "learned positions"}
+        _check(module, architecture, "gpt2", expected)
+        if (module.groups or module.heads) != module.heads:
+            raise ValueError(f"{architecture} has as many groups as heads")
+        return {
+            "architectures": [architecture],
+            "model_type": "gpt2",
+            "vocab_size": module.vocabulary,
+            "n_embd": module.width,
+            "n_layer": module.depth,
+            "n_head": module.heads,
+            "n_inner": module.neurons(),
+            "n_positions": module.places,
+            "layer_norm_epsilon": module.epsilon,
+            "tie_word_embeddings": module.tied,
+            "activation_function": _PUBLISHED[module.activation],
+        }
+
+    return Family(
+        module,
+        entries,
+        lambda _: dict(_EXAMPLE),
+        config,
+        # Masks, and a head that is tied.
+        ignored=(r"transformer\.h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight"),
+        head=(),
+        worded=(*_WORDS, "params/lm_head/kernel"),
+        # The first release has no prefix.
+        renamed=((r"^(wte|wpe|ln_f|h)\.", r"transformer.\1."),),
+    )
+
+
+_GEMMA = {"norm": "rms_plus_one", "scaled": True}
 FAMILIES: dict[str, Family] = {
-    f"{kind}ForCausalLM": _family(f"{kind}ForCausalLM", kind.lower(), **own)
-    for kind, own in _KINDS.items()
+    "LlamaForCausalLM": _family("LlamaForCausalLM", "llama"),
+    "MistralForCausalLM": _family("MistralForCausalLM", "mistral"),
+    "Qwen2ForCausalLM": _family("Qwen2ForCausalLM", "qwen2", bias=True),
+    "Qwen3ForCausalLM": _family("Qwen3ForCausalLM", "qwen3", qk_norm=True),
+    "GemmaForCausalLM": _family("GemmaForCausalLM", "gemma", **_GEMMA),
+    "Gemma2ForCausalLM": _family("Gemma2ForCausalLM", "gemma2", **_GEMMA, post_norms=True),
+    "Gemma3ForCausalLM": _family(
+        "Gemma3ForCausalLM", "gemma3_text", **_GEMMA, post_norms=True, qk_norm=True
+    ),
+    "GPT2LMHeadModel": _gpt2(),
 }

@@ -20,7 +20,8 @@ class Family(NamedTuple):
         module: ``config -> module``.
         entries: ``module -> entries``, every array of the net and the tensors it is published as.
         inputs: ``config -> shapes``, ``{name: (shape, dtype)}`` of what the net is initialised on.
-        config: ``(module, params) -> config`` for a folder that is exported.
+        config: ``(module, variables) -> config`` for a folder that is exported; variables are
+            ``{"params": ..., "state": ...}``.
         ignored: regular expressions of tensors that carry nothing a net would learn.
         head: beginnings of the paths of the arrays that hang on the classes.
         sized: paths of the arrays that hang on the size of the images, positions of patches.

@@ -1,4 +1,4 @@
-"""Folders of weights: safetensors, in one file or several shards, read tensor by tensor."""
+"""Folders of weights: safetensors, in one file or several shards, mapped tensor by tensor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from jaxdistill._errors import unknown
@@ -21,7 +22,7 @@ _EXTRA = 'pip install "jaxdistill[export]"'
 
 
 class Weights:
-    """The tensors of a folder by name; nothing is kept of what is read.
+    """The tensors of a folder by name, as maps of their files.
 
     Args:
         folder: with ``model.safetensors``, or its shards and their index.
@@ -43,32 +44,34 @@ class Weights:
         self.folder = Path(folder)
         self.where = _index(self.folder)
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._published: dict[str, str] = {}
+        self._spans: dict[str, tuple[np.dtype, int]] = {}
         for path in sorted(set(self.where.values())):
             file = _open(path)
             there = set(file.keys())
             lost = [name for name, own in self.where.items() if own == path and name not in there]
             if lost:
                 raise ValueError(f"{path} does not hold {lost[0]!r}, which the index says it does")
-            for name in there:
-                entry, own = file.get_slice(name), name
+            for name, (kind, shape, start) in _spans(path).items():
+                own = name
                 for pattern, other in renamed:
                     own = re.sub(pattern, other, own)
-                self.shapes[own] = tuple(entry.get_shape())
-                self._published[own] = name
+                self.shapes[own] = shape
+                self._spans[own] = kind, start
                 self.where.pop(name, None)
                 self.where[own] = path
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor.
+        """One tensor, of which only what is looked at is read, and kept as long as the array is.
 
         Raises:
             ValueError: for a name that there is not, with the nearest one.
         """
         if name not in self.where:
             raise ValueError(unknown("tensor", name, self.where))
-        # Mapped anew for each: what was read of a mapped file stays in memory until it is let go.
-        return _open(self.where[name]).get_tensor(self._published[name])
+        (kind, start), shape = self._spans[name], self.shapes[name]
+        if 0 in shape:
+            return np.empty(shape, kind)
+        return np.memmap(self.where[name], kind, "r", start, shape)
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:
@@ -135,6 +138,33 @@ def _index(folder: Path) -> dict[str, Path]:
             "safe_serialization=True), or safetensors.torch.save_file)"
         )
     raise FileNotFoundError(f"{folder} holds neither {WHOLE} nor {INDEX}")
+
+
+# What safetensors calls the types of its tensors.
+_KINDS = {
+    "BOOL": np.bool_,
+    "BF16": ml_dtypes.bfloat16,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    **{f"F{8 * size}": f"f{size}" for size in (2, 4, 8)},
+    **{f"{kind.upper()}{8 * size}": f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)},
+}
+
+
+def _spans(path: Path) -> dict[str, tuple[np.dtype, tuple[int, ...], int]]:
+    """Type, shape and first byte of every tensor, of a file that has been found to be whole."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    found = {}
+    for name, about in header.items():
+        if about["dtype"] not in _KINDS:
+            kind = unknown("type", about["dtype"], _KINDS)
+            raise ValueError(f"{path} holds {name!r}: {kind}")
+        start = 8 + length + about["data_offsets"][0]
+        found[name] = np.dtype(_KINDS[about["dtype"]]), tuple(about["shape"]), start
+    return found
 
 
 def _open(path: Path) -> Any:

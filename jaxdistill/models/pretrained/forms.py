@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+Index = tuple[slice, ...]
 Read = Callable[[Sequence[np.ndarray]], np.ndarray]
 Write = Callable[[np.ndarray], Sequence[np.ndarray]]
 
@@ -15,12 +17,19 @@ class Form(NamedTuple):
     """A change of layout that loses nothing.
 
     Attributes:
-        read: from the published tensors to the array.
+        read: from the published tensors to the array; a view of them where there is one, so that
+            of tensors which are maps of a file only what is looked at is read.
         write: from the array to the published tensors.
+        part: ``(tensors, index) -> read(tensors)[index]``, where ``read`` is no view.
     """
 
     read: Read
     write: Write
+    part: Callable[[Sequence[np.ndarray], Index], np.ndarray] | None = None
+
+    def of(self, tensors: Sequence[np.ndarray], index: Index) -> np.ndarray:
+        """A part of the array."""
+        return self.part(tensors, index) if self.part else self.read(tensors)[index]
 
 
 class Entry(NamedTuple):
@@ -46,8 +55,19 @@ SAME = _one(lambda x: x, lambda x: x)
 LINEAR = _one(lambda x: x.T, lambda x: x.T)
 # A convolution: published [out, in, rows, columns], here [rows, columns, in, out].
 CONVOLUTION = _one(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
+# A linear layer that may be published as a convolution of 1x1; written as a linear layer.
+POINT = _one(lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T)
+# The same, written as a convolution.
+POINTWISE = _one(lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T[:, :, None, None])
+# A number, published as an array of one.
+ONE = _one(lambda x: x.reshape(()), lambda x: x.reshape(1))
 # Positions with an axis of one image in front.
 FIRST = _one(lambda x: x[0], lambda x: x[None])
+
+
+def reshaped(own: tuple[int, ...], theirs: tuple[int, ...]) -> Form:
+    """The same numbers in another shape."""
+    return _one(lambda x: x.reshape(own), lambda x: x.reshape(theirs))
 
 
 def patches(size: int) -> Form:
@@ -66,12 +86,45 @@ def side_by_side(parts: int) -> Form:
     """Several linear layers, or their biases, as one with all outputs side by side."""
 
     def read(tensors: Sequence[np.ndarray]) -> np.ndarray:
-        return np.concatenate([x.T for x in tensors], axis=-1)
+        return np.concatenate(tensors, axis=0).T
 
     def write(x: np.ndarray) -> Sequence[np.ndarray]:
         return [part.T for part in np.split(x, parts, axis=-1)]
 
-    return Form(read, write)
+    def part(tensors: Sequence[np.ndarray], index: Index) -> np.ndarray:
+        *rows, columns = index
+        start, stop, _ = columns.indices(sum(x.shape[0] for x in tensors))
+        found = []
+        for x in tensors:
+            found.append(x[(slice(max(start, 0), max(stop, 0)), *rows)])
+            start, stop = start - x.shape[0], stop - x.shape[0]
+        return np.concatenate(found, axis=0).T
+
+    return Form(read, write, part)
+
+
+def aligned(shape: tuple[int, ...], kind: np.dtype | type) -> np.ndarray:
+    """Memory that begins at a multiple of 64 bytes.
+
+    Devices whose memory is the host's take arrays in such memory as they are.
+    """
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    room = np.empty(size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size].view(kind).reshape(shape)
+
+
+def lay_out(array: np.ndarray, found: np.ndarray) -> None:
+    """Writes an array into another of its shape, in whole cache lines where it is transposed.
+
+    That is several times as fast as one element after the other.
+    """
+    if array.ndim == 2 and array.strides[0] < array.strides[1]:
+        step = max(1, 64 // found.itemsize)
+        for first in range(0, array.shape[1], step):
+            found[:, first : first + step] = array[:, first : first + step]
+    else:
+        found[...] = array
 
 
 def linear(path: str, name: str, bias: bool = True) -> list[Entry]:

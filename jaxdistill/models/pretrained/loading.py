@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -15,18 +15,44 @@ import numpy as np
 from flax import traverse_util
 
 from jaxdistill._errors import unknown
+from jaxdistill._hub import folder_of
 from jaxdistill.models.blocks import stacked_path, unstack_blocks
-from jaxdistill.models.pretrained import decoders, files, residual, texts, vision
+from jaxdistill.models.pretrained import (
+    convolutional,
+    decoders,
+    dino,
+    files,
+    modern,
+    residual,
+    texts,
+    towers,
+    vision,
+)
 from jaxdistill.models.pretrained.differences import compare, grown
 from jaxdistill.models.pretrained.family import Config, Family
-from jaxdistill.models.pretrained.forms import Entry
+from jaxdistill.models.pretrained.forms import SAME, Entry, Form, aligned, lay_out
 from jaxdistill.net import Net, from_linen
 
 FAMILIES: dict[str, Family] = {
     **vision.FAMILIES,
+    **dino.FAMILIES,
+    **towers.FAMILIES,
     **residual.FAMILIES,
+    **convolutional.FAMILIES,
     **texts.FAMILIES,
+    **modern.FAMILIES,
     **decoders.FAMILIES,
+}
+
+# What is fetched of a name on the hub.
+_FILES = ("config.json", "model*.safetensors", files.INDEX)
+# The families of timm by how the names of their networks begin.
+_TIMM = {
+    "vit_": "vit",
+    "deit_": "vit",
+    "resnet": "resnet",
+    "convnext": "convnext",
+    "mobilenetv3_": "mobilenet",
 }
 
 
@@ -64,9 +90,9 @@ def load(
 ) -> Pretrained:
     """A network from a folder of safetensors, or from a name on the Hugging Face hub.
 
-    Tensors are read one by one (of scanned blocks a stack at a time) and go straight to where
-    they are to live, so the host never holds the model twice. Nothing is unpickled, and no code
-    comes with the weights.
+    Tensors are read one by one (of scanned blocks a stack at a time), of each only what belongs on
+    the devices of this host, and go straight to where they are to live: the host never holds the
+    model twice. Nothing is unpickled, and no code comes with the weights.
 
     Args:
         path: a folder with ``config.json`` and ``model.safetensors`` (or shards and their index),
@@ -89,7 +115,8 @@ def load(
         A :class:`Pretrained`.
 
     Raises:
-        FileNotFoundError: without ``config.json``, weights, or a shard.
+        FileNotFoundError: without ``config.json``, weights, or a shard; for a name that the hub
+            does not give.
         ValueError: for an unknown architecture or a config that is not implemented; for weights
             that would have to be unpickled, are truncated, or do not fit: all tensors that are
             missing, left over or of another shape are named in one message.
@@ -100,7 +127,7 @@ def load(
         teacher = jaxdistill.models.load("facebook/vit-mae-large")
         teacher.net.apply(teacher.params, teacher.state, images, taps=("encoder/block_17",))
     """
-    folder = _folder(path)
+    folder = folder_of(path, _FILES)
     config = files.read_config(folder)
     architecture = architecture_of(config)
     family = FAMILIES[architecture]
@@ -119,29 +146,28 @@ def load(
     placed = _flat(shardings(own)) if shardings is not None else {}
     start = _start(net, seed, inputs, new)
 
-    def array_of(entry: Entry) -> np.ndarray:
-        if entry.path in start:
-            array = np.asarray(start[entry.path])
-            if all(name in weights.where for name in entry.names):
-                array = grown(family, entry, _read(entry, weights), array)
-        else:
-            array = _read(entry, weights)
-        if dtype is not None and jnp.issubdtype(array.dtype, jnp.floating):
-            array = array.astype(dtype)
-        return array
+    def source_of(entry: Entry) -> Source:
+        tensors = [weights.read(name) for name in entry.names if name in weights.where]
+        if entry.path not in start:
+            return entry.form, tensors
+        array = np.asarray(start[entry.path])
+        if len(tensors) == len(entry.names):
+            array = grown(family, entry, entry.form.read(tensors), array)
+        return SAME, [array]
 
     def path_of(entry: Entry) -> str:
         return stacked_path(entry.path) if scanned else entry.path
 
     there = {entry.path for entry in entries}
+    sizes = _flat(own)
     found: dict[str, jax.Array] = {}
     # Sorting keeps the order of the blocks.
     for path, group in groupby(sorted(entries, key=path_of), path_of):
-        arrays = [array_of(entry) for entry in group]
-        array = arrays[0] if path in there else np.stack(arrays)
+        sources = [source_of(entry) for entry in group]
+        array = _array(sources, path not in there, sizes[path].shape, placed.get(path), dtype)
         # One at a time: copies that are under way would pile up.
-        found[path] = jax.block_until_ready(jax.device_put(array, placed.get(path)))
-        del arrays, array
+        found[path] = jax.block_until_ready(array)
+        del sources, array
     tree = traverse_util.unflatten_dict(found, sep="/")
     return Pretrained(
         from_linen(module),
@@ -201,7 +227,7 @@ def export(
     if getattr(module, "scan", False):
         module, params = module.clone(scan=False), unstack_blocks(params)
     tree = {"params": params, "state": state}
-    config = {**family.config(module, params), **(about or {})}
+    config = {**family.config(module, tree), **(about or {})}
     flat = _flat(tree)
     tensors: dict[str, np.ndarray] = {}
     for entry in _entries(family, module, tree):
@@ -227,10 +253,10 @@ def architecture_of(config: Config) -> str:
     """
     name = config.get("architecture")
     if isinstance(name, str):  # timm's
-        kind = re.match(r"(vit|deit|resnet)", name)
-        if kind:
-            return "timm:resnet" if kind[1] == "resnet" else "timm:vit"
-        known = ("vit_*", "deit_*", "resnet*")
+        for beginning, family in _TIMM.items():
+            if name.startswith(beginning):
+                return f"timm:{family}"
+        known = [f"{beginning}*" for beginning in _TIMM]
         raise ValueError(unknown("architecture of timm", name, known))
     names = config.get("architectures") or ()
     if not names:
@@ -238,20 +264,6 @@ def architecture_of(config: Config) -> str:
     if names[0] not in FAMILIES:
         raise ValueError(unknown("architecture", names[0], FAMILIES))
     return names[0]
-
-
-def _folder(path: Path | str) -> Path:
-    folder = Path(path)
-    if folder.is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
-        return folder
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as fault:
-        raise ImportError(
-            f"{str(path)!r} is no folder here; as a name on the hub it needs "
-            'pip install "jaxdistill[hf]"'
-        ) from fault
-    return Path(snapshot_download(str(path), allow_patterns=["*.safetensors", "*.json", "*.txt"]))
 
 
 def _changed(module: Any, changes: Mapping[str, Any]) -> Any:
@@ -294,8 +306,36 @@ def _entries(family: Family, module: Any, tree: Any) -> list[Entry]:
     return entries
 
 
-def _read(entry: Entry, weights: files.Weights) -> np.ndarray:
-    return entry.form.read([weights.read(name) for name in entry.names])
+# A form, and the tensors that it is of.
+Source = tuple[Form, Sequence[np.ndarray]]
+
+
+def _array(
+    sources: Sequence[Source], stacked: bool, shape: tuple[int, ...], sharding: Any, dtype: Any
+) -> jax.Array:
+    """An array, or a stack of some, of which only the parts are read that lie on this host."""
+    published = sources[0][1][0].dtype
+    floating = dtype is not None and jnp.issubdtype(published, jnp.floating)
+    kind = np.dtype(dtype) if floating else published
+
+    @functools.cache
+    def part(spans: tuple[tuple[int, int], ...]) -> np.ndarray:
+        index = tuple(slice(*span) for span in spans)
+        found = aligned(tuple(stop - start for start, stop in spans), kind)
+        if stacked:
+            for one, (form, tensors) in zip(found, sources[index[0]], strict=True):
+                lay_out(form.of(tensors, index[1:]), one)
+        else:
+            form, tensors = sources[0]
+            lay_out(form.of(tensors, index), found)
+        return found
+
+    def spans(index: tuple[slice, ...]) -> tuple[tuple[int, int], ...]:
+        return tuple(one.indices(size)[:2] for one, size in zip(index, shape, strict=True))
+
+    if sharding is None:
+        return jax.device_put(part(spans((slice(None),) * len(shape))))
+    return jax.make_array_from_callback(shape, sharding, lambda index: part(spans(index or ())))
 
 
 def _start(net: Net, seed: int, inputs: Any, new: Sequence[str]) -> dict[str, jax.Array]:

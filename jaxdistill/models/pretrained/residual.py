@@ -84,12 +84,12 @@ def _timm_entries(module: ResNet) -> list[Entry]:
     return found + linear("params/head", "fc")
 
 
-def _timm_config(module: ResNet, params: Any) -> dict[str, Any]:
+def _timm_config(module: ResNet, variables: Any) -> dict[str, Any]:
     variants = {(False, "conv"): "", (True, "conv"): "c", (True, "pool"): "d"}
     variant = variants.get((module.deep_stem, module.shortcut))
     if variant is None or module.stride_first or not module.large_images:
         raise ValueError("timm has residual networks of the forms b, c and d, for large images")
-    first = params["stem"]["conv_1" if module.deep_stem else "conv"]["kernel"]
+    first = variables["params"]["stem"]["conv_1" if module.deep_stem else "conv"]["kernel"]
     arguments = {
         "layers": list(module.blocks),
         "channels": list(module.widths),
@@ -142,7 +142,7 @@ def _entries(module: ResNet) -> list[Entry]:
     return found + linear("params/head", "classifier.1")
 
 
-def _config(module: ResNet, params: Any) -> dict[str, Any]:
+def _config(module: ResNet, variables: Any) -> dict[str, Any]:
     if module.deep_stem or module.shortcut != "conv" or not module.large_images:
         raise ValueError(
             "Transformers has residual networks with a stem of 7x7 and convolutions as shortcuts "
@@ -152,7 +152,7 @@ def _config(module: ResNet, params: Any) -> dict[str, Any]:
     return {
         "architectures": ["ResNetForImageClassification"],
         "model_type": "resnet",
-        "num_channels": params["stem"]["conv"]["kernel"].shape[2],
+        "num_channels": variables["params"]["stem"]["conv"]["kernel"].shape[2],
         "embedding_size": module.stem_width,
         "hidden_sizes": [width * wider for width in module.widths],
         "depths": list(module.blocks),

@@ -1,4 +1,4 @@
-"""Encoders of text as Transformers publishes them: BERT, RoBERTa, DistilBERT."""
+"""Encoders of text as Transformers publishes them: BERT, RoBERTa, DistilBERT, ELECTRA."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class _Names(NamedTuple):
         masked: of the masked head: its dense layer, its norm and its bias.
         pooler: the dense layer before the classifier.
         head: the classifier behind it.
+        replaced: the two dense layers that tell which tokens were replaced.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class _Names(NamedTuple):
     masked: tuple[str, str, str]
     pooler: str
     head: str
+    replaced: tuple[str, str] = ("", "")
 
 
 _BERT_PARTS = (
@@ -66,6 +68,15 @@ _ROBERTA = _Names(
     ("lm_head.dense", "lm_head.layer_norm", "lm_head"),
     "classifier.dense",
     "classifier.out_proj",
+)
+_ELECTRA = _Names(
+    "electra",
+    "encoder.layer",
+    _BERT_PARTS,
+    ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head"),
+    "classifier.dense",
+    "classifier.out_proj",
+    ("discriminator_predictions.dense", "discriminator_predictions.dense_prediction"),
 )
 _DISTILBERT = _Names(
     "distilbert",
@@ -101,6 +112,18 @@ def _bert_settings(config: Config) -> dict[str, Any]:
         "activation": activation(config),
         "epsilon": config.get("layer_norm_eps", 1e-12),
     }
+
+
+def _electra_settings(config: Config) -> dict[str, Any]:
+    found = _bert_settings(config)
+    embedding = config.get("embedding_size", 128)
+    # Where they are as wide as the hidden states nothing projects them.
+    narrow = 0 if embedding == found["width"] else embedding
+    return {**found, "embedding": narrow, "pooled": "gelu"}
+
+
+def _electra_config(module: TextEncoder) -> dict[str, Any]:
+    return {**_bert_config(module), "embedding_size": module.embedding or module.width}
 
 
 def _distilbert_settings(config: Config) -> dict[str, Any]:
@@ -190,11 +213,18 @@ def _family(
             found += linear("params/head", names.head)
         if head == "tokens":
             found += linear("params/head", "classifier")
+        if head == "replaced":
+            found += linear("params/pooler", names.replaced[0])
+            found += linear("params/head", names.replaced[1])
+        if module.embedding:
+            found += linear("params/project", f"{prefix}embeddings_project")
         return found
 
-    def config(module: TextEncoder, params: Any) -> dict[str, Any]:
+    def config(module: TextEncoder, variables: Any) -> dict[str, Any]:
         if module.head != head:
             raise ValueError(f"{architecture} has the head {head!r}, this net has {module.head!r}")
+        if module.embedding and names.kind != "electra":
+            raise ValueError(f"{architecture} has embeddings as wide as its hidden states")
         return {
             "architectures": [architecture],
             "model_type": names.kind,
@@ -208,6 +238,7 @@ def _family(
         r".*\.token_type_ids",
         r"cls\.predictions\.decoder\..*",
         r"lm_head\.decoder\..*",
+        r"generator_lm_head\.weight",
         r"vocab_projector\.weight",
     )
     return Family(module, entries, lambda _: dict(_EXAMPLE), config, ignored, worded=_WORDS)
@@ -223,9 +254,12 @@ _KINDS = {
     "Bert": (_BERT, _bert_settings, _bert_config),
     "Roberta": (_ROBERTA, _bert_settings, _bert_config),
     "DistilBert": (_DISTILBERT, _distilbert_settings, _distilbert_config),
+    "Electra": (_ELECTRA, _electra_settings, _electra_config),
 }
 FAMILIES: dict[str, Family] = {
     kind + suffix: _family(kind + suffix, names, head, settings, describe)
     for kind, (names, settings, describe) in _KINDS.items()
-    for suffix, head in _HEADS.items()
+    for suffix, head in (
+        _HEADS | ({"ForPreTraining": "replaced"} if kind == "Electra" else {})
+    ).items()
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from jaxdistill.models.blocks import hidden_units
 from jaxdistill.models.mae import MAE
 from jaxdistill.models.pretrained.family import (
     Config,
@@ -46,20 +47,25 @@ def _image(config: Config) -> dict[str, tuple[tuple[int, ...], str]]:
     return {"image": ((1, size, size, config.get("num_channels", 3)), "float32")}
 
 
-def _size(module: Any, params: Any) -> tuple[int, int]:
+def image_size(patch: int, encoder: Any, positions: Any) -> tuple[int, int]:
     """The side of the images in pixels, and their channels, from the arrays' shapes."""
-    encoder = params["encoder"]
     front = sum(name in encoder for name in ("cls_token", "distillation_token"))
-    side = round((encoder["pos_embed"].shape[0] - front) ** 0.5)
-    return side * module.patch, encoder["patch_embed"]["kernel"].shape[0] // module.patch**2
+    side = round((positions.shape[0] - front) ** 0.5)
+    return side * patch, encoder["patch_embed"]["kernel"].shape[0] // patch**2
 
 
-def _shared_config(module: Any, params: Any) -> dict[str, Any]:
-    if module.positions != "learned":
+def _size(module: Any, variables: Any) -> tuple[int, int]:
+    encoder = variables["params"]["encoder"]
+    fixed_ones = variables["state"].get("constants", {}).get("encoder", {})
+    return image_size(module.patch, encoder, {**encoder, **fixed_ones}["pos_embed"])
+
+
+def _shared_config(module: Any, variables: Any) -> dict[str, Any]:
+    if module.positions == "sincos":
         raise ValueError(
             f"positions are published as arrays, this net computes its own ({module.positions!r})"
         )
-    size, channels = _size(module, params)
+    size, channels = _size(module, variables)
     return {
         "image_size": size,
         "num_channels": channels,
@@ -67,7 +73,7 @@ def _shared_config(module: Any, params: Any) -> dict[str, Any]:
         "hidden_size": module.width,
         "num_hidden_layers": module.depth,
         "num_attention_heads": module.heads,
-        "intermediate_size": int(module.width * module.mlp_ratio),
+        "intermediate_size": hidden_units(module.width, module.mlp_ratio),
         "layer_norm_eps": module.epsilon,
         "hidden_act": published(module.activation),
         "qkv_bias": True,
@@ -91,12 +97,17 @@ def _blocks(path: str, name: str, depth: int) -> list[Entry]:
     return found
 
 
+# Positions of an MAE are never trained.
+_FIXED, _DRAWN = (f"state/constants/{half}/pos_embed" for half in ("encoder", "decoder"))
+
+
 def _encoder(module: Any, prefix: str) -> list[Entry]:
     path, embeddings = "params/encoder", f"{prefix}embeddings"
+    positions = _FIXED if module.positions == "fixed" else f"{path}/pos_embed"
     projection = f"{embeddings}.patch_embeddings.projection"
     found = [
         Entry(f"{path}/cls_token", (f"{embeddings}.cls_token",), SAME),
-        Entry(f"{path}/pos_embed", (f"{embeddings}.position_embeddings",), FIRST),
+        Entry(positions, (f"{embeddings}.position_embeddings",), FIRST),
         Entry(f"{path}/patch_embed/kernel", (f"{projection}.weight",), patches(module.patch)),
         Entry(f"{path}/patch_embed/bias", (f"{projection}.bias",), SAME),
         *_blocks(path, f"{prefix}encoder.layer", module.depth),
@@ -124,11 +135,11 @@ def _vit(kind: str, *, distilled: bool, head: str, architecture: str) -> Family:
                 found += linear("params/head_distilled", "distillation_classifier")
         return found
 
-    def config(module: ViT, params: Any) -> dict[str, Any]:
+    def config(module: ViT, variables: Any) -> dict[str, Any]:
         return {
             "architectures": [architecture],
             "model_type": kind,
-            **_shared_config(module, params),
+            **_shared_config(module, variables),
             **labels(module.classes or 2),
         }
 
@@ -153,7 +164,7 @@ def _mae() -> Family:
                 f"{ratio} times in the decoder, and only one factor for both is implemented"
             )
         return MAE(
-            **common,
+            **{**common, "positions": "fixed"},
             decoder_width=width,
             decoder_depth=config.get("decoder_num_hidden_layers", 8),
             decoder_heads=config.get("decoder_num_attention_heads", 16),
@@ -161,28 +172,29 @@ def _mae() -> Family:
 
     def entries(module: MAE) -> list[Entry]:
         path = "params/decoder"
+        positions = _DRAWN if module.positions == "fixed" else f"{path}/pos_embed"
         return [
             *_encoder(module, "vit."),
             *linear(f"{path}/embed", "decoder.decoder_embed"),
             Entry(f"{path}/mask_token", ("decoder.mask_token",), SAME),
-            Entry(f"{path}/pos_embed", ("decoder.decoder_pos_embed",), FIRST),
+            Entry(positions, ("decoder.decoder_pos_embed",), FIRST),
             *_blocks(path, "decoder.decoder_layers", module.decoder_depth),
             *norm(f"{path}/norm", "decoder.decoder_norm"),
             *linear(f"{path}/pred", "decoder.decoder_pred"),
         ]
 
-    def config(module: MAE, params: Any) -> dict[str, Any]:
+    def config(module: MAE, variables: Any) -> dict[str, Any]:
         return {
             "architectures": ["ViTMAEForPreTraining"],
             "model_type": "vit_mae",
-            **_shared_config(module, params),
+            **_shared_config(module, variables),
             "decoder_hidden_size": module.decoder_width,
             "decoder_num_hidden_layers": module.decoder_depth,
             "decoder_num_attention_heads": module.decoder_heads,
-            "decoder_intermediate_size": int(module.decoder_width * module.mlp_ratio),
+            "decoder_intermediate_size": hidden_units(module.decoder_width, module.mlp_ratio),
         }
 
-    sized = ("params/encoder/pos_embed", "params/decoder/pos_embed")
+    sized = (_FIXED, _DRAWN)
     # As Transformers 5 writes them, and older ones do not.
     renamed = ((r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),)
     return Family(module, entries, _image, config, sized=sized, renamed=renamed)
@@ -281,8 +293,8 @@ def _timm_vit() -> Family:
                 found += linear("params/head_distilled", "head_dist")
         return found
 
-    def config(module: ViT, params: Any) -> dict[str, Any]:
-        size, channels = _size(module, params)
+    def config(module: ViT, variables: Any) -> dict[str, Any]:
+        size, channels = _size(module, variables)
         kind = "deit" if module.distillation_token else "vit"
         distilled = "_distilled" if module.distillation_token else ""
         arguments = {

@@ -10,9 +10,12 @@ networks are opened by those libraries in their turn, and must answer the same.
 
 import json
 import sys
+import zlib
 from pathlib import Path
 
 SEED = 0
+# Networks that come in one size only: their weights are drawn from their names, and not stored.
+DRAWN = "mobilenet"
 TEXT = {
     "vocab_size": 31,
     "hidden_size": 16,
@@ -30,6 +33,20 @@ VISION = {
     "patch_size": 4,
 }
 DECODER = {**TEXT, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+MODERN = {
+    "num_hidden_layers": 3,
+    "global_attn_every_n_layers": 2,
+    "local_attention": 4,
+    "pad_token_id": 0,
+    "cls_token_id": 1,
+    "bos_token_id": 1,
+    "sep_token_id": 2,
+    "eos_token_id": 2,
+}
+CLIP_TEXT = {**TEXT, "eos_token_id": 30, "bos_token_id": 1, "pad_token_id": 0}
+DINO = {**{k: v for k, v in VISION.items() if k != "intermediate_size"}, "mlp_ratio": 2}
+CONVOLUTIONAL = {"hidden_sizes": [8, 16], "depths": [2, 1], "num_stages": 2, "num_labels": 5,
+                 "layer_scale_init_value": 0.1}  # fmt: skip
 RESIDUAL = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 1]}
 # name: (class in Transformers, its config)
 TRANSFORMERS = {
@@ -92,8 +109,71 @@ TRANSFORMERS = {
     "mistral": ("MistralForCausalLM", {**DECODER, "sliding_window": 4}),
     "qwen2": ("Qwen2ForCausalLM", {**DECODER, "head_dim": None, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3ForCausalLM", {**DECODER, "tie_word_embeddings": True}),
+    "gemma": ("GemmaForCausalLM", {**DECODER, "hidden_act": "gelu_pytorch_tanh"}),
+    "gemma2": (
+        "Gemma2ForCausalLM",
+        {
+            **DECODER,
+            "query_pre_attn_scalar": 4,
+            "sliding_window": 4,
+            "attn_logit_softcapping": 5.0,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3": (
+        "Gemma3ForCausalLM",
+        {
+            **DECODER,
+            "query_pre_attn_scalar": 16,
+            "sliding_window": 4,
+            "sliding_window_pattern": 2,
+            "num_hidden_layers": 3,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        },
+    ),
+    "gpt2": (
+        "GPT2LMHeadModel",
+        {"vocab_size": 31, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 80,
+         "bos_token_id": 0, "eos_token_id": 0},
+    ),
+    "electra": ("ElectraForPreTraining", {**TEXT, "embedding_size": 8}),
+    "electra_masked": ("ElectraForMaskedLM", {**TEXT, "embedding_size": 8}),
+    "electra_classes": ("ElectraForSequenceClassification",
+                        {**TEXT, "embedding_size": 16, "num_labels": 3}),
+    "modernbert_masked": ("ModernBertForMaskedLM", {**TEXT, **MODERN}),
+    "modernbert_classes": (
+        "ModernBertForSequenceClassification",
+        {**TEXT, **MODERN, "num_labels": 3, "classifier_pooling": "mean"},
+    ),
+    "clip": (
+        "CLIPModel",
+        {"text_config": CLIP_TEXT, "vision_config": VISION, "projection_dim": 12},
+    ),
+    "clip_image": ("CLIPVisionModelWithProjection", {**VISION, "projection_dim": 12}),
+    "clip_text": ("CLIPTextModelWithProjection", {**CLIP_TEXT, "projection_dim": 12}),
+    "siglip": (
+        "SiglipModel",
+        {"text_config": {**TEXT, "projection_size": 16}, "vision_config": VISION},
+    ),
+    "siglip_image": ("SiglipVisionModel", VISION),
+    "siglip_text": ("SiglipTextModel", {**TEXT, "projection_size": 12}),
+    "dinov2": ("Dinov2ForImageClassification", {**DINO, "num_labels": 5}),
+    "dinov2_registers": (
+        "Dinov2WithRegistersModel",
+        {**DINO, "num_register_tokens": 3, "use_swiglu_ffn": True},
+    ),
+    "dinov2_registers_classes": (
+        "Dinov2WithRegistersForImageClassification",
+        {**DINO, "num_register_tokens": 3, "num_labels": 5},
+    ),
+    "convnext": ("ConvNextForImageClassification", CONVOLUTIONAL),
+    "convnext2": ("ConvNextV2ForImageClassification", CONVOLUTIONAL),
 }  # fmt: skip
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+STAGES = {"depths": [1, 1, 2, 1], "dims": [4, 8, 8, 8]}
 MAPS = {"layers": [2, 1, 1, 1], "channels": [4, 4, 8, 8]}
 # name: (architecture in timm, its arguments)
 TIMM = {
@@ -103,6 +183,10 @@ TIMM = {
     "timm_resnet": ("resnet18", {**MAPS, "num_classes": 5}),
     "timm_resnet_c": ("resnet50c", {**MAPS, "stem_width": 4, "num_classes": 5}),
     "timm_resnet_d": ("resnet50d", {**MAPS, "stem_width": 4, "num_classes": 5}),
+    "timm_convnext": ("convnext_tiny", {**STAGES, "num_classes": 5}),
+    "timm_convnext2": ("convnextv2_atto", {**STAGES, "num_classes": 5}),
+    "timm_mobilenet": ("mobilenetv3_small_050", {"num_classes": 5}),
+    "timm_mobilenet_large": ("mobilenetv3_large_075", {"num_classes": 5}),
 }
 
 
@@ -141,6 +225,21 @@ def main() -> None:
         print(f"{name:20} {sum(f.stat().st_size for f in folder.iterdir()):8} bytes")
 
 
+def drawn(name, shape):
+    """Weights that follow from the name and the shape of a tensor."""
+    import numpy as np
+
+    random = np.random.RandomState(zlib.crc32(name.encode()))
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    if name.endswith("running_var"):
+        return (0.5 + random.random_sample(shape)).astype(np.float32)
+    spread = 0.3 if len(shape) < 2 else np.prod(shape[1:]) ** -0.5
+    found = spread * random.standard_normal(shape)
+    scale = len(shape) == 1 and name.endswith("weight")
+    return (found + 1 if scale else found).astype(np.float32)
+
+
 def made(name):
     """The network with weights of a size that lets every one of them be seen in the answer."""
     import timm
@@ -156,13 +255,16 @@ def made(name):
         model = cls(cls.config_class(**{k: v for k, v in given.items() if v is not None}))
     with torch.no_grad():
         for key, tensor in model.state_dict().items():
+            if DRAWN in name:
+                tensor.copy_(torch.tensor(drawn(key, tuple(tensor.shape))))
+                continue
             if not tensor.is_floating_point() or ("position_embeddings" in key and "mae" in name):
                 continue
             spread = 0.3 if tensor.ndim < 2 else 0.5 * tensor[0].numel() ** -0.5 * 2
             fresh = spread * torch.randn_like(tensor)
             if key.endswith("running_var"):
                 fresh = 0.5 + torch.rand_like(tensor)
-            elif tensor.ndim == 1 and "weight" in key:
+            elif tensor.ndim == 1 and "weight" in key and "gemma" not in name:
                 fresh = 1 + fresh
             tensor.copy_(fresh)
     return model
@@ -177,6 +279,10 @@ def save(model, folder, name) -> None:
         save_for_hf(model, folder, model_args=arguments, safe_serialization=True)
         for extra in folder.glob("*.bin"):
             extra.unlink()
+        if DRAWN in name:
+            (folder / "model.safetensors").unlink()
+            shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+            (folder / "shapes.json").write_text(json.dumps(shapes) + "\n")
     else:
         model.save_pretrained(folder)
 
@@ -190,7 +296,8 @@ def opened(folder, name):
     model, report = getattr(transformers, TRANSFORMERS[name][0]).from_pretrained(
         folder, output_loading_info=True
     )
-    lost = [key for key in report["missing_keys"] if "pooler" not in key]
+    unread = ("pooler", "mask_token")
+    lost = [key for key in report["missing_keys"] if not any(part in key for part in unread)]
     assert not lost, (name, lost)
     assert not report["unexpected_keys"], (name, report["unexpected_keys"])
     return model
@@ -200,8 +307,11 @@ def inputs(name):
     import numpy as np
 
     generator = np.random.default_rng(SEED)
-    if name in TIMM or TRANSFORMERS[name][0].startswith(("ViT", "DeiT", "ResNet")):
-        size = 33 if "resnet" in name else 16
+    kind = "" if name in TIMM else TRANSFORMERS[name][0]
+    pictures = kind.startswith(("ViT", "DeiT", "ResNet", "Dinov2", "ConvNext"))
+    if name in TIMM or pictures or "Vision" in kind:
+        size = {"resnet": 33, "convnext": 37, "mobilenet": 49}
+        size = next((side for part, side in size.items() if part in name), 16)
         given = {"image": generator.normal(size=(2, size, size, 3)).astype(np.float32)}
         if name == "mae":
             given["noise"] = generator.random(size=(2, 16)).astype(np.float32)
@@ -211,7 +321,13 @@ def inputs(name):
     mask = np.arange(9)[None] < lengths[:, None]
     padding = 1 if name.startswith("roberta") else 0
     given = {"tokens": np.where(mask, tokens, padding).astype(np.int32), "mask": mask}
-    if name.startswith("bert"):
+    if "CLIP" in kind:  # the token that ends a text, and what fills it up
+        given["tokens"][range(3), lengths - 1] = TRANSFORMERS[name][1].get(
+            "eos_token_id", CLIP_TEXT["eos_token_id"]
+        )
+    if kind in ("CLIPModel", "SiglipModel"):
+        given["image"] = generator.normal(size=(2, 16, 16, 3)).astype(np.float32)
+    if name.startswith(("bert", "electra")):
         given["types"] = (np.arange(9)[None] >= lengths[:, None] // 2).astype(np.int32) * mask
     return given
 
@@ -221,6 +337,8 @@ def answers(name, model, given):
     import torch
 
     with torch.no_grad():
+        if "image" in given and "tokens" in given:
+            return of_towers(model, given)
         if "image" in given:
             image = torch.tensor(given["image"]).permute(0, 3, 1, 2)
             if name in TIMM:
@@ -230,10 +348,10 @@ def answers(name, model, given):
             if "noise" in given:
                 kept = (1 - found.mask).numpy()
                 return {"out": found.logits.numpy(), "kept": kept, **hidden(found.hidden_states)}
-            if name.startswith("resnet"):
+            if name.startswith(("resnet", "convnext")):
                 maps = [h.permute(0, 2, 3, 1).numpy() for h in found.hidden_states[1:]]
                 return {"out": found.logits.numpy(), **hidden([None, *maps])}
-            out = found.last_hidden_state if name == "vit_model" else found.logits
+            out = found.last_hidden_state if name == "vit_model" else answer(found)
             return {"out": out.numpy(), **hidden(found.hidden_states)}
         tokens = {
             "input_ids": torch.tensor(given["tokens"]).long(),
@@ -242,8 +360,38 @@ def answers(name, model, given):
         if "types" in given:
             tokens["token_type_ids"] = torch.tensor(given["types"]).long()
         found = model(**tokens, output_hidden_states=True)
-        out = found.last_hidden_state if name == "bert" else found.logits
+        out = found.last_hidden_state if name == "bert" else answer(found)
         return {"out": out.numpy(), **hidden(found.hidden_states)}
+
+
+def answer(found):
+    """What a model says in the end, by whatever name."""
+    for key in ("logits", "image_embeds", "text_embeds", "pooler_output"):
+        if found.get(key) is not None:
+            return found[key]
+    raise KeyError(list(found))
+
+
+def of_towers(model, given):
+    """The answers of CLIP and SigLIP, with the hidden states of both towers."""
+    import torch
+
+    found = model(
+        input_ids=torch.tensor(given["tokens"]).long(),
+        attention_mask=torch.tensor(given["mask"]).long(),
+        pixel_values=torch.tensor(given["image"]).permute(0, 3, 1, 2),
+        output_hidden_states=True,
+    )
+    arrays = {
+        "logits": found.logits_per_image.numpy(),
+        "image_embedding": found.image_embeds.numpy(),
+        "text_embedding": found.text_embeds.numpy(),
+    }
+    outputs = {"image": found.vision_model_output, "text": found.text_model_output}
+    for tower, output in outputs.items():
+        states = hidden(output.hidden_states)
+        arrays |= {f"{tower}_{key}": state for key, state in states.items()}
+    return arrays
 
 
 def hidden(states):
@@ -256,8 +404,12 @@ def hidden(states):
 def of_timm(model, image):
     out = model(image).numpy()
     stages = [f"layer{i}" for i in range(1, 5)]
-    maps = hasattr(model, "layer1")
-    layers = [getattr(model, stage) for stage in stages] if maps else list(model.blocks)
+    if hasattr(model, "layer1"):
+        layers = [getattr(model, stage) for stage in stages]
+    else:
+        layers = list(getattr(model, "stages", None) or model.blocks)
+    # The last convolution of a MobileNet is no stage.
+    layers = layers[:-1] if hasattr(model, "conv_head") else layers
     seen = []
     hooks = [layer.register_forward_hook(lambda _, __, o: seen.append(o)) for layer in layers]
     model(image)

@@ -1,0 +1,215 @@
+"""An encoder of text with rotary positions, gated units and windows: ModernBERT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdistill._errors import unknown
+from jaxdistill.models._common import Identity
+from jaxdistill.models.blocks import ACTIVATIONS, check_heads, split_qkv
+from jaxdistill.models.decoder_layers import rotary
+
+HEADS = ("none", "masked", "classes", "tokens", "sentence")
+INPUTS = ("tokens", "mask")
+POOLS = ("cls", "mean")
+_init = nn.initializers.truncated_normal(0.02)
+
+
+class ModernBlock(nn.Module):
+    """A pre-norm block: ``norm1``, ``qkv``, ``proj``, ``norm2``, ``fc1``, ``fc2``.
+
+    Attributes:
+        heads: attention heads.
+        hidden: units of the MLP, each a value times a gate.
+        theta: base of the rotary wave lengths.
+        window: how many tokens away a token sees; all if not given.
+        normed: whether ``norm1`` is there (not in the first block, whose input is normed).
+        norm_bias, bias: of the norms, and of all linear layers.
+        activation, epsilon, dtype: see ``TextEncoder``.
+    """
+
+    heads: int
+    hidden: int
+    theta: float
+    window: int | None
+    normed: bool
+    norm_bias: bool
+    bias: bool
+    activation: str
+    epsilon: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        width, length = x.shape[-1], x.shape[1]
+        norm = partial(
+            nn.LayerNorm, epsilon=self.epsilon, use_bias=self.norm_bias, dtype=self.dtype
+        )
+        dense = partial(nn.Dense, use_bias=self.bias, dtype=self.dtype, kernel_init=_init)
+        places = jnp.arange(length)
+        seen = mask[:, None, :]
+        if self.window is not None:
+            near = jnp.abs(places[:, None] - places[None]) <= self.window
+            seen = seen & near[None]
+        # Every row of a softmax needs something to look at: where there is nothing, at all.
+        seen = seen | ~seen.any(-1, keepdims=True)
+        inner = norm(name="norm1")(x) if self.normed else x
+        query, key, value = split_qkv(dense(3 * width, name="qkv")(inner), self.heads)
+        positions = jnp.broadcast_to(places[None], x.shape[:2])
+        query, key = (rotary(part, positions, self.theta) for part in (query, key))
+        mixed = jax.nn.dot_product_attention(query, key, value, mask=seen[:, None])
+        x = x + dense(width, name="proj")(mixed.reshape(x.shape))
+        both = dense(2 * self.hidden, name="fc1")(norm(name="norm2")(x))
+        value, gate = jnp.split(both, 2, axis=-1)
+        units = ACTIVATIONS[self.activation](value) * gate
+        return x + dense(width, name="fc2")(units)
+
+
+class ModernBert(nn.Module):
+    """A bidirectional encoder of long texts with one of several heads.
+
+    Inputs are tokens, int [B, T], or a dict ``{"tokens": ..., "mask": [B, T]}``, true or not zero
+    where there is text (all by default). Outputs by head:
+
+    - ``"none"``: hidden states [B, T, D] behind the last norm.
+    - ``"masked"``: logits of the token at every place [B, T, V], by a dense layer, its norm and the
+      embedding itself as the last layer.
+    - ``"classes"``: logits [B, classes] of what is pooled, by a dense layer and its norm.
+    - ``"tokens"``: logits [B, T, classes], by a dense layer and its norm.
+    - ``"sentence"``: the mean of the hidden states where there is text [B, D].
+
+    Logits are float32 or wider. Tap paths: ``embeddings``, ``block_0``, ... [B, T, D], ``norm``.
+
+    Attributes:
+        vocabulary: how many tokens there are, V.
+        width, depth, heads, hidden: D, and of the blocks.
+        global_every: the first of every so many blocks sees all tokens, the others a window.
+        window: how many tokens away a token sees in these.
+        theta: base of the rotary wave lengths.
+        local_theta: that of the blocks with a window.
+        head: see above.
+        classes: of the heads that have them.
+        pool: what ``"classes"`` reads, ``"cls"`` (the first token) or ``"mean"`` (where there is
+            text).
+        norm_bias, bias, head_dense_bias: biases of norms, of the blocks' linear layers, and of the
+            dense layer of a head; none as published.
+        activation, epsilon: of the blocks and the dense layer, and of all norms.
+        remat: recompute the inside of each block in the backward pass, to save memory.
+        dtype: of the computation; parameters stay float32.
+
+    Raises:
+        ValueError: an unknown input, head, pool or activation, heads that do not divide the width
+            into parts of even width, or a mask of another shape than the tokens.
+
+    Example:
+        >>> net = ModernBert(vocabulary=11, width=8, depth=2, heads=2, hidden=12, head="masked")
+        >>> net.init_with_output(jax.random.key(0), jnp.ones((2, 5), int))[0].shape
+        (2, 5, 11)
+
+    References:
+        Warner et al. Smarter, Better, Faster, Longer: A Modern Bidirectional Encoder for Fast,
+        Memory Efficient, and Long Context Finetuning and Inference. ACL 2025.
+    """
+
+    vocabulary: int
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    global_every: int = 3
+    window: int = 64
+    theta: float = 160_000.0
+    local_theta: float = 10_000.0
+    head: str = "none"
+    classes: int = 2
+    pool: str = "cls"
+    norm_bias: bool = False
+    bias: bool = False
+    head_dense_bias: bool = False
+    activation: str = "gelu"
+    epsilon: float = 1e-5
+    remat: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array | Mapping[str, jax.Array]) -> jax.Array:
+        tokens, mask = self._read(inputs)
+        norm = partial(
+            nn.LayerNorm, epsilon=self.epsilon, use_bias=self.norm_bias, dtype=self.dtype
+        )
+        words = nn.Embed(
+            self.vocabulary, self.width, dtype=self.dtype, embedding_init=_init, name="words"
+        )
+        x = Identity(name="embeddings")(norm(name="norm_embeddings")(words(tokens)))
+        block = nn.remat(ModernBlock) if self.remat else ModernBlock
+        for index in range(self.depth):
+            whole = index % self.global_every == 0
+            x = block(
+                self.heads,
+                self.hidden,
+                self.theta if whole else self.local_theta,
+                None if whole else self.window,
+                index > 0,
+                self.norm_bias,
+                self.bias,
+                self.activation,
+                self.epsilon,
+                self.dtype,
+                name=f"block_{index}",
+            )(x, mask)
+        return self._out(norm(name="norm")(x), mask, words, norm)
+
+    def _out(self, x: jax.Array, mask: jax.Array, words: nn.Embed, norm: Any) -> jax.Array:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        if self.head == "none":
+            return x
+        if self.head == "sentence":
+            return _mean(x.astype(wide), mask)
+        if self.head == "classes":
+            x = x[:, 0] if self.pool == "cls" else _mean(x.astype(wide), mask).astype(x.dtype)
+        dense = nn.Dense(
+            self.width, self.head_dense_bias, self.dtype, kernel_init=_init, name="dense"
+        )
+        x = norm(name="head_norm")(ACTIVATIONS[self.activation](dense(x)))
+        if self.head == "masked":
+            bias = self.param("head_bias", nn.initializers.zeros, (self.vocabulary,))
+            table = jnp.asarray(words.embedding).astype(x.dtype)
+            found = jnp.matmul(x, table.T, preferred_element_type=wide)
+            return found + bias.astype(wide)[None, None]
+        return nn.Dense(self.classes, dtype=wide, kernel_init=_init, name="head")(x)
+
+    def _read(self, inputs: jax.Array | Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        given = inputs if isinstance(inputs, Mapping) else {"tokens": inputs}
+        for name in given:
+            if name not in INPUTS:
+                raise ValueError(unknown("input of ModernBERT", name, INPUTS))
+        for name, value, known in (
+            ("head", self.head, HEADS),
+            ("pool", self.pool, POOLS),
+            ("activation", self.activation, ACTIVATIONS),
+        ):
+            if value not in known:
+                raise ValueError(unknown(name, value, known))
+        check_heads(self.width, self.heads)
+        if self.width // self.heads % 2:
+            raise ValueError(
+                f"rotary positions need heads of even width, not {self.width // self.heads}"
+            )
+        tokens = given["tokens"]
+        mask = jnp.asarray(given.get("mask", jnp.ones(tokens.shape, bool)))
+        if mask.shape != tokens.shape:
+            raise ValueError(
+                f"mask must be of the shape of the tokens, {tokens.shape}: it is {mask.shape}"
+            )
+        return tokens, mask.astype(bool)
+
+
+def _mean(x: jax.Array, mask: jax.Array) -> jax.Array:
+    shown = mask[..., None].astype(x.dtype)
+    return (x * shown).sum(1) / jnp.maximum(shown.sum(1), 1)
