@@ -17,6 +17,8 @@ from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional as f  # pyright: ignore[reportMissingImports]
 
 CLASSES = 100
+# The loss of a step, its optimizer, and how many parameters the student has.
+Made = tuple[Callable[[], Any], Any, int]
 
 
 class Block(nn.Module):
@@ -210,7 +212,7 @@ def cosines(x: Any) -> Any:
     return torch.bmm(unit, unit.transpose(1, 2))
 
 
-def residual(settings: dict[str, Any]) -> tuple[Callable[[], Any], int]:
+def residual(settings: dict[str, Any]) -> Made:
     """KD and its relatives between residual networks."""
     kind, batch = settings["kind"], settings["batch"]
     teacher = ResNet(*settings["teacher"]).to(memory_format=torch.channels_last).eval()
@@ -240,7 +242,7 @@ def residual(settings: dict[str, Any]) -> tuple[Callable[[], Any], int]:
         rest = torch.log((noise / 50_000) / (p[:, 1:] + noise / 50_000)).sum(1)
         return -(first + rest).mean()
 
-    def step() -> Any:
+    def whole() -> Any:
         goal = None
         if kind != "cached":
             with torch.no_grad():
@@ -263,34 +265,28 @@ def residual(settings: dict[str, Any]) -> tuple[Callable[[], Any], int]:
             with torch.no_grad():
                 for bank, new in zip(banks, (a, b), strict=True):
                     bank[index] = f.normalize(0.5 * bank[index] + 0.5 * new, dim=1)
-        tx.zero_grad(set_to_none=True)
-        loss.backward()
-        tx.step()
         return loss
 
-    return step, count
+    return whole, tx, count
 
 
-def perceptron(settings: dict[str, Any]) -> tuple[Callable[[], Any], int]:
+def perceptron(settings: dict[str, Any]) -> Made:
     """Hinton's nets: logits and labels."""
     teacher, student = MLP(784, 1200, 10).eval(), MLP(784, 800, 10).train()
     image, label = torch.randn(settings["batch"], 784), torch.randint(0, 10, (settings["batch"],))
     tx = torch.optim.Adam(student.parameters(), 1e-3)
 
-    def step() -> Any:
+    def whole() -> Any:
         with torch.no_grad():
             goal = teacher(image)[0]
         out = student(image)[0]
         loss = 0.1 * f.cross_entropy(out, label) + 0.9 * soft(out, goal)
-        tx.zero_grad(set_to_none=True)
-        loss.backward()
-        tx.step()
         return loss
 
-    return step, sum(p.numel() for p in student.parameters())
+    return whole, tx, sum(p.numel() for p in student.parameters())
 
 
-def dmae(settings: dict[str, Any]) -> tuple[Callable[[], Any], int]:
+def dmae(settings: dict[str, Any]) -> Made:
     """Pixels of hidden patches and projected features of the visible ones."""
     side, patch, batch = settings["side"], settings["patch"], settings["batch"]
     teacher = MAE(*settings["teacher"], side=side, patch=patch).eval()
@@ -300,7 +296,7 @@ def dmae(settings: dict[str, Any]) -> tuple[Callable[[], Any], int]:
     learned = [*student.parameters(), *project.parameters()]
     tx = torch.optim.AdamW(learned, 1e-3, betas=(0.9, 0.95), weight_decay=0.05)
 
-    def step() -> Any:
+    def whole() -> Any:
         keep = torch.rand(batch, length).argsort(1)[:, : length // 4]
         hidden = torch.ones(batch, length).scatter(1, keep, 0.0)
         with torch.no_grad():
@@ -311,15 +307,12 @@ def dmae(settings: dict[str, Any]) -> tuple[Callable[[], Any], int]:
         pixels = ((out - patches).square().mean(-1) * hidden).sum() / hidden.sum()
         gap = f.normalize(project(tap), dim=-1) - f.normalize(goal, dim=-1)
         loss = pixels + 3 * gap.abs().mean()
-        tx.zero_grad(set_to_none=True)
-        loss.backward()
-        tx.step()
         return loss
 
-    return step, sum(p.numel() for p in student.parameters())
+    return whole, tx, sum(p.numel() for p in student.parameters())
 
 
-def decoder(settings: dict[str, Any]) -> tuple[Callable[[], Any], int]:
+def decoder(settings: dict[str, Any]) -> Made:
     """Forward KL of every token, from whole logits."""
     vocabulary = settings["vocabulary"]
     teacher = Decoder(vocabulary, *settings["teacher"]).eval()
@@ -327,28 +320,92 @@ def decoder(settings: dict[str, Any]) -> tuple[Callable[[], Any], int]:
     tokens = torch.randint(0, vocabulary, (settings["batch"], settings["length"]))
     tx = torch.optim.AdamW(student.parameters(), 1e-3)
 
-    def step() -> Any:
+    def whole() -> Any:
         with torch.no_grad():
             goal = f.log_softmax(teacher(tokens), -1)
         ours = f.log_softmax(student(tokens), -1)
         loss = f.kl_div(ours, goal, log_target=True, reduction="none").sum(-1).mean()
+        return loss
+
+    return whole, tx, sum(p.numel() for p in student.parameters())
+
+
+class ViT(nn.Module):
+    """A vision transformer with a class token."""
+
+    def __init__(self, width: int, depth: int, heads: int, side: int, patch: int):
+        super().__init__()
+        self.embed = nn.Conv2d(3, width, patch, patch)
+        self.cls = nn.Parameter(torch.zeros(1, 1, width))
+        self.place = nn.Parameter(0.02 * torch.randn(1, (side // patch) ** 2 + 1, width))
+        self.blocks = nn.ModuleList(Layer(width, heads) for _ in range(depth))
+        self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 1000)
+
+    def forward(self, image: Any) -> Any:
+        x = self.embed(image).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls.expand(len(x), -1, -1), x], 1) + self.place
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)[:, 0])
+
+
+def imagenet(settings: dict[str, Any]) -> Made:
+    """KD at ImageNet's size: vision transformers, or torchvision's residual networks."""
+    side = settings["side"]
+    if "patch" in settings:
+        teacher, student = (
+            ViT(*settings[name], side=side, patch=settings["patch"])
+            for name in ("teacher", "student")
+        )
+    else:
+        import torchvision  # pyright: ignore[reportMissingImports]
+
+        teacher, student = (
+            getattr(torchvision.models, f"resnet{settings[name]}")()
+            for name in ("teacher", "student")
+        )
+    teacher = teacher.to(memory_format=torch.channels_last).eval()
+    student = student.to(memory_format=torch.channels_last).train()
+    image = torch.randn(settings["batch"], 3, side, side).to(memory_format=torch.channels_last)
+    tx = torch.optim.AdamW(student.parameters(), 1e-3)
+
+    def whole() -> Any:
+        with torch.no_grad():
+            goal = teacher(image)
+        return soft(student(image).float(), goal.float(), 1.0)
+
+    return whole, tx, sum(p.numel() for p in student.parameters())
+
+
+CASES = {
+    "residual": residual,
+    "perceptron": perceptron,
+    "dmae": dmae,
+    "decoder": decoder,
+    "imagenet": imagenet,
+}
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    device = settings.get("device", "cpu")
+    torch.manual_seed(0)
+    torch.set_num_threads(settings["threads"])
+    torch.set_default_device(device)
+    torch.set_float32_matmul_precision("high")
+    whole, tx, count = CASES[settings["case"]](settings)
+    if settings.get("compile"):
+        whole = torch.compile(whole)
+
+    def step() -> Any:
+        with torch.autocast(device, torch.bfloat16, enabled=settings.get("bfloat16", False)):
+            loss = whole()
         tx.zero_grad(set_to_none=True)
         loss.backward()
         tx.step()
         return loss
 
-    return step, sum(p.numel() for p in student.parameters())
-
-
-CASES = {"residual": residual, "perceptron": perceptron, "dmae": dmae, "decoder": decoder}
-
-
-def main() -> None:
-    settings = json.loads(sys.argv[1])
-    torch.manual_seed(0)
-    torch.set_num_threads(settings["threads"])
-    step, count = CASES[settings["case"]](settings)
-    step()
+    step().item()
     print(json.dumps({"parameters": count, "torch": torch.__version__}), flush=True)
     for line in sys.stdin:
         wall, processor = time.perf_counter(), time.process_time()
@@ -356,7 +413,10 @@ def main() -> None:
             loss = step()
         loss.item()
         taken = time.perf_counter() - wall, time.process_time() - processor
-        print(json.dumps({"wall": taken[0], "processor": taken[1]}), flush=True)
+        answer = {"wall": taken[0], "processor": taken[1]}
+        if device == "cuda":
+            answer["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

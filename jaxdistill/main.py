@@ -28,6 +28,9 @@ WORKDIR = flags.DEFINE_string(
 SMOKE = flags.DEFINE_bool("smoke", False, "cut every stage to two steps")
 QUIET = flags.DEFINE_bool("quiet", False, "no progress bars")
 DEBUG = flags.DEFINE_bool("debug", False, "show the whole traceback of an error")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "this is one of several processes of a run, on several hosts say"
+)
 TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "write TensorBoard events besides JSON lines")
 
 
@@ -53,6 +56,7 @@ def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
     """
     from jaxdistill._errors import differences
     from jaxdistill._files import write_json
+    from jaxdistill.training.processes import is_first
 
     if workdir is None:
         raise ValueError("where to? Give --workdir=<folder>")
@@ -71,7 +75,7 @@ def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
                 + "\n".join(faults)
                 + "\nTake another --workdir."
             )
-    else:
+    elif is_first():
         write_json(path, here)
     return root
 
@@ -84,6 +88,10 @@ def shown(module: str) -> str:
 def guarded(run: Callable[[], int]) -> int:
     """Runs a command; what the user can mend is said in one message, without a traceback."""
     try:
+        if DISTRIBUTED.value:
+            from jaxdistill.training import processes
+
+            processes.join()
         return run()
     except (ValueError, OSError, ImportError, FloatingPointError) as fault:
         if DEBUG.value:
@@ -101,10 +109,11 @@ def main(argv: list[str]) -> None:
 
 def _run() -> int:
     from jaxdistill.training import metrics
+    from jaxdistill.training.processes import is_first
 
     config = read_config()
     writers = []
-    if TENSORBOARD.value and WORKDIR.value:
+    if TENSORBOARD.value and WORKDIR.value and is_first():
         writers = [metrics.tensorboard(Path(WORKDIR.value) / "tensorboard")]
     run(config, WORKDIR.value, writers=writers, quiet=QUIET.value)
     return 0
@@ -125,13 +134,25 @@ def run(
         writers: further places for the metrics.
         quiet: no progress bars.
     """
+    import dataclasses
+
+    import jax
+
     from jaxdistill import present, recipe
+    from jaxdistill.training.processes import is_first, whole
 
     started = time.time()
     plan = recipe.plan(config)
     present.check(plan)
     root = start(workdir, config)
     outcomes = recipe.run(plan, root, writers=writers, quiet=quiet)
+    if jax.process_count() > 1:
+        outcomes = {
+            name: dataclasses.replace(outcome, result=jax.tree.map(whole, outcome.result))
+            for name, outcome in outcomes.items()
+        }
+    if not is_first():
+        return
     page = present.report(root, plan, outcomes, command=shown("jaxdistill.main"))
     files = present.student(root, plan, outcomes)
     sets = present.synthetic(root, plan, outcomes)

@@ -108,7 +108,9 @@ def _place(variables: Any, batch: Any) -> Any:
     leaves = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(variables))
     mesh = next((found.mesh for found in leaves if isinstance(found, NamedSharding)), None)
     if mesh is None:
-        if jax.process_count() > 1:
+        # Arrays of the host are this process's own, and so is what it makes of them.
+        own = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(variables))
+        if jax.process_count() > 1 and not own:
             raise ValueError("with several processes the variables must be placed on a mesh")
         return batch
     axes = tuple(axis for axis in ("data", "fsdp") if axis in mesh.shape)
@@ -125,7 +127,7 @@ def _place(variables: Any, batch: Any) -> Any:
 
 
 def _fetch(tree: Any) -> Any:
-    if jax.process_count() == 1:
+    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
         return jax.device_get(tree)
     from jax.experimental import multihost_utils
 

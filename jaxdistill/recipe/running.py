@@ -31,6 +31,7 @@ from jaxdistill.training.checkpoint import refuse_other_arrays
 from jaxdistill.training.fit import load_result
 from jaxdistill.training.loop import Outcome, Stage, abstract, check, run_stage, stream_of
 from jaxdistill.training.metrics import Writer
+from jaxdistill.training.processes import is_first
 from jaxdistill.training.sharding import make_mesh
 
 
@@ -106,7 +107,8 @@ def run(
     mesh = make_mesh(plan.config.get("mesh"))
     rules = tuple(plan.config.get("rules") or ())
     Path(root).mkdir(parents=True, exist_ok=True)
-    write_json(Path(root) / "data.json", {p.name: _known(p) for p in plan.stages})
+    if is_first():
+        write_json(Path(root) / "data.json", {p.name: _known(p) for p in plan.stages})
     outcomes: dict[str, Outcome] = {}
     wanted = _with_needs(plan, stages) if stages is not None else {p.name for p in plan.stages}
     for planned in plan.stages:

@@ -1,0 +1,308 @@
+"""Distillation at full size on one accelerator: speed, utilisation, memory.
+
+    python benchmarks/accelerator.py --torch-python <python with torch>   # on a GPU of 80 GB
+    python benchmarks/accelerator.py --cases "kd ViT" --repeats 20
+    python benchmarks/accelerator.py --tiny                               # on any machine
+
+Whole steps in bfloat16 (parameters and optimizer in float32): soft labels and DMAE from ViT-L to
+ViT-B and soft labels from ResNet-152 to ResNet-50 at 224 pixels, and a decoder of 1B that learns
+from one of 7B on 4,096 tokens by a divergence from hidden states.
+
+- ``a second``: images or tokens.
+- ``utilisation``: of the device's peak in bfloat16, the operations that a step must do: three times
+  the student's forward pass and once the teacher's, as XLA counts them in nets without loops.
+- ``peak``: GiB in use at most, as the device says; XLA's plan where it does not.
+- ``ratio``: our time over that of ``torch.compile``, in turn in the same run, where an interpreter
+  with PyTorch is given; for the decoder PyTorch has whole logits.
+
+Every case is a process of its own: peak memory is the process's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+# What is not used is not taken: peaks are those of the step.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax
+import jax.numpy as jnp
+import optax
+from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread, table
+from against_torch import Worker, finds_torch, integers, numbers
+
+from jaxdistill import adapt, language, losses, models, targets
+from jaxdistill.data import prepare
+from jaxdistill.distiller import model_to_model
+from jaxdistill.net import from_linen
+from jaxdistill.objective import combine, match
+
+# bfloat16, dense, by the name of the device.
+PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "B200": 2250e12, "L4": 121e12}
+UTILISATION = 0.5
+VIT = {"teacher": (1024, 24, 16), "student": (768, 12, 12), "side": 224, "patch": 16}
+CASES: dict[str, dict[str, Any]] = {
+    "kd ViT-L -> ViT-B": {"case": "imagenet", **VIT, "batch": 128},
+    "dmae ViT-L -> ViT-B": {"case": "dmae", **VIT, "taps": (8, 17), "batch": 256},
+    "kd ResNet-152 -> 50": {
+        "case": "imagenet",
+        "teacher": 152,
+        "student": 50,
+        "side": 224,
+        "batch": 128,
+    },
+    "kd decoder 7B -> 1B": {
+        "case": "decoder",
+        "teacher": (4096, 32, 32, 11008),
+        "student": (2048, 16, 16, 5504),
+        "vocabulary": 32_000,
+        "batch": 2,
+        "length": 2048,
+    },
+}
+TINY: dict[str, dict[str, Any]] = {
+    "imagenet": {"teacher": (48, 2, 2), "student": (24, 2, 2), "side": 32, "batch": 2},
+    "dmae": {"teacher": (48, 2, 2), "student": (24, 2, 2), "taps": (0, 1), "side": 32, "batch": 2},
+    "decoder": {"teacher": (32, 2, 2, 64), "student": (16, 2, 2, 32), "vocabulary": 64},
+}
+Made = tuple[Any, Any, Any, tuple[Any, Any, Any]]
+
+
+def tiny(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same in a size that only shows that it runs."""
+    changed = TINY[settings["case"]]
+    if settings.get("teacher") == 152:
+        return {**settings, "teacher": 34, "student": 18, "side": 32, "batch": 2}
+    return {**settings, **changed, **({"length": 16} if "length" in settings else {})}
+
+
+def imagenet(settings: dict[str, Any], **kinds: Any) -> Made:
+    names = ("width", "depth", "heads")
+    if "patch" in settings:
+        teacher, student = (
+            from_linen(
+                models.ViT(
+                    patch=settings["patch"],
+                    classes=1000,
+                    **dict(zip(names, settings[side], strict=True)),
+                    **kinds,
+                )
+            )
+            for side in ("teacher", "student")
+        )
+    else:
+        teacher, student = (
+            from_linen(models.imagenet_resnet(settings[side], **kinds))
+            for side in ("teacher", "student")
+        )
+    soft = match(losses.hinton_kd, name="kd", temperature=1.0)
+    distiller = model_to_model(student, targets.live(teacher), soft, optax.adamw(1e-3))
+    image = numbers(settings["batch"], settings["side"], settings["side"], 3)
+    return distiller, {"teacher": teacher}, {"image": image}, (teacher, student, image)
+
+
+def dmae(settings: dict[str, Any], **kinds: Any) -> Made:
+    names = ("width", "depth", "heads")
+    teacher, student = (
+        from_linen(
+            models.MAE(
+                patch=settings["patch"],
+                decoder_width=128,
+                decoder_depth=1,
+                decoder_heads=4,
+                **dict(zip(names, settings[side], strict=True)),
+                **kinds,
+            )
+        )
+        for side in ("teacher", "student")
+    )
+    ours, theirs = (f"encoder/block_{number}" for number in settings["taps"])
+    pixels = match(
+        losses.feature_match,
+        name="pixels",
+        student="out/pixels",
+        target="batch/patches",
+        where="batch/mask",
+    )
+    feature = match(
+        losses.feature_match,
+        name="feature",
+        student=ours,
+        target=theirs,
+        weight=3.0,
+        projector=adapt.linear,
+        normalise="l2",
+        distance="l1",
+    )
+    distiller = model_to_model(
+        student,
+        targets.live(teacher, inputs="teacher", taps=(theirs,)),
+        combine({"pixels": pixels, "feature": feature}),
+        optax.adamw(1e-3),
+        inputs="student",
+        taps=(ours,),
+        prepare=prepare.masked(settings["patch"], 0.75),
+    )
+    image = numbers(settings["batch"], settings["side"], settings["side"], 3)
+    visible = (settings["side"] // settings["patch"]) ** 2 // 4
+    keep = jnp.zeros((settings["batch"], visible), jnp.int32)
+    inputs = {"image": image, "keep": keep}
+    return distiller, {"teacher": teacher}, {"image": image}, (teacher, student, inputs)
+
+
+def decoder(settings: dict[str, Any], **kinds: Any) -> Made:
+    names = ("width", "depth", "heads", "hidden")
+    teacher, student = (
+        from_linen(
+            models.Decoder(
+                vocabulary=settings["vocabulary"],
+                remat=side == "student",
+                **dict(zip(names, settings[side], strict=True)),
+                **kinds,
+            )
+        )
+        for side in ("teacher", "student")
+    )
+    tokens = {"tokens": integers(settings["vocabulary"], settings["batch"], settings["length"])}
+    distiller = model_to_model(
+        student,
+        language.teacher_states(teacher),
+        language.divergence_per_token(),
+        optax.adamw(1e-3),
+        inputs="student",
+        taps=("norm",),
+    )
+    rows = {"label": tokens["tokens"], "counted": jnp.ones(tokens["tokens"].shape, bool)}
+    batch = {**rows, "student": tokens, "teacher": tokens}
+    return distiller, {"teacher": teacher}, batch, (teacher, student, tokens)
+
+
+OURS = {"imagenet": imagenet, "dmae": dmae, "decoder": decoder}
+
+
+def forward_flops(net: Any, inputs: Any) -> float:
+    """Operations of a forward pass, counted before anything is compiled."""
+    shapes = jax.eval_shape(lambda x: x, inputs)
+    variables = jax.eval_shape(net.init, jax.random.key(0), shapes)
+    lowered = jax.jit(lambda v, x: net.apply(*v, x).out).lower(variables, shapes)
+    cost: Any = lowered.cost_analysis()
+    return float(cost["flops"])
+
+
+def measure(settings: dict[str, Any], args: Any, python: str | None) -> dict[str, Any]:
+    """One case in this process."""
+    device = jax.devices()[0]
+    distiller, teachers, batch, (teacher, student, inputs) = OURS[settings["case"]](
+        settings, dtype=jnp.bfloat16
+    )
+
+    def narrow(variables: Any) -> Any:
+        # A teacher is only read: half of its bytes are enough.
+        return jax.tree.map(
+            lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 and x.ndim > 1 else x,
+            variables,
+        )
+
+    frozen = {
+        name: jax.jit(lambda key, x, net=net: narrow(net.init(key, x)))(jax.random.key(1), inputs)
+        for name, net in teachers.items()
+    }
+    state = jax.jit(distiller.init)(jax.random.key(0), frozen, batch)
+    made = compiled(distiller.step, state, frozen, batch, donate_argnums=0)
+    held = [state]
+    del state
+
+    def ours() -> Any:
+        held[0], metrics = made.call(held[0], frozen, batch)
+        return metrics["loss"]
+
+    calls = {"jax": ours}
+    worker = None
+    if python is not None:
+        platform = "cuda" if device.platform == "gpu" else "cpu"
+        more = {"device": platform, "bfloat16": True, "compile": platform == "cuda"}
+        worker = Worker(python, {**settings, **more}, len(os.sched_getaffinity(0)))
+        calls["torch"] = lambda: worker.steps(1)
+    times = in_turn(calls, args.repeats, warmup=3)
+    if worker is not None:
+        worker.close()
+    needed = 3 * forward_flops(student, inputs) + forward_flops(teacher, inputs)
+    ms = median_ms(times["jax"])
+    units = settings["batch"] * settings.get("length", 1)
+    peak = next((v for name, v in PEAK.items() if name in device.device_kind), None)
+    stats = device.memory_stats() or {}
+    found = {
+        "ms": ms,
+        "a_second": 1e3 * units / ms,
+        "unit": "tokens" if "length" in settings else "images",
+        "teraflops_a_step": needed / 1e12,
+        "utilisation": None if peak is None else needed / (ms / 1e3) / peak,
+        "peak_gib": stats.get("peak_bytes_in_use", made.memory["peak_mib"] * 2**20) / 2**30,
+        "compile_seconds": made.trace_seconds + made.compile_seconds,
+    }
+    if worker is not None:
+        found |= {**ratio(times, "jax", "torch"), "torch_ms": median_ms(times["torch"])}
+        found["torch"] = worker.version
+    return found
+
+
+def main() -> int:
+    made = parser(__doc__)
+    made.add_argument("--tiny", action="store_true", help="small nets, on any machine")
+    made.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch")
+    made.add_argument("--cases", nargs="+", default=list(CASES), help="names, or parts of them")
+    made.add_argument("--repeats", type=int, default=20)
+    made.add_argument("--one", help="one case, in this process")
+    args = made.parse_args()
+    args.tiny = args.tiny or args.smoke
+    args.smoke = args.tiny  # no target is checked
+    if args.tiny:
+        args.repeats = 1
+    python = args.torch_python if finds_torch(args.torch_python) else None
+    if args.one:
+        settings = tiny(CASES[args.one]) if args.tiny else CASES[args.one]
+        print(json.dumps(measure(settings, args, python)))
+        return 0
+    if jax.default_backend() == "cpu" and not args.tiny:
+        print("no accelerator here: nothing is measured; --tiny shows that it runs\n")
+        return finish("accelerator", args, {"steps": {}})
+    chosen = [name for name in CASES if any(part in name for part in args.cases)]
+    rows, missed = {}, []
+    for number, name in enumerate(chosen):
+        print(f"{number + 1}/{len(chosen)} {name}", file=sys.stderr, flush=True)
+        command = [sys.executable, __file__, "--one", name, "--repeats", str(args.repeats)]
+        command += ["--torch-python", args.torch_python, *(["--tiny"] if args.tiny else [])]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            missed.append(f"{name}: ended with status {done.returncode}")
+            continue
+        row = rows[name] = json.loads(done.stdout.splitlines()[-1])
+        used = row["utilisation"]
+        if used is not None and used < UTILISATION:
+            missed.append(f"{name}: {used:.0%} of the peak, at least {UTILISATION:.0%}")
+        if row.get("ratio", 0) > 1:
+            missed.append(f"{name}: {row['ratio']:.2f} of torch.compile, at most 1")
+    cells = [
+        (
+            name,
+            f"{row['ms']:.1f}",
+            f"{row['a_second']:,.0f} {row['unit']}",
+            "" if row["utilisation"] is None else f"{row['utilisation']:.1%}",
+            f"{row['peak_gib']:.2f}",
+            spread(row) if "ratio" in row else "",
+            f"{row['compile_seconds']:.1f}",
+        )
+        for name, row in rows.items()
+    ]
+    columns = ("step", "ms", "a second", "utilisation", "peak GiB", "over torch", "compile s")
+    print(table(columns, cells), end="\n\n")
+    args.torch_python = "python with torch" if python else ""
+    return finish("accelerator", args, {"steps": rows}, missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
