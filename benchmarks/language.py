@@ -6,11 +6,17 @@
 - ``step``: seconds of a whole training step (teacher, student, gradients, AdamW) whose divergence
   is taken from hidden states, against a step written plainly with whole logits of both nets, in
   turn; the median ratio, at most 1.1, and the temporary memory of both compiled steps.
+  Where torch is installed, the same step of the same nets written plainly in it, eager, on as many
+  cores; its first loss is to be ours.
+- ``compile``: seconds to trace and compile a step of published size, a teacher of 7B and a student
+  of 1.1B parameters, ahead of time on shapes, with the layers as a loop and unrolled; and the
+  temporary memory of both.
 - ``generation``: tokens a second of ``language.generate`` with its cache, against reading the whole
   text again for every token; at least 3 times as many.
 - ``speculative``: seconds of ``language.speculate`` and of ``language.generate`` with the target
   alone, for the same prompts; the block efficiency, the cost of a draft's call over a target's
   (both measured with one token a row), and the factor that these two predict.
+- ``one_gpu``: on a GPU, the loss from hidden states beside Liger's and eager torch's.
 
 Prints tables and, as its last line, JSON; exits with 1 when a target is missed.
 """
@@ -22,6 +28,8 @@ import functools
 import sys
 from typing import Any
 
+import _liger
+import _torch_decoder
 import jax
 import jax.numpy as jnp
 import optax
@@ -32,8 +40,9 @@ from jaxdistill.distiller import model_to_model
 from jaxdistill.language.generation import prefill, read
 from jaxdistill.models import Decoder
 from jaxdistill.net import from_linen
+from jaxdistill.objective import mean
 
-STEP_TARGET, GENERATION_TARGET = 1.1, 3.0
+STEP_TARGET, GENERATION_TARGET, LOSS_TARGET = 1.1, 3.0, 1e-4
 
 
 def options() -> argparse.Namespace:
@@ -50,9 +59,12 @@ def options() -> argparse.Namespace:
     return found
 
 
+def module(width: int, depth: int, vocabulary: int) -> Decoder:
+    return Decoder(vocabulary=vocabulary, width=width, depth=depth, heads=4, groups=2)
+
+
 def decoder(width: int, depth: int, vocabulary: int, seed: int) -> tuple[Any, Any]:
-    module = Decoder(vocabulary=vocabulary, width=width, depth=depth, heads=4, groups=2)
-    net = from_linen(module)
+    net = from_linen(module(width, depth, vocabulary))
     return net, jax.jit(net.init)(jax.random.key(seed), jnp.zeros((1, 4), jnp.int32))
 
 
@@ -94,13 +106,62 @@ def step(args: argparse.Namespace) -> dict[str, Any]:
         "fused": lambda: ours.call(state, {"teacher": frozen}, batch),
         "plain": lambda: theirs.call(params, opt, frozen, batch),
     }
+    found: dict[str, Any] = {"torch": _torch_decoder.missing()}
+    if not found["torch"]:
+        modules = module(128, 2, args.vocabulary), module(256, 2, args.vocabulary)
+        calls["torch"] = _torch_decoder.distillation_step(
+            (modules[0], params), (modules[1], frozen[0]), inputs["tokens"], 1e-3
+        )
+        own = float(mean(*calls["fused"]()[1]["loss"]))
+        found["torch_loss_error"] = abs(calls["torch"]() - own) / own
     times = in_turn(calls, args.repeats)
+    if "torch" in calls:
+        found["of_torch"] = ratio(times, "fused", "torch")
     return {
         **ratio(times, "fused", "plain"),
+        **found,
         **{f"{name}_ms": median_ms(each) for name, each in times.items()},
         "fused_temp_mib": ours.memory["temporary_mib"],
         "plain_temp_mib": theirs.memory["temporary_mib"],
     }
+
+
+def compile_of_layers(args: argparse.Namespace) -> dict[str, Any]:
+    """A step of published size ahead of time, on shapes alone."""
+    found: dict[str, Any] = {}
+    size: dict[str, Any] = {
+        "vocabulary": 32_000,
+        "tied": False,
+        "remat": True,
+        "dtype": jnp.bfloat16,
+    }
+    wide: dict[str, Any] = {"width": 4096, "depth": 32, "heads": 32, "hidden": 11008}
+    narrow: dict[str, Any] = {"width": 2048, "depth": 22, "heads": 32, "groups": 4, "hidden": 5632}
+    if args.smoke:
+        wide |= {"depth": 2}
+        narrow |= {"depth": 2}
+    tokens = jax.ShapeDtypeStruct((8, 1024), jnp.int32)
+    counted = jax.ShapeDtypeStruct(tokens.shape, jnp.bool_)
+    batch = {"label": tokens, "counted": counted}
+    batch |= {"student": {"tokens": tokens}, "teacher": {"tokens": tokens}}
+    for name, scan in (("scanned", True), ("unrolled", False)):
+        teacher = from_linen(Decoder(**size, **wide, scan=scan))
+        student = from_linen(Decoder(**size, **narrow, scan=scan))
+        own = model_to_model(
+            student,
+            language.teacher_states(teacher),
+            language.divergence_per_token(),
+            optax.adamw(1e-4),
+            inputs="student",
+            taps=("norm",),
+        )
+        frozen = {"teacher": jax.eval_shape(teacher.init, jax.random.key(0), tokens)}
+        state = jax.eval_shape(own.init, jax.random.key(0), frozen, batch)
+        program = compiled(own.step, state, frozen, batch, donate_argnums=0)
+        found[f"{name}_trace_seconds"] = program.trace_seconds
+        found[f"{name}_compile_seconds"] = program.compile_seconds
+        found[f"{name}_temp_mib"] = program.memory["temporary_mib"]
+    return found
 
 
 def generation(args: argparse.Namespace) -> dict[str, Any]:
@@ -177,10 +238,24 @@ def speculative(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _one_gpu(rows: list[dict[str, Any]]) -> str:
+    names = [n for n in ("fused", "plain", "liger", "eager") if f"{n}_ms" in rows[0]]
+    lines = [
+        (row["tokens"], *(f"{row[f'{n}_ms']:.1f} ms, {row[f'{n}_mib']:,.0f} MiB" for n in names))
+        for row in rows
+    ]
+    return table(("tokens", *names), lines)
+
+
 def main() -> int:
     args = options()
-    found = {part.__name__: part(args) for part in (step, generation, speculative)}
-    whole, written, both = found.values()
+    found = {
+        "step": step(args),
+        "compile": compile_of_layers(args),
+        "generation": generation(args),
+        "speculative": speculative(args),
+    }
+    whole, layers, written, both = found.values()
     rows = [
         (
             "a step from hidden states over one with logits, time",
@@ -193,6 +268,20 @@ def main() -> int:
             f"{whole['fused_temp_mib']:.0f} MiB",
             f"{whole['plain_temp_mib']:.0f} MiB",
             f"{whole['fused_temp_mib'] / whole['plain_temp_mib']:.2f}",
+        ),
+        (
+            "a step of 7B and 1.1B, layers as a loop over unrolled ones: trace and compile",
+            *(
+                f"{layers[f'{name}_trace_seconds']:.1f} + {layers[f'{name}_compile_seconds']:.1f} s"
+                for name in ("scanned", "unrolled")
+            ),
+            "",
+        ),
+        (
+            "the same, temporary memory",
+            f"{layers['scanned_temp_mib']:,.0f} MiB",
+            f"{layers['unrolled_temp_mib']:,.0f} MiB",
+            f"{layers['scanned_temp_mib'] / layers['unrolled_temp_mib']:.2f}",
         ),
         (
             "tokens a second, with a cache and without",
@@ -208,8 +297,19 @@ def main() -> int:
             f"{both['predicted_factor']:.2f} predicted",
         ),
     ]
+    if not whole["torch"]:
+        beside = (f"{whole['fused_ms']:.0f} ms", f"{whole['torch_ms']:.0f} ms")
+        line = ("a step from hidden states over plain torch, time", *beside)
+        rows.insert(2, (*line, spread(whole["of_torch"])))
     print(table(("figure", "library", "beside", "ratio (quartiles)"), rows), end="\n\n")
+    for fault in (whole["torch"], _liger.missing()):
+        print(*([fault] if fault else []), end="\n" if fault else "")
+    if not _liger.missing():
+        found["one_gpu"] = {"rows": _liger.rows(args.repeats)}
+        print(_one_gpu(found["one_gpu"]["rows"]), end="\n\n")
     missed = []
+    if whole.get("torch_loss_error", 0) > LOSS_TARGET:
+        missed.append(f"torch: its loss is {whole['torch_loss_error']:.1e} off ours")
     if whole["ratio"] > STEP_TARGET:
         missed.append(f"step: {whole['ratio']:.2f} of that with logits, at most {STEP_TARGET}")
     if written["factor"] < GENERATION_TARGET:

@@ -57,7 +57,8 @@ def published() -> dict:
         "mesh": {"data": 1, "fsdp": -1},
         "rules": (
             (r"layers/.*kernel$", (None, "fsdp")),
-            (r"(kernel|embedding)$", ("fsdp",)),
+            (r"embedding$", (None, "fsdp")),
+            (r"kernel$", ("fsdp",)),
         ),
         "recipe": ("teacher", "student", "distil"),
         "stages": {

@@ -51,7 +51,8 @@ def distiller(settings: Mapping[str, Any], **given: Any) -> Distiller:
             ``prepare``, the view; ``steps``; ``info`` of the data, and of that ``image_shape`` and
             ``classes``; ``seed``; ``initial``, the name of what it starts from; ``optimizer``, what
             the config says of it, and ``transformation``, which makes one for a number of steps;
-            ``frozen``, the names of the earlier stages that it reads.
+            ``frozen``, the names of the earlier stages that it reads, and ``codecs``, of their
+            outputs where these are read from disk.
 
     Raises:
         ValueError: for an unknown name or key, with the nearest valid one.

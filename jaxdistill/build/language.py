@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import optax
 
 from jaxdistill import language
@@ -20,6 +21,8 @@ from jaxdistill.language import domains
 from jaxdistill.language.objective import HIDDEN, is_fused
 from jaxdistill.language.sampling import check_sampling
 from jaxdistill.net import Net
+from jaxdistill.store import Codec
+from jaxdistill.targets import cached as read_targets
 
 TOKENIZERS: dict[str, Callable[..., texts.Tokenizer]] = {
     "bytes": texts.byte_tokenizer,
@@ -158,6 +161,9 @@ def _language_model(
     stop: Sequence[int] | None = None,
     replay: int = 0,
     every: int = 1,
+    cached: Mapping[str, Any] | None = None,
+    missing: str = "tail",
+    codecs: Mapping[str, Codec] | None = None,
 ) -> Distiller:
     """A decoder that learns from labels, from a teacher (the first of ``frozen``), or from both."""
     if tx is None:
@@ -166,8 +172,29 @@ def _language_model(
         raise ValueError(f"distiller 'language_model' has one teacher, not {list(frozen)}")
     cap = student.get("logit_cap")
     fused = True
-    if frozen:
-        fused = is_fused(divergence)
+    if cached:
+        for key, value in (
+            ("share", share), ("teacher_share", teacher_share), ("teacher_mixing", teacher_mixing)
+        ):  # fmt: skip
+            if value:
+                raise ValueError(f"{key} is {value}: no cache has read what is written in a step")
+    weights = {
+        "divergence_weight": schedule(divergence_weight, steps),
+        "ce_weight": schedule(ce_weight, steps),
+    }
+    if cached and codecs and _is_sparse(codecs[f"{frozen[0]}/out"]):
+        if divergence != "forward_kl":
+            raise ValueError(
+                f"of some classes of each token there is 'forward_kl' alone, not {divergence!r}: "
+                "store 'out' with the codec 'dense' or 'quantised'"
+            )
+        given = without({"temperature": temperature})
+        objective = language.sparse_divergence_per_token(
+            missing=missing, student_cap=cap, chunk=chunk, **weights, **given
+        )
+        targets = read_targets(codecs, frozen[0])
+    elif frozen:
+        fused = is_fused(divergence) and not cached
         given = {
             "beta": beta,
             "temperature": temperature,
@@ -177,14 +204,16 @@ def _language_model(
         }
         objective = language.divergence_per_token(
             divergence,
-            divergence_weight=schedule(divergence_weight, steps),
-            ce_weight=schedule(ce_weight, steps),
             student_cap=cap,
             teacher_cap=teacher_cap,
             chunk=chunk,
+            dense=bool(cached),
+            **weights,
             **without(given),
         )
         targets = language.teacher_states(nets[frozen[0]], frozen[0], dense=not fused)
+        if cached and codecs:
+            targets = read_targets(codecs, frozen[0])
     else:
         objective = language.labels_per_token(student_cap=cap, chunk=chunk)
         targets = _nothing
@@ -218,6 +247,15 @@ def _language_model(
         replay=replay,
         every=every,
     )
+
+
+def _is_sparse(codec: Codec) -> bool:
+    """Whether a codec gives some classes of each token."""
+    fields = {
+        name: jax.ShapeDtypeStruct((1, *spec.shape), spec.dtype)
+        for name, spec in codec.fields.items()
+    }
+    return isinstance(jax.eval_shape(codec.decode, fields), Mapping)
 
 
 def _nothing(sources: Any, batch: Any, key: Any, step: Any) -> dict[str, Any]:

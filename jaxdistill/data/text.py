@@ -197,6 +197,7 @@ def windows(
     if not texts:
         raise ValueError(f"none of {len(documents)} texts of {name!r} fits {length} tokens")
     info = {"vocabulary": tokenizer.vocabulary, "end": tokenizer.end, "length": length}
+    info |= {"tokenizer": tokenizer.fingerprint} if tokenizer.fingerprint else {}
     info |= {"left_out": len(documents) - len(texts)} if prompted else {}
     if pack:
         return _packed(texts, length, name, info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ class Tokenizer(NamedTuple):
         vocabulary: how many tokens there are.
         end: the one that begins and ends every text.
         start: the one that begins them, where it is another one (BERT).
+        fingerprint: what it does, in short: caches of teachers are refused for any other.
     """
 
     encode: Callable[[str], np.ndarray]
@@ -37,6 +39,7 @@ class Tokenizer(NamedTuple):
     vocabulary: int
     end: int
     start: int | None = None
+    fingerprint: str = ""
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -54,7 +57,7 @@ def byte_tokenizer() -> Tokenizer:
     def decode(tokens: Sequence[int]) -> str:
         return bytes(int(t) for t in tokens if t < 256).decode(errors="replace")
 
-    return Tokenizer(encode, decode, 257, 256)
+    return Tokenizer(encode, decode, 257, 256, fingerprint="bytes")
 
 
 def file_tokenizer(path: Path | str, end: str | None = None, start: str | None = None) -> Tokenizer:
@@ -100,7 +103,9 @@ def file_tokenizer(path: Path | str, end: str | None = None, start: str | None =
     def decode(tokens: Sequence[int]) -> str:
         return given.decode([int(t) for t in tokens if t not in (number, first)])
 
-    return Tokenizer(encode, decode, given.get_vocab_size(), number, first)
+    digest = hashlib.blake2b(given.to_str().encode(), digest_size=16).hexdigest()
+    about = f"{digest}, ends {number}, starts {first}"
+    return Tokenizer(encode, decode, given.get_vocab_size(), number, first, about)
 
 
 def _opened(path: Path, tokenizers: Any) -> Any:

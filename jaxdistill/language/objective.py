@@ -1,4 +1,8 @@
-"""What a language model minimises: divergences from hidden states, without logits, per token."""
+"""What a language model minimises: divergences from hidden states, without logits, per token.
+
+A teacher that runs within the step gives its hidden states (:func:`teacher_states`); one that is
+read from disk its logits, or some classes of each token (:func:`jaxdistill.targets.cached`).
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,14 @@ DENSE: dict[str, Callable[..., jax.Array]] = {
     "skewed_forward_kl": losses.skewed_forward_kl,
     "skewed_reverse_kl": losses.skewed_reverse_kl,
     "universal_logit_distillation": losses.universal_logit_distillation,
+}
+# The others of logits that are there already, as a dense cache gives them.
+OF_LOGITS: dict[str, Callable[..., jax.Array]] = {
+    **DENSE,
+    "forward_kl": losses.forward_kl,
+    "reverse_kl": losses.reverse_kl,
+    "jsd": losses.generalized_jsd,
+    "total_variation": losses.total_variation,
 }
 # The last hidden states of a decoder, in front of its head.
 HIDDEN = "norm"
@@ -76,6 +88,7 @@ def divergence_per_token(
     student_cap: float | None = None,
     teacher_cap: float | None = None,
     chunk: int = 256,
+    dense: bool = False,
     **hyper: Any,
 ) -> Callable[..., dict[str, Term]]:
     """The mean over the tokens that count of ``a D(teacher, student) + b CE(label)``.
@@ -92,20 +105,21 @@ def divergence_per_token(
         student_cap: soft cap of the student's logits; its own for ``dense`` ones.
         teacher_cap: of the teacher's.
         chunk: tokens at a time.
+        dense: take any divergence of whole logits, those of a teacher that is read from disk say.
         hyper: ``beta``, ``temperature``, ``unlike``, ``vocabulary``, ``token_axis`` (by default
             those that share the batch out, see :func:`~jaxdistill.training.sharding.batch_axes`),
             ...: keywords of the loss.
 
     Returns:
-        An objective over ``forward.taps["norm"]``, the targets of :func:`teacher_states` and
-        ``batch["label"]``, ``batch["counted"]`` ``[B, T]``. Where no token counts it is zero, with
-        zero gradient.
+        An objective over ``forward.taps["norm"]`` (or ``forward.out``), the targets of
+        :func:`teacher_states` and ``batch["label"]``, ``batch["counted"]`` ``[B, T]``. Where no
+        token counts it is zero, with zero gradient.
 
     Raises:
         ValueError: for an unknown divergence, or a keyword that it does not have.
     """
-    fused = is_fused(divergence)
-    loss = losses.linear_divergence if fused else DENSE[divergence]
+    fused = is_fused(divergence) and not dense
+    loss = losses.linear_divergence if fused else OF_LOGITS[divergence]
     known = [name for name in inspect.signature(loss).parameters if name != "divergence"]
     for name in hyper:
         if name not in known:
@@ -139,6 +153,53 @@ def divergence_per_token(
             teacher_cap=teacher_cap,
             chunk=chunk,
             **spread,
+        )
+        return {"distillation": Term(1.0, total, counted.sum().astype(total.dtype))}
+
+    return terms
+
+
+def sparse_divergence_per_token(
+    *,
+    missing: str = "tail",
+    divergence_weight: Any = 1.0,
+    ce_weight: Any = 0.0,
+    temperature: Any = 1.0,
+    student_cap: float | None = None,
+    chunk: int = 256,
+) -> Callable[..., dict[str, Term]]:
+    """The mean over the tokens that count of ``a KL(teacher, student) + b CE(label)``, where the
+    teacher is known by some classes of each token: its most probable ones, or draws.
+
+    Args:
+        missing: what becomes of the classes that are not known, see
+            :func:`~jaxdistill.losses.linear_sparse_kl`; ``"sampled"`` for draws.
+        divergence_weight: ``a``, a number or a schedule.
+        ce_weight: ``b``, likewise.
+        temperature: of the divergence; the one that the cache was written with.
+        student_cap: soft cap of the student's logits.
+        chunk: tokens at a time.
+
+    Returns:
+        An objective over ``forward.taps["norm"]``, ``targets["out"]`` as a sparse codec gives it,
+        ``batch["label"]`` and ``batch["counted"]``.
+    """
+
+    def terms(forward: Forward, targets: Any, batch: Any, *, step: jax.Array) -> dict[str, Term]:
+        hidden, counted, known = forward.taps[HIDDEN], batch["counted"], targets["out"]
+        total = losses.linear_sparse_kl(
+            hidden,
+            head_of(forward.params).astype(hidden.dtype),
+            known["ids"],
+            known["log_probs"],
+            batch["label"] if _matters(ce_weight) else None,
+            missing=missing,
+            temperature=temperature,
+            divergence_weight=at(divergence_weight, step),
+            ce_weight=at(ce_weight, step),
+            weights=counted,
+            student_cap=student_cap,
+            chunk=chunk,
         )
         return {"distillation": Term(1.0, total, counted.sum().astype(total.dtype))}
 

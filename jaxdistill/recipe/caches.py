@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxdistill import build, targets
 from jaxdistill._errors import unknown
+from jaxdistill.config import frozen_stages
 from jaxdistill.data.records import Source
 from jaxdistill.recipe.planned import Plan, Planned
 from jaxdistill.store import Codec, Store, open_store
@@ -24,7 +25,7 @@ CACHE_KEYS = ("outputs", "views", "seed", "container", "path", "batch_size", "pa
 
 def is_cached(planned: Planned) -> bool:
     """Whether the stage's teachers are read from disk."""
-    return bool((planned.settings["targets"] or {}).get("cached"))
+    return bool(_said(planned))
 
 
 def cached_stages(plan: Plan) -> list[Planned]:
@@ -79,8 +80,8 @@ def cache_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> caches
 
 
 def settings_of(planned: Planned) -> dict[str, Any]:
-    """``targets.cached``, checked."""
-    settings = planned.settings["targets"]["cached"]
+    """What the stage says of its cache, checked."""
+    settings = _said(planned) or {}
     for key in settings:
         if key not in CACHE_KEYS:
             raise ValueError(unknown(f"key of 'cached' in stage {planned.name!r}", key, CACHE_KEYS))
@@ -189,8 +190,16 @@ def _zeros(source: Source, codecs: Mapping[str, Codec]) -> Source:
 
 def _stored(planned: Planned) -> dict[str, tuple[str, ...]]:
     """For every cached teacher the outputs that the stage reads."""
+    if planned.settings["distiller"]:
+        # An algorithm of its own reads what its teacher says.
+        return dict.fromkeys(frozen_stages(planned.settings), ("out",))
     paths = build.target_paths(planned.settings["objective"])
     return build.stored(planned.settings["targets"], paths)
+
+
+def _said(planned: Planned) -> Mapping[str, Any] | None:
+    """``cached`` of the stage's targets, or of its own algorithm."""
+    return (planned.settings["targets"] or planned.settings["distiller"] or {}).get("cached")
 
 
 def _data(plan: Plan, planned: Planned) -> dict[str, Any]:

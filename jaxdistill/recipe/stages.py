@@ -39,7 +39,11 @@ def stage_of(
     nets = {p.name: p.net for p in plan.stages}
     teachers = target_stages(settings["targets"])
     cached = caches.is_cached(planned)
-    held = (*(() if cached else teachers), *frozen_stages(settings))
+    held = (*teachers, *frozen_stages(settings))
+    if cached:
+        # What is read from disk is there only for what measures against it.
+        others = (*settings["evaluate"].values(), settings["between"] or {})
+        held = tuple(name for name in held if any(spec.get("against") == name for spec in others))
     frozen = {**{name: results[name] for name in held}, **planned.whole_sets}
     shard = (jax.process_index(), jax.process_count())
     initial = {}
@@ -124,6 +128,7 @@ def distiller_of(
         return build.distiller(
             settings["distiller"],
             net=planned.net,
+            codecs=codecs,
             student=settings["student"],
             nets=nets,
             tx=build.transformation(optimizer, steps) if optimizer else None,

@@ -172,6 +172,31 @@ def test_unlike_vocabularies():
     assert loss("universal_logit_distillation", dense=True) > 0
 
 
+def test_unlike_tokenizers():
+    """Each net reads its own tokens; which of them meet says the caller, and must say."""
+    student, _ = decoder(1, depth=1)
+    teacher, frozen = decoder(2, vocabulary=31, depth=1)
+    theirs = jax.random.randint(jax.random.key(9), (4, 9), 0, 31)
+    batch = {**batch_of(), "teacher": {"tokens": theirs}}
+    read = teacher_states(teacher, dense=True)
+    meets = jnp.arange(12) * 9 // 12
+
+    def aligned(*given):
+        return {"out": read(*given)["out"][:, meets]}
+
+    uld = divergence_per_token("universal_logit_distillation", temperature=2.0)
+    own = model_to_model(student, aligned, uld, optax.sgd(0.1), inputs="student")
+    state = started(own, {"teacher": frozen}, batch)
+    _, metrics = jax.jit(own.step)(state, {"teacher": frozen}, batch)
+    said = student.apply(state.params["net"], {}, batch["student"]).out
+    goal = teacher.apply(*frozen, theirs).out[:, meets]
+    values = losses.universal_logit_distillation(said, goal, temperature=2.0)
+    wanted = jnp.where(batch["counted"], values, 0).sum() / batch["counted"].sum()
+    np.testing.assert_allclose(mean(*metrics["loss"]), wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match="one leading shape"):
+        started(distiller(student, teacher, uld, dense=True), {"teacher": frozen}, batch)
+
+
 @pytest.mark.parametrize(
     ("divergence", "hyper", "words"),
     [
