@@ -200,6 +200,7 @@ def sparse_divergence_per_token(
             weights=counted,
             student_cap=student_cap,
             chunk=chunk,
+            token_axis=batch_axes(len(hidden)),
         )
         return {"distillation": Term(1.0, total, counted.sum().astype(total.dtype))}
 
