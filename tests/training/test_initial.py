@@ -71,6 +71,40 @@ def test_units_by_importance():
     assert not np.array_equal(*kernels)
 
 
+def test_a_dense_decoder_becomes_a_sparse_one_of_fewer_layers():
+    net = {"net": "decoder", "width": 8, "depth": 3, "heads": 2}
+    stage = {
+        "distiller": {"name": "language_model"},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+        "batch_size": 4,
+        "steps": 1,
+    }
+    initial = {"stage": "dense", "layers": "last", "upcycle": True}
+    sparse = {**net, "depth": 2, "experts": 3, "sparse": (1,)}
+    # Planning traces what starts: it would refuse whatever does not fit.
+    plan = recipe.plan(
+        {
+            "title": "",
+            "seed": 0,
+            "data": {"name": "standard_library", "length": 8, "modules": 30},
+            "recipe": ("dense", "sparse"),
+            "stages": {
+                "dense": {"student": net, **stage},
+                "sparse": {"student": sparse, "initial": initial, **stage},
+            },
+        }
+    )
+    tokens = jnp.zeros((1, 8), jnp.int32)
+    dense = plan.stage("dense").net.init(jax.random.key(0), tokens)
+    made = recipe.stage_of(plan, plan.stage("sparse"), {"dense": dense}).initial["initial"][0]
+    for own, there in ((0, 1), (1, 2)):
+        wanted = dense[0][f"layers_{there}"]
+        if own == 1:
+            copies = jax.tree.map(lambda x: jnp.stack([x] * 3), wanted["mlp"])
+            wanted = {**wanted, "mlp": copies}
+        jax.tree.map(np.testing.assert_array_equal, made[f"layers_{own}"], wanted)
+
+
 @pytest.mark.parametrize(
     ("initial", "student", "message"),
     [
