@@ -54,6 +54,7 @@ def published() -> dict:
     base = {"net": "text_encoder", "width": 768, "heads": 12}
     accuracy = {"evaluator": "classification", "sets": ("validation", "test"), "batch_size": 64}
 
+    # The number of [MASK] in the teachers' vocabulary.
     mask = {"mask": {"token": 4, "share": 0.15}}
     chosen = {"where": "batch/chosen"}
     tokens = {"loss": "cross_entropy", "target": "batch/label", **chosen}

@@ -32,7 +32,7 @@ def config(initial, **student):
 
 def given(plan):
     teacher = plan.stage("teacher")
-    result = teacher.net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    result = jax.jit(teacher.net.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     stage = recipe.stage_of(plan, plan.stage("student"), {"teacher": result})
     return result[0], stage.initial["initial"][0]
 
@@ -95,7 +95,7 @@ def test_a_dense_decoder_becomes_a_sparse_one_of_fewer_layers():
         }
     )
     tokens = jnp.zeros((1, 8), jnp.int32)
-    dense = plan.stage("dense").net.init(jax.random.key(0), tokens)
+    dense = jax.jit(plan.stage("dense").net.init)(jax.random.key(0), tokens)
     made = recipe.stage_of(plan, plan.stage("sparse"), {"dense": dense}).initial["initial"][0]
     for own, there in ((0, 1), (1, 2)):
         wanted = dense[0][f"layers_{there}"]
