@@ -196,7 +196,7 @@ def test_a_mixture_is_its_formula():
 
     np.testing.assert_allclose(layer.apply(variables, x), formula(params), atol=1e-5)
     grads = [
-        jax.grad(lambda p, f=f: jnp.square(f(p)).sum())(params)
+        jax.jit(jax.grad(lambda p, f=f: jnp.square(f(p)).sum()))(params)
         for f in (formula, lambda p: layer.apply({"params": p}, x))
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *grads)
@@ -204,7 +204,7 @@ def test_a_mixture_is_its_formula():
     def own(rows):
         return jax.grad(lambda p: jnp.square(layer.apply({"params": p}, rows)).sum())(params)
 
-    mapped = jax.vmap(own)(jnp.stack([x, 2 * x]))
+    mapped = jax.jit(jax.vmap(own))(jnp.stack([x, 2 * x]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, atol=1e-4), mapped, grads[1])
 
 

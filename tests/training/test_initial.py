@@ -42,19 +42,11 @@ def modules(**student):
     return [models.ViT(**{**own, "classes": 10, **changes}) for changes in ({}, student)]
 
 
-def test_layers():
-    plan = recipe.plan(config({"stage": "teacher", "layers": "every_second"}, depth=2))
+def test_layers_and_units_by_importance():
+    initial = {"stage": "teacher", "layers": "every_second", "units": "importance", "records": 16}
+    plan = recipe.plan(config(initial, depth=2, mlp_ratio=1.0))
     params, start = given(plan)
-    expected = models.inherit(params, *modules(depth=2), layers=(0, 2))
-    jax.tree.map(np.testing.assert_array_equal, start, expected)
-
-
-def test_units_by_importance():
-    plan = recipe.plan(
-        config({"stage": "teacher", "units": "importance", "records": 16}, mlp_ratio=1.0)
-    )
-    params, start = given(plan)
-    teacher, student = modules(mlp_ratio=1.0)
+    teacher, student = modules(depth=2, mlp_ratio=1.0)
     source = plan.stage("teacher").data["train"]
     chosen = np.argsort(hashes(source.ids, "importance"), kind="stable")[:16]
     batch = source.gather(np.sort(chosen))
@@ -64,9 +56,9 @@ def test_units_by_importance():
         return losses.cross_entropy(out, batch["label"]).mean()
 
     scores = models.importance(params, jax.jit(jax.grad(loss))(params), teacher)
-    expected = models.inherit(params, teacher, student, scores=scores)
+    expected = models.inherit(params, teacher, student, layers=(0, 2), scores=scores)
     jax.tree.map(np.testing.assert_array_equal, start, expected)
-    first = models.inherit(params, teacher, student)
+    first = models.inherit(params, teacher, student, layers=(0, 2))
     kernels = [tree["encoder"]["block_0"]["mlp"]["fc1"]["kernel"] for tree in (start, first)]
     assert not np.array_equal(*kernels)
 
