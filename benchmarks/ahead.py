@@ -27,6 +27,7 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import dataclasses
 import functools
 import importlib.util
 import inspect
@@ -46,7 +47,7 @@ from _measure import finish, memory, parser, table
 
 from jaxdistill import build, recipe
 from jaxdistill.config import plain, vary
-from jaxdistill.data import text
+from jaxdistill.data import sentences, text
 from jaxdistill.data.records import Ids, Source
 from jaxdistill.recipe.stages import stage_of
 from jaxdistill.training.loop import abstract, check, stream_of
@@ -68,7 +69,12 @@ IMAGES: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
     "imagenet2012": (1_281_167, 50_000, (256, 256, 3), 1000),
     "image_folder": (1_281_167, 50_000, (256, 256, 3), 1000),
 }
-VOCABULARY = {"ddk": 151_936, "capacity_gap": 32_000, "distillspec": 32_000}
+VOCABULARY = {
+    "bert_distil": 31_102,
+    "ddk": 151_936,
+    "capacity_gap": 32_000,
+    "distillspec": 32_000,
+}
 
 
 def blank(name: str, count: int, shape: tuple[int, ...], classes: int, dtype: Any) -> Source:
@@ -97,13 +103,28 @@ def images(settings: Mapping[str, Any]) -> Callable[..., Any]:
     return lambda **_: (own(train), own(test))
 
 
+def counted_tokens(vocabulary: int) -> text.Tokenizer:
+    """A tokenizer of texts that say how many tokens they have."""
+    return text.Tokenizer(lambda given: np.zeros(int(given or 0), np.int32), str, vocabulary, 2)
+
+
+def reviews(vocabulary: int, count: int) -> Callable[..., Any]:
+    """In place of texts of two classes, enough for a batch, and their test part."""
+
+    def made(length: int, **_: Any) -> Any:
+        labels = np.arange(count, dtype=np.int32) % 2
+        given = sentences.Sentences("reviews", [str(length // 2)] * count, labels)
+        source = sentences.encoded(given, counted_tokens(vocabulary), length)
+        return source, dataclasses.replace(source, name="reviews/test")
+
+    return made
+
+
 def texts(vocabulary: int, windows: int, grouped: bool) -> Callable[..., Any]:
     """In place of files of text, enough windows for a batch."""
 
     def made(length: int, pack: bool = False, prompt: str | None = None, **shares: Any) -> Any:
-        counted = text.Tokenizer(
-            lambda given: np.zeros(int(given or 0), np.int32), str, vocabulary, 2
-        )
+        counted = counted_tokens(vocabulary)
         own = {key: shares[key] for key in ("validation", "test") if key in shares}
 
         def documents(name: str) -> list[text.Document]:
@@ -136,7 +157,9 @@ def stand_in(name: str, config: dict[str, Any]) -> None:
         kind = settings["name"]
         # What the user must name, and nobody reads here.
         settings |= {key: "a place" for key in ("path", "dir") if key in settings}
-        if "length" in settings:
+        if kind in sentences.SETS:
+            replace(kind, reviews(VOCABULARY[name], 1000))
+        elif "length" in settings:
             largest = max(stage.get("batch_size", 128) for stage in config["stages"].values())
             grouped = kind == "domain_files"
             replace(kind, texts(VOCABULARY[name], largest, grouped))
