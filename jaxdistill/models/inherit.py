@@ -39,12 +39,13 @@ CHOICES: dict[str, Callable[[int, int], Sequence[int]]] = {
 # for what is never cut. Units of one name are kept or dropped together: those of the width in the
 # whole net, all others within their block.
 _AXES = (
-    (r"(words|places|kinds)/embedding|embed_tokens/embedding|(.*/)?pos_embed", "_ width"),
+    (r"(words|places|kinds)/embedding|embed_(tokens|positions)/embedding", "_ width"),
+    (r"(.*/)?pos_embed", "_ width"),
     (r"(.*/)?(cls_token|distillation_token|registers)", "_ _ width"),
     (r"(.*/)?patch_embed/kernel", "_ width"),
     (r"(.*/)?(patch_embed|pooler|dense|attn/proj|fc2)/bias", "width"),
     (r"(.*/)?(norm|norm1|norm2|head_norm|scale1|scale2)/(scale|bias)", "width"),
-    (r"(.*/)?(input|post_attention)_layernorm/scale", "width"),
+    (r"(.*/)?(input|(pre|post)_\w+)_layernorm/(scale|bias)", "width"),
     (r"(pooler|dense)/kernel", "width width"),
     (r"head/kernel", "(pooled width) _"),
     (r"(lm_head|head_distilled|.*/router)/kernel", "width _"),
@@ -52,7 +53,8 @@ _AXES = (
     (r".*/attn/qkv/bias", "(3 heads head_width)"),
     (r".*/attn/proj/kernel", "(heads head_width) width"),
     (r".*/fc1/kernel|.*/(gate|up)_proj/kernel", "width neurons"),
-    (r".*/fc1/bias", "neurons"),
+    (r".*/(fc1|gate_proj|up_proj)/bias", "neurons"),
+    (r".*/(o_proj|down_proj)/bias", "width"),
     (r".*/fc2/kernel|.*/down_proj/kernel", "neurons width"),
     (r".*/self_attn/q_proj/kernel", "width (groups queries 2 half_width)"),
     (r".*/self_attn/q_proj/bias", "(groups queries 2 half_width)"),
@@ -164,8 +166,9 @@ def inherit(
         (an embedding of another vocabulary, say), which is left as it is.
 
     Raises:
-        ValueError: for modules of another or an unlike kind, for layers that are not there, and
-            for a student with more units than its teacher, naming all kinds.
+        ValueError: for modules of another or an unlike kind, for layers that are not there, for a
+            student with more units than its teacher, naming all kinds, and for fewer units of nets
+            whose arrays are made up in other ways (gated MLPs of encoders, narrow embeddings).
 
     Example:
         >>> teacher = TextEncoder(vocabulary=11, width=8, depth=4, heads=2)
@@ -210,7 +213,7 @@ def inherit(
         return kept[unit]
 
     flat: dict[str, Any] = traverse_util.flatten_dict(found, sep="/")
-    for path, array in flat.items():
+    for path, array in flat.items() if here != there else ():
         for axis, factors in _axes(path, array, there):
             inside = [size for _, size in factors]
             array = array.reshape(*array.shape[:axis], *inside, *array.shape[axis + 1 :])
@@ -349,7 +352,14 @@ def _axes(
     for axis, part in enumerate(parts, array.ndim - len(parts)):
         if part != "_":
             names = part.strip("()").split()
-            yield axis, [(name, sizes.get(name) or int(name)) for name in names]
+            factors = [(name, sizes.get(name) or int(name)) for name in names]
+            if math.prod(size for _, size in factors) != array.shape[axis]:
+                raise ValueError(
+                    f"{path}: its axis of {array.shape[axis]} is not made up of "
+                    f"{' times '.join(f'{size} {name}' for name, size in factors)}: units of such "
+                    "a net cannot be taken, layers can"
+                )
+            yield axis, factors
 
 
 def _unit(path: str, name: str) -> str:
