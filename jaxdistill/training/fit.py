@@ -105,5 +105,6 @@ def _as_stream(data: Any, batch_size: int, seed: int) -> Any:
     if isinstance(data, Mapping):
         data = arrays({name: np.asarray(value) for name, value in data.items()})
     if isinstance(data, Source):
-        return stream(data, min(batch_size, len(data)), seed=seed)
+        shard = (jax.process_index(), jax.process_count())
+        return stream(data, min(batch_size, len(data)), seed=seed, shard=shard)
     return data
