@@ -140,16 +140,17 @@ def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 
 
 def smoke(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with every stage cut to two steps, and so every training in its evaluations."""
+    """The config with every stage cut to two steps, and so every training in its evaluations; what
+    says of how many batches it measures, or how many tokens it writes, is cut to two of them."""
     config = copy.deepcopy(dict(config))
     for name in config["recipe"]:
         settings = config["stages"][name]
         if settings.get("steps", 0):
             settings["steps"] = 2
-        for spec in (settings.get("evaluate") or {}).values():
+        for spec in (*(settings.get("evaluate") or {}).values(), settings.get("between")):
             for part in (spec, spec.get("protocol")) if spec else ():
-                for key in ("steps", "full_steps", "nets"):
-                    if part and key in part:
+                for key in ("steps", "full_steps", "nets", "batches", "new"):
+                    if part and part.get(key):
                         part[key] = min(part[key], 2)
     return config
 
