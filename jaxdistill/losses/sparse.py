@@ -204,7 +204,9 @@ def teacher_values(
     tail = none
     if missing == "tail":
         total = jnp.minimum(jnp.sum(jnp.exp(values), axis=-1), 1)
-        tail = jnp.where(total == 1, -jnp.inf, jnp.log1p(-jnp.where(total == 1, 0, total)))
+        # Of classes that are all known nothing is left but what rounding makes of it.
+        none_left = (total == 1) | (jnp.sum(known, axis=-1) == vocabulary)
+        tail = jnp.where(none_left, -jnp.inf, jnp.log1p(-jnp.where(none_left, 0, total)))
         tail = tail * (power if power.ndim == 0 else power[..., 0])
     powered = jnp.where(known, power * jnp.where(known, values, 0), -jnp.inf)
     everything = jnp.concatenate([powered, tail[..., None]], axis=-1)

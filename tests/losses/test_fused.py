@@ -256,6 +256,18 @@ def test_sparse_teachers_equal_the_sparse_loss(missing):
         _same(_trained(fused, x), _trained(dense, x))
 
 
+def test_all_classes_stored_leave_no_tail():
+    x = _arrays(dtype=jnp.float32)
+    teacher = jax.nn.log_softmax(3 * (x["teacher_hidden"] @ x["teacher_head"]))
+    values, ids = jax.lax.top_k(teacher, V)
+    assert (jnp.exp(values).sum(-1) != 1).any()  # by rounding
+    logits = x["hidden"] @ x["head"]
+    whole = losses.forward_kl(logits, teacher)
+    np.testing.assert_allclose(losses.sparse_kl(logits, ids, values), whole, rtol=1e-5)
+    fused = losses.linear_sparse_kl(x["hidden"], x["head"], ids, values, chunk=3)
+    np.testing.assert_allclose(fused, whole.sum(), rtol=1e-5)
+
+
 def test_second_derivatives_are_refused_in_words():
     x = _arrays(dtype=jnp.float32)
     twice = jax.grad(lambda h: jnp.sum(jax.grad(lambda g: _fused({**x, "hidden": g}, **PLAIN))(h)))
