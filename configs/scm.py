@@ -97,6 +97,12 @@ def mixture() -> dict:
         "time": "angle",
     }
     quality = {"evaluator": "density_quality", "sets": ("validation",), "density": RING}
+    unweighted = {"stages/student/distiller/weighting": "none"}
+
+    def rates(arm: dict) -> dict:
+        peak = "stages/student/optimizer/learning_rate/peak"
+        return {f"rate {rate:.0e}": {**arm, peak: rate} for rate in (1e-4, 3e-4, 1e-3)}
+
     return {
         "title": "sCM on a ring",
         "sentence": "A consistency model of continuous time, by one forward-mode derivative.",
@@ -122,6 +128,7 @@ def mixture() -> dict:
                     "name": "continuous_consistency",
                     "teacher": {"density": RING},
                     "warmup": 500,
+                    "ema": 0.999,
                 },
                 "initial": {"stage": "fit"},
                 "optimizer": adam(1e-3),
@@ -136,7 +143,7 @@ def mixture() -> dict:
             "metric": "student/validation/sliced_wasserstein_1",
             "arms": {
                 "weighted": {},
-                "unweighted": {"stages/student/distiller/weighting": "none"},
+                "unweighted": unweighted,
             },
             "contrasts": {
                 **gates("weighted"),
@@ -150,6 +157,12 @@ def mixture() -> dict:
                     "coefficients": {"unweighted": 1, "weighted": -1},
                 },
             },
+        },
+        "tune": {
+            "metric": "student/validation/sliced_wasserstein_1",
+            "lower": True,
+            "seeds": 2,
+            "grid": {"weighted": rates({}), "unweighted": rates(unweighted)},
         },
     }
 

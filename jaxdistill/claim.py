@@ -184,13 +184,14 @@ def table(result: Mapping[str, Any], seeds: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-TUNE_KEYS = ("metric", "seeds", "grid")
+TUNE_KEYS = ("metric", "lower", "seeds", "grid")
 
 
 def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
     """Runs ``config.tune``: for every arm its grid, ``{label: changes}``, on validation data.
 
-    Seeds are such as no claim uses; the setting with the best mean of the metric is the choice.
+    Seeds are such as no claim uses; the setting with the best mean of the metric is the choice, the
+    lowest with ``lower``, else the highest.
     """
 
     settings = config.get("tune")
@@ -219,10 +220,11 @@ def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
         rows.append(
             {"arm": arm, "setting": label, "values": values, "mean": sum(values) / len(values)}
         )
-    best = {
-        arm: max((row for row in rows if row["arm"] == arm), key=lambda row: row["mean"])["setting"]
-        for arm in settings["grid"]
-    }
+    choose = min if settings.get("lower") else max
+    best = {}
+    for arm in settings["grid"]:
+        own = [row for row in rows if row["arm"] == arm]
+        best[arm] = choose(own, key=lambda row: row["mean"])["setting"]
     return {"metric": metric, "seeds": list(seeds), "rows": rows, "best": best}
 
 

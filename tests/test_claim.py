@@ -108,6 +108,21 @@ def test_nothing_is_tuned_on_the_test_set(tmp_path):
         claim.tune(override(CONFIG, {"tune.grid": {"distiled": {}}}), tmp_path, quiet=True)
 
 
+@pytest.mark.parametrize(("lower", "best"), [(True, "y"), (False, "x")])
+def test_the_best_setting_is_the_highest_or_the_lowest(monkeypatch, tmp_path, lower, best):
+    metric = CONFIG["tune"]["metric"]
+    values = {"x": [0.9, 0.7], "y": [0.5, 0.6]}
+
+    def measure(arms, seeds, root, quiet):
+        (name,) = arms
+        return {name: [{metric: value} for value in values[name[-1]]]}
+
+    monkeypatch.setattr(claim, "measure", measure)
+    grid = {"distilled": {"x": {"seed": 1}, "y": {"seed": 2}}}
+    config = {**CONFIG, "tune": {"metric": metric, "lower": lower, "grid": grid}}
+    assert claim.tune(config, tmp_path, quiet=True)["best"] == {"distilled": best}
+
+
 def test_arms_are_run_share_stages_and_are_answered(tmp_path):
     arms = claim.arms_of(CONFIG)
     assert [arm["recipe"] for arm in arms.values()] == [("teacher", "student"), ("alone",)]
