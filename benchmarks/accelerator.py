@@ -33,13 +33,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread, table
-from against_torch import Worker, finds_torch, integers, numbers
+from against_torch import Worker, decoders, finds_torch, masked_autoencoders, numbers
 
-from jaxdistill import adapt, language, losses, models, targets
-from jaxdistill.data import prepare
+from jaxdistill import losses, models, targets
 from jaxdistill.distiller import model_to_model
 from jaxdistill.net import from_linen
-from jaxdistill.objective import combine, match
+from jaxdistill.objective import match
 
 # bfloat16, dense, by the name of the device.
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "B200": 2250e12, "L4": 121e12}
@@ -106,79 +105,15 @@ def imagenet(settings: dict[str, Any], **kinds: Any) -> Made:
 
 
 def dmae(settings: dict[str, Any], **kinds: Any) -> Made:
-    names = ("width", "depth", "heads")
-    teacher, student = (
-        from_linen(
-            models.MAE(
-                patch=settings["patch"],
-                decoder_width=128,
-                decoder_depth=1,
-                decoder_heads=4,
-                **dict(zip(names, settings[side], strict=True)),
-                **kinds,
-            )
-        )
-        for side in ("teacher", "student")
-    )
-    ours, theirs = (f"encoder/block_{number}" for number in settings["taps"])
-    pixels = match(
-        losses.feature_match,
-        name="pixels",
-        student="out/pixels",
-        target="batch/patches",
-        where="batch/mask",
-    )
-    feature = match(
-        losses.feature_match,
-        name="feature",
-        student=ours,
-        target=theirs,
-        weight=3.0,
-        projector=adapt.linear,
-        normalise="l2",
-        distance="l1",
-    )
-    distiller = model_to_model(
-        student,
-        targets.live(teacher, inputs="teacher", taps=(theirs,)),
-        combine({"pixels": pixels, "feature": feature}),
-        optax.adamw(1e-3),
-        inputs="student",
-        taps=(ours,),
-        prepare=prepare.masked(settings["patch"], 0.75),
-    )
-    image = numbers(settings["batch"], settings["side"], settings["side"], 3)
+    distiller, teacher, student, batch = masked_autoencoders(settings, optax.adamw(1e-3), **kinds)
     visible = (settings["side"] // settings["patch"]) ** 2 // 4
     keep = jnp.zeros((settings["batch"], visible), jnp.int32)
-    inputs = {"image": image, "keep": keep}
-    return distiller, {"teacher": teacher}, {"image": image}, (teacher, student, inputs)
+    return distiller, {"teacher": teacher}, batch, (teacher, student, {**batch, "keep": keep})
 
 
 def decoder(settings: dict[str, Any], **kinds: Any) -> Made:
-    names = ("width", "depth", "heads", "hidden")
-    teacher, student = (
-        from_linen(
-            models.Decoder(
-                vocabulary=settings["vocabulary"],
-                remat=side == "student",
-                **dict(zip(names, settings[side], strict=True)),
-                **kinds,
-            )
-        )
-        for side in ("teacher", "student")
-    )
-    tokens = {"tokens": integers(settings["vocabulary"], settings["batch"], settings["length"])}
-    distiller = model_to_model(
-        student,
-        language.teacher_states(teacher),
-        language.divergence_per_token(),
-        optax.adamw(1e-3),
-        inputs="student",
-        taps=("norm",),
-    )
-    rows = {"label": tokens["tokens"], "counted": jnp.ones(tokens["tokens"].shape, bool)}
-    batch = {**rows, "student": tokens, "teacher": tokens}
-    return distiller, {"teacher": teacher}, batch, (teacher, student, tokens)
+    distiller, teacher, student, batch = decoders({**settings, "remat": True}, **kinds)
+    return distiller, {"teacher": teacher}, batch, (teacher, student, batch["student"])
 
 
 OURS = {"imagenet": imagenet, "dmae": dmae, "decoder": decoder}

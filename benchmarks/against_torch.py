@@ -52,6 +52,7 @@ from jaxdistill.objective import Objective, combine, match, per_example
 
 CLASSES = 100
 Made = tuple[Any, Any, Any]  # distiller, frozen, batch
+Taught = tuple[Any, Any, Any, Any]  # distiller, teacher, student, batch
 
 
 def numbers(*shape: int) -> jax.Array:
@@ -144,8 +145,9 @@ def perceptron(settings: dict[str, Any]) -> Made:
     return distiller, frozen, given
 
 
-def dmae(settings: dict[str, Any]) -> Made:
-    side, patch, batch = settings["side"], settings["patch"], settings["batch"]
+def masked_autoencoders(settings: dict[str, Any], tx: Any, **kinds: Any) -> Taught:
+    """DMAE; ``kinds`` are further options of both nets."""
+    side, patch = settings["side"], settings["patch"]
     teacher, student = (
         from_linen(
             models.MAE(
@@ -154,6 +156,7 @@ def dmae(settings: dict[str, Any]) -> Made:
                 decoder_width=128,
                 decoder_depth=1,
                 decoder_heads=4,
+                **kinds,
             )
         )
         for name in ("teacher", "student")
@@ -180,23 +183,24 @@ def dmae(settings: dict[str, Any]) -> Made:
         student,
         targets.live(teacher, inputs="teacher", taps=(theirs,)),
         combine({"pixels": pixels, "feature": feature}),
-        optax.adamw(1e-3, b2=0.95, weight_decay=0.05),
+        tx,
         inputs="student",
         taps=(ours,),
         prepare=prepare.masked(patch, 0.75),
     )
-    given = {"image": numbers(batch, side, side, 3)}
-    inputs = {"image": given["image"][:1], "keep": jnp.zeros((1, 1), jnp.int32)}
-    return distiller, {"teacher": jax.jit(teacher.init)(jax.random.key(1), inputs)}, given
+    return distiller, teacher, student, {"image": numbers(settings["batch"], side, side, 3)}
 
 
-def decoder(settings: dict[str, Any]) -> Made:
+def decoders(settings: dict[str, Any], **kinds: Any) -> Taught:
+    """A divergence from hidden states; ``kinds`` are further options of both nets."""
     names = ("width", "depth", "heads", "hidden")
     teacher, student = (
         from_linen(
             models.Decoder(
                 vocabulary=settings["vocabulary"],
+                remat=settings.get("remat", False) and side == "student",
                 **dict(zip(names, settings[side], strict=True)),
+                **kinds,
             )
         )
         for side in ("teacher", "student")
@@ -211,8 +215,20 @@ def decoder(settings: dict[str, Any]) -> Made:
         taps=("norm",),
     )
     rows = {"label": tokens["tokens"], "counted": jnp.ones(tokens["tokens"].shape, bool)}
-    given = {**rows, "student": tokens, "teacher": tokens}
-    return distiller, {"teacher": jax.jit(teacher.init)(jax.random.key(1), tokens)}, given
+    return distiller, teacher, student, {**rows, "student": tokens, "teacher": tokens}
+
+
+def dmae(settings: dict[str, Any]) -> Made:
+    tx = optax.adamw(1e-3, b2=0.95, weight_decay=0.05)
+    distiller, teacher, _, given = masked_autoencoders(settings, tx)
+    inputs = {"image": given["image"][:1], "keep": jnp.zeros((1, 1), jnp.int32)}
+    return distiller, {"teacher": jax.jit(teacher.init)(jax.random.key(1), inputs)}, given
+
+
+def decoder(settings: dict[str, Any]) -> Made:
+    distiller, teacher, _, given = decoders(settings)
+    variables = jax.jit(teacher.init)(jax.random.key(1), given["teacher"])
+    return distiller, {"teacher": variables}, given
 
 
 def nets(teacher: tuple[int, int], student: tuple[int, int], batch: int) -> dict[str, Any]:

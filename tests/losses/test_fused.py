@@ -79,7 +79,7 @@ def _trained(loss, x, **options):
     return value, gradients
 
 
-def _same(ours, theirs, tolerance=1e-9):
+def _assert_same(ours, theirs, tolerance=1e-9):
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         assert a.shape == b.shape
@@ -102,7 +102,7 @@ def test_equals_the_loss_on_logits(divergence, options):
     with jax.enable_x64(True):
         x = _arrays()
         options = {"divergence": divergence, **options}
-        _same(_trained(_fused, x, **options), _trained(_dense, x, **options))
+        _assert_same(_trained(_fused, x, **options), _trained(_dense, x, **options))
 
 
 PLAIN = {"divergence": "jsd", "temperature": 2.0, "caps": (None, None), "ce_weight": 0.5}
@@ -115,7 +115,7 @@ def test_float32_and_bfloat16():
         x = jax.tree.map(lambda y: y.astype(jnp.float32) if y.dtype == jnp.float64 else y, x)
     value, gradients = _trained(_fused, x, **PLAIN)
     assert value.dtype == jnp.float32
-    _same((value, gradients), exact, 1e-5)
+    _assert_same((value, gradients), exact, 1e-5)
     low = {k: v.astype(jnp.bfloat16) if "hidden" in k or "head" in k else v for k, v in x.items()}
     value, gradients = _trained(_fused, low, **PLAIN)
     assert value.dtype == jnp.float32
@@ -128,10 +128,10 @@ def test_chunks_and_leading_axes_do_not_matter():
         x = _arrays(tokens=6)
         expected = _fused(x, **PLAIN)
         for chunk in (1, 4, 6, 100):
-            _same(_fused(x, chunk=chunk, **PLAIN), expected)
+            _assert_same(_fused(x, chunk=chunk, **PLAIN), expected)
         names = ("hidden", "teacher_hidden", "labels", "weights")
         folded = {k: v.reshape(2, 3, *v.shape[1:]) if k in names else v for k, v in x.items()}
-        _same(_fused(folded, **PLAIN), expected)
+        _assert_same(_fused(folded, **PLAIN), expected)
 
 
 def test_tokens_of_weight_zero_may_hold_anything():
@@ -145,9 +145,9 @@ def test_tokens_of_weight_zero_may_hold_anything():
             "labels": x["labels"].at[2].set(-100),
         }
         value, gradients = _trained(_fused, spoilt, **PLAIN)
-        _same(value, expected[0])
+        _assert_same(value, expected[0])
         for name in ("hidden", "head", "bias"):
-            _same(gradients[name], expected[1][name])
+            _assert_same(gradients[name], expected[1][name])
         value, gradients = _trained(_fused, {**x, "weights": 0 * x["weights"]}, **PLAIN)
         assert value == 0
         assert all(not jnp.any(gradients[name]) for name in ("hidden", "head", "bias"))
@@ -158,9 +158,9 @@ def test_a_mask_counts_and_a_label_that_is_no_class_adds_nothing():
         x = _arrays()
         kept = x["weights"] > 0
         masked = _fused({**x, "weights": kept}, **PLAIN)
-        _same(masked, _fused({**x, "weights": kept.astype(jnp.float64)}, **PLAIN))
+        _assert_same(masked, _fused({**x, "weights": kept.astype(jnp.float64)}, **PLAIN))
         ignored = {**x, "labels": jnp.full_like(x["labels"], -100)}
-        _same(_fused(ignored, **PLAIN), _fused(x, **{**PLAIN, "ce_weight": 0.0}))
+        _assert_same(_fused(ignored, **PLAIN), _fused(x, **{**PLAIN, "ce_weight": 0.0}))
 
 
 def test_saturated_logits_are_finite():
@@ -175,7 +175,7 @@ def test_temperature_and_weights_may_be_traced():
     with jax.enable_x64(True):
         x = _arrays()
         traced = jax.jit(lambda t: _fused(x, **{**PLAIN, "temperature": t, "beta": t / 4}))(2.0)
-        _same(traced, _fused(x, **PLAIN))
+        _assert_same(traced, _fused(x, **PLAIN))
 
 
 @pytest.mark.parametrize("divergence", DENSE)
@@ -202,7 +202,7 @@ def test_unlike_vocabularies_have_no_mass_where_classes_are_missing(divergence, 
             return jnp.sum(values * x["weights"])
 
         ours = _trained(lambda x, **o: _fused(x, unlike="zero_mass", **o), x, **options)
-        _same(ours, _trained(dense, x, **options))
+        _assert_same(ours, _trained(dense, x, **options))
 
 
 def test_columns_beyond_the_vocabulary_have_no_mass():
@@ -216,9 +216,9 @@ def test_columns_beyond_the_vocabulary_have_no_mass():
         padded = {**x, "labels": x["labels"] % 8}
         value, gradients = _trained(lambda x, **o: _fused(x, vocabulary=8, **o), padded, **PLAIN)
         expected, wanted = _trained(_fused, narrow, **PLAIN)
-        _same(value, expected)
-        _same(gradients["hidden"], wanted["hidden"])
-        _same(gradients["head"][:, :8], wanted["head"])
+        _assert_same(value, expected)
+        _assert_same(gradients["hidden"], wanted["hidden"])
+        _assert_same(gradients["head"][:, :8], wanted["head"])
         assert not jnp.any(gradients["head"][:, 8:])
 
 
@@ -253,7 +253,7 @@ def test_sparse_teachers_equal_the_sparse_loss(missing):
                 **options,
             )
 
-        _same(_trained(fused, x), _trained(dense, x))
+        _assert_same(_trained(fused, x), _trained(dense, x))
 
 
 def test_all_classes_stored_leave_no_tail():
@@ -319,7 +319,7 @@ def test_sharded_tokens_and_classes(kind, axes):
             placed = {k: jax.device_put(v, NamedSharding(mesh, specs[k])) for k, v in x.items()}
             ours = _trained(_fused, placed, token_axis=tokens, vocabulary_axis=classes, **options)
             ours = jax.tree.map(np.asarray, ours)
-        _same(ours, expected)
+        _assert_same(ours, expected)
 
 
 def test_memory_does_not_grow_with_the_tokens():
