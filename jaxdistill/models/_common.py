@@ -47,3 +47,20 @@ class Identity(nn.Module):
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         return inputs
+
+
+def conv(features: int, size: int, stride: int, dtype: Any, name: str, groups: int = 1) -> nn.Conv:
+    """A convolution without bias, as residual and mobile networks have it."""
+    # Padding is spelt out because "SAME" pads strided convolutions on one side only, unlike the
+    # networks whose weights are published.
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=size // 2,
+        feature_group_count=groups,
+        use_bias=False,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        dtype=dtype,
+        name=name,
+    )

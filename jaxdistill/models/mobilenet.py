@@ -11,9 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import check_image_rank, image_of
-
-_kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+from jaxdistill.models._common import check_image_rank, conv, image_of
 
 
 class Inverted(NamedTuple):
@@ -73,24 +71,6 @@ def rounded(channels: float) -> int:
     return found + 8 if found < 0.9 * channels else found
 
 
-def _conv(
-    features: int, size: int, stride: int, groups: int, dtype: Any, name: str, bias: bool = False
-) -> nn.Conv:
-    # Padding is spelt out because "SAME" pads strided convolutions on one side only, unlike the
-    # networks whose weights are published.
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=stride,
-        padding=size // 2,
-        feature_group_count=groups,
-        use_bias=bias,
-        kernel_init=_kernel_init,
-        dtype=dtype,
-        name=name,
-    )
-
-
 class Squeeze(nn.Module):
     """Gates every channel by what the whole image holds: ``reduce``, ReLU, ``expand``.
 
@@ -129,13 +109,13 @@ class InvertedBlock(nn.Module):
         inside = rounded(incoming * form.expansion) if form.expansion != 1 else incoming
         maps = inputs
         if form.expansion != 1:
-            maps = _conv(inside, 1, 1, 1, self.dtype, "expand_conv")(maps)
+            maps = conv(inside, 1, 1, self.dtype, "expand_conv")(maps)
             maps = act(norm("expand_norm")(maps))
-        maps = _conv(inside, form.size, form.stride, inside, self.dtype, "depth_conv")(maps)
+        maps = conv(inside, form.size, form.stride, self.dtype, "depth_conv", inside)(maps)
         maps = act(norm("depth_norm")(maps))
         if form.squeeze:
             maps = Squeeze(self.dtype, name="squeeze")(maps)
-        maps = norm("norm")(_conv(self.channels, 1, 1, 1, self.dtype, "conv")(maps))
+        maps = norm("norm")(conv(self.channels, 1, 1, self.dtype, "conv")(maps))
         same = form.stride == 1 and incoming == self.channels
         return maps + inputs if same else maps
 
@@ -204,14 +184,14 @@ class MobileNetV3(nn.Module):
         check_image_rank(maps)
         norm = partial(_norm, train, self.dtype)
         stem = 16 if self.width < 0.75 else rounded(16 * self.width)
-        maps = _conv(stem, 3, 2, 1, self.dtype, "stem_conv")(maps)
+        maps = conv(stem, 3, 2, self.dtype, "stem_conv")(maps)
         maps = jax.nn.hard_swish(norm("stem_norm")(maps))
         for index, forms in enumerate(self.stages()):
             stage = MobileStage(forms, self.width, self.dtype, name=f"stage_{index + 1}")
             maps = stage(maps, train)
         channels, last = _LAST[self.size]
         channels = rounded(channels * self.width)
-        maps = _conv(channels, 1, 1, 1, self.dtype, "last_conv")(maps)
+        maps = conv(channels, 1, 1, self.dtype, "last_conv")(maps)
         maps = jax.nn.hard_swish(norm("last_norm")(maps))
         pooled = nn.Dense(last, dtype=self.dtype, name="last")(maps.mean((1, 2)))
         pooled = jax.nn.hard_swish(pooled)

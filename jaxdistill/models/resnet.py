@@ -10,25 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import Identity, check_image_rank, image_of
+from jaxdistill.models._common import Identity, check_image_rank, conv, image_of
 
 _SHORTCUTS = ("conv", "pool", "pad")
-_kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def _conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Conv:
-    # Padding is spelt out because "SAME" pads strided convolutions on one side only, unlike the
-    # networks whose weights are published.
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=stride,
-        padding=size // 2,
-        use_bias=False,
-        kernel_init=_kernel_init,
-        dtype=dtype,
-        name=name,
-    )
 
 
 def _norm(train: bool, dtype: Any, name: str, zero_scale: bool = False) -> nn.BatchNorm:
@@ -77,7 +61,7 @@ class ResidualBlock(nn.Module):
         maps = inputs
         for index, (features, size, stride) in enumerate(layers, start=1):
             last = index == len(layers)
-            maps = _conv(features, size, stride, self.dtype, f"conv_{index}")(maps)
+            maps = conv(features, size, stride, self.dtype, f"conv_{index}")(maps)
             zero_scale = last and self.zero_init_residual
             maps = _norm(train, self.dtype, f"norm_{index}", zero_scale)(maps)
             maps = maps if last else nn.relu(maps)
@@ -94,7 +78,7 @@ class ResidualBlock(nn.Module):
                 # A border of an odd size is a mean of what there is of it.
                 inputs = nn.avg_pool(inputs, window, window, "SAME", count_include_pad=False)
                 stride = 1
-            inputs = _conv(features, 1, stride, self.dtype, "shortcut_conv")(inputs)
+            inputs = conv(features, 1, stride, self.dtype, "shortcut_conv")(inputs)
             return _norm(train, self.dtype, "shortcut_norm")(inputs)
         if missing < 0:
             raise ValueError(
@@ -146,12 +130,12 @@ class Stem(nn.Module):
         size, stride = (7, 2) if self.large_images else (3, 1)
         if self.deep:
             for index in (1, 2):
-                image = _conv(
+                image = conv(
                     self.width // 2, 3, stride if index == 1 else 1, self.dtype, f"conv_{index}"
                 )(image)
                 image = nn.relu(_norm(train, self.dtype, f"norm_{index}")(image))
             size, stride = 3, 1
-        maps = _conv(self.width, size, stride, self.dtype, "conv")(image)
+        maps = conv(self.width, size, stride, self.dtype, "conv")(image)
         return nn.relu(_norm(train, self.dtype, "norm")(maps))
 
 
