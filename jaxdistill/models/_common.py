@@ -1,8 +1,9 @@
-"""What the networks share: how images come in, and places with a name."""
+"""What the networks share: how images come in, places with a name, and loops over layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -64,3 +65,51 @@ def conv(features: int, size: int, stride: int, dtype: Any, name: str, groups: i
         dtype=dtype,
         name=name,
     )
+
+
+def scan_layers(
+    layer: nn.Module,
+    depth: int,
+    x: jax.Array,
+    each: Sequence[Any] = (),
+    rest: Sequence[Any] = (),
+    *,
+    taps: Iterable[str] = (),
+    first: int = 0,
+) -> jax.Array:
+    """Runs layers that are alike as a loop, inside the compact method of their owner.
+
+    The layer holds the variables of all, with an axis [depth] in front. Behind the loop an identity
+    ``block_i`` (or ``layers_i``, where the layer is called ``layers``) stands for each that is
+    tapped, so that taps have the same paths as unrolled.
+
+    Args:
+        layer: called ``layer(x, *each, *rest)``.
+        depth: how many.
+        x: what goes through them.
+        each: arrays [depth, ...] of which a layer gets its own part.
+        rest: what all of them get.
+        taps: paths relative to the owner; only those of layers matter.
+        first: the number of the first.
+
+    Returns:
+        What comes out of the last.
+    """
+    kind = "layers" if layer.name == "layers" else "block"
+    numbers = [int(m[1]) for m in (re.fullmatch(rf"{kind}_(\d+)", tap) for tap in taps) if m]
+    tapped = sorted(number for number in numbers if number >= first)
+
+    def one(layer: Any, x: jax.Array, each: Sequence[Any]) -> tuple[jax.Array, Any]:
+        x = layer(x, *each, *rest)
+        return x, x if tapped else None
+
+    run = nn.scan(
+        one,
+        variable_axes={"params": 0, "batch_stats": 0, "cache": 0, "intermediates": 0},
+        split_rngs={"params": True, "dropout": True},
+        length=depth,
+    )
+    x, kept = run(layer, x, tuple(each))
+    for number in tapped:
+        Identity(name=f"{kind}_{number}")(kept[number - first])
+    return x

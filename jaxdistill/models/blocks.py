@@ -301,7 +301,7 @@ def stacked_path(path: str) -> str:
     return re.sub(r"(?<![^/])(block|layers)_\d+(?=/)", lambda found: _STACKS[found[1]], path)
 
 
-def stack_blocks(params: Any) -> Any:
+def stack_blocks(params: Any, *, apart: int = 0) -> Any:
     """Parameters of unrolled blocks in the layout of scanned ones.
 
     Wherever a dict holds ``block_0``, ``block_1``, ..., they become one tree ``blocks`` whose
@@ -311,6 +311,8 @@ def stack_blocks(params: Any) -> Any:
     Args:
         params: nested dicts of arrays, of a ViT, an MAE, a decoder, or a part of one (or anything
             with the same structure, such as an optimizer's moments).
+        apart: how many blocks in front stay by themselves, unlike those behind them: 1 for the
+            stages of a ``ResNet`` and for a ``ModernBert``.
 
     Returns:
         New nested dicts.
@@ -326,21 +328,23 @@ def stack_blocks(params: Any) -> Any:
     if not isinstance(params, Mapping):
         return params
     found: dict[str, Any] = {}
-    apart: dict[str, dict[int, Any]] = {}
+    stacks: dict[str, dict[int, Any]] = {}
     for name, value in params.items():
         kind, _, number = name.rpartition("_")
         if kind in _STACKS and number.isdecimal():
-            apart.setdefault(kind, {})[int(number)] = value
+            stacks.setdefault(kind, {})[int(number)] = value
         else:
-            found[name] = stack_blocks(value)
-    for kind, blocks in apart.items():
+            found[name] = stack_blocks(value, apart=apart)
+    for kind, blocks in stacks.items():
         ids = sorted(blocks)
         if ids != list(range(len(ids))):
             raise ValueError(
                 f"blocks must be numbered 0 to {len(ids) - 1}, they are numbered {ids}"
             )
-        ordered = [blocks[index] for index in ids]
-        found[_STACKS[kind]] = jax.tree.map(lambda *layers: jnp.stack(layers), *ordered)
+        found |= {f"{kind}_{index}": blocks[index] for index in ids[:apart]}
+        ordered = [blocks[index] for index in ids[apart:]]
+        if ordered:
+            found[_STACKS[kind]] = jax.tree.map(lambda *layers: jnp.stack(layers), *ordered)
     return found
 
 
@@ -365,8 +369,9 @@ def unstack_blocks(params: Any) -> Any:
         if name not in kinds:
             found[name] = unstack_blocks(value)
             continue
+        apart = sum(re.fullmatch(rf"{kinds[name]}_\d+", other) is not None for other in params)
         for index in range(jax.tree.leaves(value)[0].shape[0]):
-            found[f"{kinds[name]}_{index}"] = jax.tree.map(
+            found[f"{kinds[name]}_{apart + index}"] = jax.tree.map(
                 lambda stacked, i=index: stacked[i], value
             )
     return found

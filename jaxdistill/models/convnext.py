@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.models._common import Identity, check_image_rank, image_of
+from jaxdistill.models._common import Identity, check_image_rank, image_of, scan_layers
+from jaxdistill.models.blocks import check_block_taps, taps_below
 
 _init = nn.initializers.truncated_normal(0.02)
 
@@ -92,6 +93,8 @@ class ConvNeXtStage(nn.Module):
     epsilon: float
     dtype: Any
     remat: bool
+    scan: bool
+    taps: tuple[str, ...]
 
     @nn.compact
     def __call__(self, maps: jax.Array, gates: jax.Array | None) -> jax.Array:
@@ -106,10 +109,13 @@ class ConvNeXtStage(nn.Module):
                 dtype=self.dtype,
                 name="down_conv",
             )(maps)
-        block = nn.remat(ConvNeXtBlock) if self.remat else ConvNeXtBlock
+        form = nn.remat(ConvNeXtBlock, prevent_cse=not self.scan) if self.remat else ConvNeXtBlock
+        block = partial(form, **self.block, dtype=self.dtype)
+        if self.scan:
+            return scan_layers(block(name="blocks"), self.blocks, maps, (gates,), taps=self.taps)
         for index in range(self.blocks):
             gate = None if gates is None else gates[index]
-            maps = block(**self.block, dtype=self.dtype, name=f"block_{index}")(maps, gate)
+            maps = block(name=f"block_{index}")(maps, gate)
         return maps
 
 
@@ -132,6 +138,9 @@ class ConvNeXt(nn.Module):
         epsilon: of all norms but the last.
         last_epsilon: of the last norm.
         remat: recompute the inside of each block in the backward pass, to save memory.
+        scan: run the blocks of every stage as a loop over stacked parameters, ``blocks`` (see
+            ``stack_blocks``), which keeps compilation short. XLA on CPU is slow at such loops.
+        taps: blocks whose outputs the loops keep; set by ``for_taps``.
         dtype: of the computation; parameters stay float32.
 
     Raises:
@@ -158,6 +167,8 @@ class ConvNeXt(nn.Module):
     epsilon: float = 1e-6
     last_epsilon: float = 1e-6
     remat: bool = False
+    scan: bool = False
+    taps: tuple[str, ...] = ()
     dtype: Any = None
 
     @nn.compact
@@ -196,6 +207,8 @@ class ConvNeXt(nn.Module):
                 self.epsilon,
                 self.dtype,
                 self.remat,
+                self.scan,
+                taps_below(self.taps, f"stage_{index + 1}"),
                 name=f"stage_{index + 1}",
             )(maps, None if gates is None else gates[done : done + blocks])
             done += blocks
@@ -213,3 +226,17 @@ class ConvNeXt(nn.Module):
         survival = 1.0 - jnp.linspace(0.0, self.drop_path, sum(self.blocks))[:, None]
         key = self.make_rng("dropout")
         return jax.random.bernoulli(key, survival, (sum(self.blocks), batch)) / survival
+
+    @nn.nowrap
+    def for_taps(self, taps: Iterable[str]) -> ConvNeXt:
+        """This network, keeping of its scanned blocks what these taps read.
+
+        Raises:
+            ValueError: a block that does not exist, or, scanned, a place inside a block.
+        """
+        if not self.scan:
+            return self
+        taps = tuple(taps)
+        for index, blocks in enumerate(self.blocks):
+            check_block_taps(taps, blocks, f"stage_{index + 1}/")
+        return self.clone(taps=taps)

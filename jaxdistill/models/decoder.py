@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import Identity
+from jaxdistill.models._common import scan_layers
 from jaxdistill.models.decoder_layers import (
     ACTIVATIONS,
     NORMS,
@@ -163,7 +163,8 @@ class Decoder(nn.Module):
             x = x * jnp.asarray(self.width**0.5, x.dtype)
         form = Layer
         if self.remat:
-            form = nn.remat(Layer, static_argnums=(4,), prevent_cse=not self.scan)
+            static = (5,) if self.scan else (2, 5)
+            form = nn.remat(Layer, static_argnums=static, prevent_cse=not self.scan)
         x = self._layers(form, kinds, x, (positions, given.get("segments"), slots))
         x = norm_of(self.norm, self.epsilon, **kinds)(name="norm")(x)
         wide = jnp.promote_types(x.dtype, jnp.float32)
@@ -185,30 +186,18 @@ class Decoder(nn.Module):
             )
 
         def layer(index: int, name: str) -> nn.Module:
-            attention, mlp = self._attention(index), self._mlp(index in sparse)
+            mlp = self._mlp(index in sparse)
             return form(
-                attention, mlp, self.norm, self.post_norms, self.epsilon, **kinds, name=name
+                self._attention(), mlp, self.norm, self.post_norms, self.epsilon, **kinds, name=name
             )
 
-        if not self.scan:
-            for index in range(self.depth):
-                x = layer(index, f"layers_{index}")(x, *rest)
-            return x
-        tapped = sorted({int(tap.removeprefix("layers_")) for tap in self.taps})
-
-        def one(block: nn.Module, x: jax.Array, _: None) -> tuple[jax.Array, Any]:
-            x = block(x, *rest)
-            return x, x if tapped else None
-
-        run = nn.scan(
-            one,
-            variable_axes={"params": 0, "cache": 0, "intermediates": 0},
-            split_rngs={"params": True},
-            length=self.depth,
-        )
-        x, kept = run(layer(0, "layers"), x, None)
-        for index in tapped:
-            Identity(name=f"layers_{index}")(kept[index])
+        every = self.global_every or self.depth + 1
+        whole = [(index + 1) % every == 0 for index in range(self.depth)]
+        if self.scan:
+            each = (jnp.array(whole),)
+            return scan_layers(layer(0, "layers"), self.depth, x, each, rest, taps=self.taps)
+        for index in range(self.depth):
+            x = layer(index, f"layers_{index}")(x, whole[index], *rest)
         return x
 
     @nn.nowrap
@@ -253,18 +242,12 @@ class Decoder(nn.Module):
             raise ValueError(unknown("norm", self.norm, NORMS))
         if self.global_every is not None and self.window is None:
             raise ValueError("global_every is for layers that have a window, and there is none")
-        if self.global_every is not None and self.scan:
-            raise ValueError("scan is for layers that are alike, and global_every sets some apart")
         if self.places and tokens.shape[1] > self.places:
             raise ValueError(f"texts of {tokens.shape[1]} tokens, and {self.places} positions")
 
-    def _attention(self, index: int) -> dict[str, Any]:
-        """What is to be known of the attention in one layer."""
+    def _attention(self) -> dict[str, Any]:
+        """What is to be known of the attention in all layers."""
         head_width = self.head_width or self.width // self.heads
-        whole = self.global_every is not None and (index + 1) % self.global_every == 0
-        window = None if whole else self.window
-        local = window is not None and self.local_theta is not None
-        theta = self.local_theta if local else self.theta
         return {
             "heads": self.heads,
             "groups": self.groups or self.heads,
@@ -273,9 +256,10 @@ class Decoder(nn.Module):
             "out_bias": self.out_bias,
             "fused": self.fused,
             "qk_norm": self.qk_norm,
-            "theta": None if self.places else theta,
-            "stretch": None if local else self.stretch,
-            "window": window,
+            "theta": None if self.places else self.theta,
+            "stretch": self.stretch,
+            "window": self.window,
+            "local_theta": self.local_theta,
             "cap": self.attention_cap,
             "scale": self.query_scale or head_width**-0.5,
         }

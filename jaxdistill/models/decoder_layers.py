@@ -52,7 +52,7 @@ class LongContext(NamedTuple):
 def rotary(
     x: jax.Array,
     positions: jax.Array,
-    theta: float = 10_000.0,
+    theta: float | jax.Array = 10_000.0,
     stretch: LongContext | float | None = None,
 ) -> jax.Array:
     """Turns pairs of channels by an angle that grows with the position.
@@ -78,13 +78,23 @@ def rotary(
         >>> bool((turned[0, 0] == x[0, 0]).all()), round(float((turned[0, 1] ** 2).sum()), 4)
         (True, 4.0)
     """
+    return _turned(x, positions, _frequencies(x, theta, stretch))
+
+
+def _frequencies(
+    x: jax.Array, theta: float | jax.Array, stretch: LongContext | float | None
+) -> jax.Array:
+    """Of every pair of channels, radians a token."""
     half = x.shape[-1] // 2
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    frequencies = theta ** (-jnp.arange(half, dtype=wide) / half)
+    found = theta ** (-jnp.arange(half, dtype=wide) / half)
     if isinstance(stretch, LongContext):
-        frequencies = stretch.stretched(frequencies)
-    elif stretch is not None:
-        frequencies = frequencies / stretch
+        return stretch.stretched(found)
+    return found if stretch is None else found / stretch
+
+
+def _turned(x: jax.Array, positions: jax.Array, frequencies: jax.Array) -> jax.Array:
+    wide = frequencies.dtype
     angles = positions.astype(wide)[:, :, None, None] * frequencies[None, None, None]
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     first, second = jnp.split(x.astype(wide), 2, axis=-1)
@@ -175,6 +185,7 @@ class SelfAttention(nn.Module):
     theta: float | None
     stretch: LongContext | float | None
     window: int | None
+    local_theta: float | None
     cap: float | None
     scale: float
     norm: str
@@ -184,16 +195,25 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, positions: jax.Array, segments: jax.Array | None, slots: int | None
+        self,
+        x: jax.Array,
+        whole: jax.Array | bool,
+        positions: jax.Array,
+        segments: jax.Array | None,
+        slots: int | None,
     ) -> jax.Array:
+        """Of layers that differ, ``whole`` says which one sees all tokens and not its window."""
         batch, length, width = x.shape
         query, key, value = self._projected(x)
         if self.qk_norm:
             norm = norm_of(self.norm, self.epsilon, self.dtype, self.param_dtype)
             query, key = norm(name="q_norm")(query), norm(name="k_norm")(key)
         if self.theta is not None:
-            query = rotary(query, positions, self.theta, self.stretch)
-            key = rotary(key, positions, self.theta, self.stretch)
+            frequencies = _frequencies(query, self.theta, self.stretch)
+            if self.window is not None and self.local_theta is not None:
+                local = _frequencies(query, self.local_theta, None)
+                frequencies = jnp.where(whole, frequencies, local)
+            query, key = (_turned(part, positions, frequencies) for part in (query, key))
         places = positions
         if slots is not None or self.has_variable("cache", "key"):
             shape = (batch, slots or 0, self.groups, self.head_width)
@@ -211,7 +231,7 @@ class SelfAttention(nn.Module):
         back = positions[:, :, None] - places[:, None, :]
         seen = back >= 0
         if self.window is not None:
-            seen &= back < self.window
+            seen &= (back < self.window) | whole
         if segments is not None:
             seen &= segments[:, :, None] == segments[:, None, :]
         mixed = attend(query, key, value, seen, self.scale, self.cap)
@@ -278,14 +298,15 @@ class Layer(nn.Module):
     param_dtype: Any
 
     @nn.compact
-    def __call__(self, x, positions, segments, slots):
+    def __call__(self, x, whole, positions, segments, slots):
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = norm_of(self.norm, self.epsilon, **kinds)
         attention = SelfAttention(
             **self.attention, norm=self.norm, epsilon=self.epsilon, **kinds, name="self_attn"
         )
         mlp = (SparseMlp if "experts" in self.mlp else Units)(**self.mlp, **kinds, name="mlp")
-        mixed = attention(norm(name="input_layernorm")(x), positions, segments, slots)
+        normed = norm(name="input_layernorm")(x)
+        mixed = attention(normed, whole, positions, segments, slots)
         if not self.post_norms:
             x = x + mixed
             return x + mlp(norm(name="post_attention_layernorm")(x))

@@ -132,14 +132,15 @@ class MobileStage(nn.Module):
     forms: tuple[Inverted, ...]
     width: float
     dtype: Any = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, maps: jax.Array, train: bool) -> jax.Array:
+        kind = nn.remat(InvertedBlock, static_argnums=(2,)) if self.remat else InvertedBlock
         for index, form in enumerate(self.forms):
             form = Inverted(*form)
             channels = rounded(form.channels * self.width)
-            block = InvertedBlock(form, channels, self.dtype, name=f"block_{index}")
-            maps = block(maps, train)
+            maps = kind(form, channels, self.dtype, name=f"block_{index}")(maps, train)
         return maps
 
 
@@ -157,6 +158,7 @@ class MobileNetV3(nn.Module):
             keeps its 16.
         classes: outputs of the head; with 0 there is none, and the output is what it would read.
         dtype: of the computation; parameters and statistics stay float32.
+        remat: recompute the inside of each block in the backward pass, to save memory.
 
     Raises:
         ValueError: an unknown size.
@@ -175,6 +177,7 @@ class MobileNetV3(nn.Module):
     width: float = 1.0
     classes: int = 1000
     dtype: Any = None
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -187,8 +190,8 @@ class MobileNetV3(nn.Module):
         maps = conv(stem, 3, 2, self.dtype, "stem_conv")(maps)
         maps = jax.nn.hard_swish(norm("stem_norm")(maps))
         for index, forms in enumerate(self.stages()):
-            stage = MobileStage(forms, self.width, self.dtype, name=f"stage_{index + 1}")
-            maps = stage(maps, train)
+            name = f"stage_{index + 1}"
+            maps = MobileStage(forms, self.width, self.dtype, self.remat, name=name)(maps, train)
         channels, last = _LAST[self.size]
         channels = rounded(channels * self.width)
         maps = conv(channels, 1, 1, self.dtype, "last_conv")(maps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import Identity
-from jaxdistill.models.blocks import ACTIVATIONS, check_heads, split_qkv
+from jaxdistill.models._common import Identity, scan_layers
+from jaxdistill.models.blocks import ACTIVATIONS, check_block_taps, check_heads, split_qkv
 from jaxdistill.models.decoder_layers import rotary
 
 HEADS = ("none", "masked", "classes", "tokens", "sentence")
@@ -27,8 +27,8 @@ class ModernBlock(nn.Module):
     Attributes:
         heads: attention heads.
         hidden: units of the MLP, each a value times a gate.
-        theta: base of the rotary wave lengths.
-        window: how many tokens away a token sees; all if not given.
+        theta, local_theta: base of the rotary wave lengths, with all tokens seen and with a window.
+        window: how many tokens away a token sees.
         normed: whether ``norm1`` is there (not in the first block, whose input is normed).
         norm_bias, bias: of the norms, and of all linear layers.
         activation, epsilon, dtype: see ``TextEncoder``.
@@ -37,7 +37,8 @@ class ModernBlock(nn.Module):
     heads: int
     hidden: int
     theta: float
-    window: int | None
+    local_theta: float
+    window: int
     normed: bool
     norm_bias: bool
     bias: bool
@@ -46,23 +47,23 @@ class ModernBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, whole: jax.Array | bool, mask: jax.Array) -> jax.Array:
+        """Where ``whole`` says so a token sees all others, and not its window."""
         width, length = x.shape[-1], x.shape[1]
         norm = partial(
             nn.LayerNorm, epsilon=self.epsilon, use_bias=self.norm_bias, dtype=self.dtype
         )
         dense = partial(nn.Dense, use_bias=self.bias, dtype=self.dtype, kernel_init=_init)
         places = jnp.arange(length)
-        seen = mask[:, None, :]
-        if self.window is not None:
-            near = jnp.abs(places[:, None] - places[None]) <= self.window
-            seen = seen & near[None]
+        near = (jnp.abs(places[:, None] - places[None]) <= self.window) | whole
+        seen = mask[:, None, :] & near[None]
         # Every row of a softmax needs something to look at: where there is nothing, at all.
         seen = seen | ~seen.any(-1, keepdims=True)
         inner = norm(name="norm1")(x) if self.normed else x
         query, key, value = split_qkv(dense(3 * width, name="qkv")(inner), self.heads)
         positions = jnp.broadcast_to(places[None], x.shape[:2])
-        query, key = (rotary(part, positions, self.theta) for part in (query, key))
+        theta = jnp.where(whole, self.theta, self.local_theta)
+        query, key = (rotary(part, positions, theta) for part in (query, key))
         mixed = jax.nn.dot_product_attention(query, key, value, mask=seen[:, None])
         x = x + dense(width, name="proj")(mixed.reshape(x.shape))
         both = dense(2 * self.hidden, name="fc1")(norm(name="norm2")(x))
@@ -101,6 +102,9 @@ class ModernBert(nn.Module):
             dense layer of a head; none as published.
         activation, epsilon: of the blocks and the dense layer, and of all norms.
         remat: recompute the inside of each block in the backward pass, to save memory.
+        scan: run the blocks behind the first, which has a norm less, as a loop over stacked
+            parameters, ``blocks`` (see ``stack_blocks``), which keeps compilation short.
+        taps: blocks whose outputs the loop keeps; set by ``for_taps``.
         dtype: of the computation; parameters stay float32.
 
     Raises:
@@ -135,6 +139,8 @@ class ModernBert(nn.Module):
     activation: str = "gelu"
     epsilon: float = 1e-5
     remat: bool = False
+    scan: bool = False
+    taps: tuple[str, ...] = ()
     dtype: Any = None
 
     @nn.compact
@@ -147,23 +153,47 @@ class ModernBert(nn.Module):
             self.vocabulary, self.width, dtype=self.dtype, embedding_init=_init, name="words"
         )
         x = Identity(name="embeddings")(norm(name="norm_embeddings")(words(tokens)))
-        block = nn.remat(ModernBlock) if self.remat else ModernBlock
-        for index in range(self.depth):
-            whole = index % self.global_every == 0
-            x = block(
-                self.heads,
-                self.hidden,
-                self.theta if whole else self.local_theta,
-                None if whole else self.window,
-                index > 0,
-                self.norm_bias,
-                self.bias,
-                self.activation,
-                self.epsilon,
-                self.dtype,
-                name=f"block_{index}",
-            )(x, mask)
+        whole = [index % self.global_every == 0 for index in range(self.depth)]
+        for index in range(min(self.depth, 1) if self.scan else self.depth):
+            x = self._block(index, f"block_{index}")(x, whole[index], mask)
+        if self.scan and self.depth > 1:
+            each = (jnp.array(whole[1:]),)
+            layer = self._block(1, "blocks")
+            x = scan_layers(layer, self.depth - 1, x, each, (mask,), taps=self.taps, first=1)
         return self._out(norm(name="norm")(x), mask, words, norm)
+
+    def _block(self, index: int, name: str) -> nn.Module:
+        form = ModernBlock
+        if self.remat:
+            static = () if self.scan else (2,)
+            form = nn.remat(ModernBlock, static_argnums=static, prevent_cse=not self.scan)
+        return form(
+            self.heads,
+            self.hidden,
+            self.theta,
+            self.local_theta,
+            self.window,
+            index > 0,
+            self.norm_bias,
+            self.bias,
+            self.activation,
+            self.epsilon,
+            self.dtype,
+            name=name,
+        )
+
+    @nn.nowrap
+    def for_taps(self, taps: Iterable[str]) -> ModernBert:
+        """This encoder, keeping of its scanned blocks what these taps read.
+
+        Raises:
+            ValueError: a block that does not exist, or, scanned, a place inside a block.
+        """
+        if not self.scan:
+            return self
+        taps = tuple(taps)
+        check_block_taps(taps, self.depth)
+        return self.clone(taps=taps)
 
     def _out(self, x: jax.Array, mask: jax.Array, words: nn.Embed, norm: Any) -> jax.Array:
         wide = jnp.promote_types(x.dtype, jnp.float32)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import Identity, check_image_rank, conv, image_of
+from jaxdistill.models._common import Identity, check_image_rank, conv, image_of, scan_layers
+from jaxdistill.models.blocks import check_block_taps, taps_below
 
 _SHORTCUTS = ("conv", "pool", "pad")
 
@@ -100,20 +102,37 @@ class Stage(nn.Module):
     zero_init_residual: bool
     dtype: Any
     stride_first: bool = False
+    remat: bool = False
+    scan: bool = False
+    taps: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, maps: jax.Array, train: bool = False) -> jax.Array:
-        for index in range(self.blocks):
-            maps = ResidualBlock(
-                width=self.width,
-                stride=self.stride if index == 0 else 1,
-                bottleneck=self.bottleneck,
-                shortcut=self.shortcut,
-                zero_init_residual=self.zero_init_residual,
-                dtype=self.dtype,
-                stride_first=self.stride_first,
-                name=f"block_{index}",
-            )(maps, train)
+        form = ResidualBlock
+        if self.remat:
+            form = nn.remat(ResidualBlock, static_argnums=(2,), prevent_cse=not self.scan)
+        block = partial(
+            form,
+            width=self.width,
+            bottleneck=self.bottleneck,
+            shortcut=self.shortcut,
+            zero_init_residual=self.zero_init_residual,
+            dtype=self.dtype,
+            stride_first=self.stride_first,
+        )
+        maps = block(stride=self.stride, name="block_0")(maps, train)
+        if not self.scan:
+            for index in range(1, self.blocks):
+                maps = block(name=f"block_{index}")(maps, train)
+        elif self.blocks > 1:
+            maps = scan_layers(
+                block(name="blocks"),
+                self.blocks - 1,
+                maps,
+                rest=(train,),
+                taps=self.taps,
+                first=1,
+            )
         return maps
 
 
@@ -163,6 +182,11 @@ class ResNet(nn.Module):
         dtype: of the computation; parameters, statistics and head stay float32.
         deep_stem: three 3x3 convolutions in place of the stem's one.
         stride_first: see ``ResidualBlock``.
+        remat: recompute the inside of each block in the backward pass, to save memory.
+        scan: run the blocks of every stage behind its first as a loop over stacked parameters,
+            ``blocks`` (see ``stack_blocks``), which keeps compilation short. XLA on CPU is slow at
+            such loops.
+        taps: blocks whose outputs the loops keep; set by ``for_taps``.
 
     Raises:
         ValueError: an unknown shortcut, as many widths as stages not given, or a wrong rank.
@@ -183,6 +207,9 @@ class ResNet(nn.Module):
     dtype: Any = None
     deep_stem: bool = False
     stride_first: bool = False
+    remat: bool = False
+    scan: bool = False
+    taps: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(
@@ -211,11 +238,28 @@ class ResNet(nn.Module):
                 zero_init_residual=self.zero_init_residual,
                 dtype=self.dtype,
                 stride_first=self.stride_first,
+                remat=self.remat,
+                scan=self.scan,
+                taps=taps_below(self.taps, f"stage_{index + 1}"),
                 name=f"stage_{index + 1}",
             )(maps, train)
         pooled = Identity(name="pooled")(maps.mean(axis=(1, 2)))
         wide = jnp.promote_types(pooled.dtype, jnp.float32)
         return nn.Dense(self.classes, dtype=wide, name="head")(pooled)
+
+    @nn.nowrap
+    def for_taps(self, taps: Iterable[str]) -> ResNet:
+        """This network, keeping of its scanned blocks what these taps read.
+
+        Raises:
+            ValueError: a block that does not exist, or, scanned, a place inside a block.
+        """
+        if not self.scan:
+            return self
+        taps = tuple(taps)
+        for index, blocks in enumerate(self.blocks):
+            check_block_taps(taps, blocks, f"stage_{index + 1}/")
+        return self.clone(taps=taps)
 
 
 def cifar_resnet(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import Identity
-from jaxdistill.models.blocks import ACTIVATIONS, check_heads, split_qkv
+from jaxdistill.models._common import Identity, scan_layers
+from jaxdistill.models.blocks import ACTIVATIONS, check_block_taps, check_heads, split_qkv
 
 HEADS = ("none", "masked", "classes", "tokens", "sentence", "replaced")
 POOLED = {**ACTIVATIONS, "tanh": jnp.tanh}
@@ -105,6 +105,9 @@ class TextEncoder(nn.Module):
             ``"gelu"`` (ELECTRA).
         activation, epsilon, dropout, dtype: see ``TextBlock``.
         remat: recompute the inside of each block in the backward pass, to save memory.
+        scan: run the blocks as a loop over stacked parameters, ``blocks`` (see ``stack_blocks``),
+            which keeps compilation short.
+        taps: blocks whose outputs the loop keeps; set by ``for_taps``.
 
     Raises:
         ValueError: an unknown input, head or activation, heads that do not divide the width, texts
@@ -140,6 +143,8 @@ class TextEncoder(nn.Module):
     epsilon: float = 1e-12
     dropout: float = 0.0
     remat: bool = False
+    scan: bool = False
+    taps: tuple[str, ...] = ()
     dtype: Any = None
 
     @nn.compact
@@ -158,18 +163,37 @@ class TextEncoder(nn.Module):
         if narrow != self.width:
             x = nn.Dense(self.width, dtype=self.dtype, kernel_init=_init, name="project")(x)
         x = Identity(name="embeddings")(x)
-        block = nn.remat(TextBlock, static_argnums=(3,)) if self.remat else TextBlock
-        for index in range(self.depth):
-            x = block(
-                self.heads,
-                self.hidden or 4 * self.width,
-                self.activation,
-                self.epsilon,
-                self.dropout,
-                self.dtype,
-                name=f"block_{index}",
-            )(x, mask, train)
+        form = TextBlock
+        if self.remat:
+            form = nn.remat(TextBlock, static_argnums=(3,), prevent_cse=not self.scan)
+        block = partial(
+            form,
+            self.heads,
+            self.hidden or 4 * self.width,
+            self.activation,
+            self.epsilon,
+            self.dropout,
+            self.dtype,
+        )
+        if self.scan:
+            rest = mask, train
+            x = scan_layers(block(name="blocks"), self.depth, x, rest=rest, taps=self.taps)
+        for index in range(0 if self.scan else self.depth):
+            x = block(name=f"block_{index}")(x, mask, train)
         return self._out(x, mask, words, train)
+
+    @nn.nowrap
+    def for_taps(self, taps: Iterable[str]) -> TextEncoder:
+        """This encoder, keeping of its scanned blocks what these taps read.
+
+        Raises:
+            ValueError: a block that does not exist, or, scanned, a place inside a block.
+        """
+        if not self.scan:
+            return self
+        taps = tuple(taps)
+        check_block_taps(taps, self.depth)
+        return self.clone(taps=taps)
 
     def _out(self, x: jax.Array, mask: jax.Array, words: nn.Embed, train: bool) -> jax.Array:
         wide = jnp.promote_types(x.dtype, jnp.float32)

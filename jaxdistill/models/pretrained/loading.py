@@ -155,11 +155,12 @@ def load(
             array = grown(family, entry, entry.form.read(tensors), array)
         return SAME, [array]
 
+    sizes = _flat(own)
+
     def path_of(entry: Entry) -> str:
-        return stacked_path(entry.path) if scanned else entry.path
+        return entry.path if entry.path in sizes else stacked_path(entry.path)
 
     there = {entry.path for entry in entries}
-    sizes = _flat(own)
     found: dict[str, jax.Array] = {}
     # Sorting keeps the order of the blocks.
     for path, group in groupby(sorted(entries, key=path_of), path_of):
@@ -225,7 +226,7 @@ def export(
     family = FAMILIES[architecture]
     params, state = variables
     if getattr(module, "scan", False):
-        module, params = module.clone(scan=False), unstack_blocks(params)
+        module, params, state = module.clone(scan=False), *map(unstack_blocks, (params, state))
     tree = {"params": params, "state": state}
     config = {**family.config(module, tree), **(about or {})}
     flat = _flat(tree)
