@@ -30,6 +30,7 @@ CENTRED = ({"name": "normalise", "mean": (0.5,), "std": (0.5,)},)
 
 # The passes of the teacher that a student is measured against.
 AGAINST = {"stage": "teacher", "solver": "heun", "in_steps": (1, 18)}
+RATES = (5e-5, 2e-4, 1e-3)
 
 
 def get_config(size: str = "") -> ConfigDict:
@@ -193,7 +194,12 @@ def small() -> dict:
         "augment": CENTRED,
     }
     stage = {"student": student, "view": {"augment": CENTRED}, "batch_size": 128}
-    distiller = "stages/student/distiller"
+    adversarial = {"stages/student/distiller/adversarial": True}
+
+    def rates(arm: dict) -> dict:
+        peak = "stages/student/optimizer/learning_rate/peak"
+        return {f"rate {rate:.0e}": {**arm, peak: rate} for rate in RATES}
+
     return {
         "title": "DMD2 in small",
         "sentence": "One step of a generator replaces the many of its teacher.",
@@ -267,7 +273,7 @@ def small() -> dict:
             "sentence": "One step of the student closes at least 80 % of the gap between one step "
             "of the teacher and its many.",
             "metric": "student/validation/kid_1",
-            "arms": {"plain": {}, "adversarial": {f"{distiller}/adversarial": True}},
+            "arms": {"plain": {}, "adversarial": adversarial},
             "contrasts": {
                 "plain": {
                     "sentence": "without the discriminator",
@@ -282,5 +288,11 @@ def small() -> dict:
                     "margin": 0.8,
                 },
             },
+        },
+        "tune": {
+            "metric": "student/validation/kid_1",
+            "lower": True,
+            "seeds": 1,
+            "grid": {"plain": rates({}), "adversarial": rates(adversarial)},
         },
     }

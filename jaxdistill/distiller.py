@@ -300,6 +300,14 @@ def scan(body: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
     return jax.lax.scan(body, carry, xs, unroll=unroll)
 
 
+def for_each(function: Callable, xs: Any) -> Any:
+    """``function`` of every row of ``xs``: on CPU one after another, where products of several nets
+    at once and arrays of all rows are the slower, elsewhere all at once."""
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(function, xs)
+    return jax.vmap(function)(xs)
+
+
 def _convolves(body: Callable, carry: Any, xs: Any) -> bool:
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
     return "conv_general_dilated" in str(jax.make_jaxpr(body)(carry, first))

@@ -19,7 +19,7 @@ from jaxdistill import store
 from jaxdistill.condense.augment import Augmentation, siamese
 from jaxdistill.condense.flat import Flat, flat
 from jaxdistill.condense.real import real_set
-from jaxdistill.distiller import Distiller
+from jaxdistill.distiller import Distiller, for_each
 from jaxdistill.losses._numerics import safe_norm
 from jaxdistill.net import Net
 
@@ -156,7 +156,8 @@ def train_experts(
         rate = learning_rate * jnp.where(epoch > epochs // 2, decay, 1.0)
         share = jnp.where(epoch < loss_ramp, 0.5 + 0.5 * epoch / max(loss_ramp, 1), 1.0)
 
-        def one(key, vector, moved):
+        def one(parts):
+            key, vector, moved = parts
             key_epoch = jax.random.fold_in(key, epoch)
             order = jax.random.permutation(key_epoch, size)
             rows = jax.lax.dynamic_slice(order, (place * batch_size,), (batch_size,))
@@ -169,7 +170,7 @@ def train_experts(
             moved = momentum * moved + direction + weight_decay * vector
             return vector - rate * moved, moved, value, right
 
-        vectors, moved, losses, right = jax.vmap(one)(keys, starts, moved)
+        vectors, moved, losses, right = for_each(one, (keys, starts, moved))
 
         def write(trajectories, rows, at):
             start = (group * at_once, at, 0)

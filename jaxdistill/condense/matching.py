@@ -21,7 +21,7 @@ from jaxdistill.condense.synthetic import (
     one_hot,
     random_rows,
 )
-from jaxdistill.distiller import Distiller, scan
+from jaxdistill.distiller import Distiller, for_each, scan
 from jaxdistill.net import Net
 
 
@@ -224,9 +224,7 @@ def match_features(
 
         def features(images):
             seen = jax.lax.map(lambda part: augmentation.apply(*part), (drawn, images))
-            seen = seen.reshape(-1, *image_shape)
-            found = model.apply(vector, seen, taps).taps
-            return {k: v.reshape(*images.shape[:2], *v.shape[1:]) for k, v in found.items()}
+            return for_each(lambda of_class: model.apply(vector, of_class, taps).taps, seen)
 
         wanted = features(real.images[rows])
 

@@ -157,7 +157,10 @@ def convolved(
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     height, width = padded.shape[1] - 2, padded.shape[2] - 2
     shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    return jnp.concatenate(shifted, -1) @ kernel.reshape(-1, kernel.shape[-1])
+    # One product of two matrices: XLA's gradient of a product over three axes is twice as slow.
+    columns = jnp.concatenate(shifted, -1).reshape(-1, 9 * x.shape[-1])
+    out = columns @ kernel.reshape(-1, kernel.shape[-1])
+    return out.reshape(-1, height, width, kernel.shape[-1])
 
 
 def _pooled(x: jax.Array, kind: str) -> jax.Array:
