@@ -1,24 +1,33 @@
-"""The networks of goldens/pretrained, and how to ask them; see make.py there."""
+"""The networks of goldens/pretrained, and how to ask them; see make.py there.
+
+    python tests/published.py FOLDER ...
+
+asks folders that make.py wrote, such as those of networks of full size, and prints how far their
+answers are from the original's, relative to the largest absolute value of each array.
+"""
 
 import importlib.util
 import json
 import shutil
+import sys
 import tempfile
 from functools import cache, partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
 from jaxdistill import models
 from jaxdistill.models.decoder import Decoder
 from jaxdistill.models.resnet import ResNet
+from jaxdistill.net import from_linen
 
 GOLDENS = Path(__file__).parent / "goldens" / "pretrained"
 NAMES = sorted(folder.name for folder in GOLDENS.iterdir() if (folder / "case.npz").exists())
-# What is asked of a folder besides its weights: its outputs are hidden states, not an embedding.
-CHANGES = {"bert": {"head": "none"}}
+# Encoders whose outputs there are hidden states, here the mean of them if nothing else is asked.
+BARE = ("BertModel", "RobertaModel", "DistilBertModel", "ElectraModel", "ModernBertModel")
 TEMPORARY = tempfile.TemporaryDirectory()
 UNREAD = ("pooler.*",)
 
@@ -27,7 +36,7 @@ UNREAD = ("pooler.*",)
 def folder(name):
     """The folder of a network; weights that are not stored are drawn anew from their names."""
     if not (GOLDENS / name / "shapes.json").exists():
-        return GOLDENS / name
+        return GOLDENS / name  # a name that is a folder elsewhere stays it
     spec = importlib.util.spec_from_file_location("make", GOLDENS / "make.py")
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)
@@ -41,13 +50,22 @@ def folder(name):
 
 
 def opened(name, **settings):
-    return models.load(folder(name), allow=UNREAD, **CHANGES.get(name, {}), **settings)
+    names = json.loads((folder(name) / "config.json").read_text()).get("architectures", ())
+    bare = {"head": "none"} if set(names) & set(BARE) else {}
+    return models.load(folder(name), allow=UNREAD, **{**bare, **settings})
+
+
+def opened_in_bfloat16(name):
+    """With weights and computation in bfloat16."""
+    found = opened(name, dtype=jnp.bfloat16)
+    return found._replace(net=from_linen(found.module.clone(dtype=jnp.bfloat16)))
 
 
 def case(name):
     """What a network was given and what it answered."""
     there = dict(np.load(GOLDENS / name / "case.npz"))
-    if name == "vit_model":  # without a head the output is what is pooled
+    names = json.loads((GOLDENS / name / "config.json").read_text()).get("architectures", ())
+    if set(names) & {"ViTModel", "DeiTModel"}:  # without a head the output is what is pooled
         there["out"] = there["out"][:, 0]
     return there
 
@@ -106,3 +124,23 @@ def largest_error(mine, theirs, where=None):
     if where is not None and theirs.shape[:2] == where.shape:
         mine, theirs = mine[where], theirs[where]
     return np.abs(mine - theirs).max() / np.abs(theirs).max()
+
+
+def main():
+    for name in map(Path, sys.argv[1:]):
+        there = case(name.resolve())
+        for kind, found in (("float32", opened), ("bfloat16", opened_in_bfloat16)):
+            dtype = jnp.bfloat16 if kind == "bfloat16" else None
+            arrays, where = answers(found(name.resolve()), there, dtype)
+            errors = {key: largest_error(array, there[key], where) for key, array in arrays.items()}
+            worst = max(errors, key=errors.get)
+            out = max(errors[key] for key in errors if "hidden" not in key)
+            print(
+                f"{name.name:40} {kind:8} {len(errors):3} arrays, output {out:.1e}, "
+                f"worst {worst} {errors[worst]:.1e}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from published import GOLDENS, NAMES, UNREAD, answers, case, folder, largest_error, opened
+from published import (
+    GOLDENS,
+    NAMES,
+    UNREAD,
+    answers,
+    case,
+    folder,
+    largest_error,
+    opened,
+    opened_in_bfloat16,
+)
 from safetensors.numpy import load_file, save_file
 
 from jaxdistill import models
@@ -34,13 +44,16 @@ def test_every_answer_is_the_published_one(name):
 OTHER = [name for name in NAMES if name != "timm_mobilenet_large"]
 
 
+# In bfloat16 these are up to 0.035 away from their own answers in float32 in Transformers as well,
+# half of which or more comes from the rounding of the weights alone.
+ROUGH = ("gemma", "gemma2", "gemma3", "llama3")
+
+
 @pytest.mark.parametrize("name", OTHER)
 def test_bfloat16(name):
     there = case(name)
-    # Decoders of Transformers in bfloat16 are up to 0.034 away from their own answers in float32.
-    limit = 3e-2 if "tokens" in there and isinstance(opened(name).module, models.Decoder) else 2e-2
-    found = opened(name, dtype=jnp.bfloat16)
-    found = found._replace(net=from_linen(found.module.clone(dtype=jnp.bfloat16)))
+    found = opened_in_bfloat16(name)
+    limit = 3e-2 if name in ROUGH else 2e-2
     arrays, where = answers(found, there, jnp.bfloat16)
     for key, array in arrays.items():
         assert largest_error(array, there[key], where) < limit, key

@@ -6,6 +6,12 @@ they come from, with what they answer.
 
 With ``--check`` nothing is written: folders that ``jaxdistill.models.export`` made of the same
 networks are opened by those libraries in their turn, and must answer the same.
+
+A name may be that of a network of full size, too: a folder, or what it is called on the hub
+(``timm/...`` for timm's). Then jaxdistill, without torch, is asked the same:
+
+    python tests/goldens/pretrained/make.py runs/full google/vit-base-patch16-224 gpt2
+    python tests/published.py runs/full/*
 """
 
 import json
@@ -203,26 +209,36 @@ def main() -> None:
     versions = {m.__name__: m.__version__ for m in (torch, transformers, timm)}
     print(versions)
     for name in names:
-        folder = root / name
+        full = name not in TRANSFORMERS and name not in TIMM
+        folder = root / (Path(name).name if full else name)
         torch.manual_seed(SEED)
-        model = opened(folder, name) if check else made(name)
+        model = opened(folder, name) if check else published(name) if full else made(name)
         model.eval()
         if check:
             there = dict(np.load(Path(__file__).parent / name / "case.npz"))
-            found = answers(name, model, there)
-            worst = max(
-                float(np.abs(found[key] - there[key]).max() / np.abs(there[key]).max())
-                for key in found
-            )
-            print(f"{name:20} {len(found):2} arrays, largest relative error {worst:.1e}")
+            worst = largest_error(answers(model, there), there)
+            print(f"{name:28} largest relative error {worst:.1e}")
             assert worst < 1e-5, name
             continue
         folder.mkdir(parents=True, exist_ok=True)
         save(model, folder, name)
-        given = inputs(name)
-        np.savez_compressed(folder / "case.npz", **given, **answers(name, model, given))
+        given = inputs_of(model) if full else inputs(name)
+        found = answers(model, given)
+        np.savez_compressed(folder / "case.npz", **given, **found)
         (folder / "versions.json").write_text(json.dumps(versions) + "\n")
-        print(f"{name:20} {sum(f.stat().st_size for f in folder.iterdir()):8} bytes")
+        half = largest_error(answers(model.to(torch.bfloat16), given), found)
+        size = sum(f.stat().st_size for f in folder.iterdir())
+        print(f"{name:28} {size:10} bytes, in bfloat16 {half:.1e} from itself", flush=True)
+
+
+def largest_error(mine, theirs):
+    """Of any array, relative to the largest absolute value there."""
+    import numpy as np
+
+    errors = {
+        key: np.abs(mine[key] - theirs[key]).max() / np.abs(theirs[key]).max() for key in mine
+    }
+    return float(max(errors.values()))
 
 
 def drawn(name, shape):
@@ -270,11 +286,26 @@ def made(name):
     return model
 
 
+def published(name):
+    """A network of full size in float32, with the weights that it is published with."""
+    import timm
+    import torch
+    import transformers
+
+    there = Path(name) / "config.json"
+    if there.exists() and "architecture" in json.loads(there.read_text()):
+        return timm.create_model(f"local-dir:{name}", pretrained=True)
+    if name.startswith("timm/"):
+        return timm.create_model(f"hf-hub:{name}", pretrained=True)
+    (kind,) = transformers.AutoConfig.from_pretrained(name).architectures
+    return getattr(transformers, kind).from_pretrained(name, dtype=torch.float32)
+
+
 def save(model, folder, name) -> None:
-    if name in TIMM:
+    if of_timm(model):
         from timm.models import save_for_hf
 
-        given = TIMM[name][1]
+        given = TIMM[name][1] if name in TIMM else {}
         arguments = {k: v for k, v in given.items() if k != "num_classes"}
         save_for_hf(model, folder, model_args=arguments, safe_serialization=True)
         for extra in folder.glob("*.bin"):
@@ -332,27 +363,63 @@ def inputs(name):
     return given
 
 
-def answers(name, model, given):
+def inputs_of(model):
+    """Images of the size that a network is for, or texts of three lengths."""
+    import numpy as np
+
+    generator = np.random.default_rng(SEED)
+    if of_timm(model):
+        channels, *side = model.pretrained_cfg["input_size"]
+        return {"image": generator.normal(size=(2, *side, channels)).astype(np.float32)}
+    config, given = model.config, {}
+    seen = getattr(config, "vision_config", config)
+    if model.main_input_name == "pixel_values" or hasattr(config, "vision_config"):
+        side, channels = getattr(seen, "image_size", 224), seen.num_channels
+        given["image"] = generator.normal(size=(2, side, side, channels)).astype(np.float32)
+        if "MAE" in type(model).__name__:
+            patches = (side // config.patch_size) ** 2
+            given["noise"] = generator.random(size=(2, patches)).astype(np.float32)
+    if model.main_input_name == "input_ids" or hasattr(config, "text_config"):
+        read = getattr(config, "text_config", config)
+        longest = min(48, getattr(read, "max_position_embeddings", 48) - 2)
+        lengths = np.array([longest, longest // 2, 3])
+        mask = np.arange(longest)[None] < lengths[:, None]
+        tokens = generator.integers(5, read.vocab_size - 5, size=mask.shape)
+        padding = read.pad_token_id or 0
+        tokens = np.where(mask, tokens, padding)
+        if "CLIP" in type(model).__name__:  # the token that ends a text
+            end = read.eos_token_id
+            tokens[range(3), lengths - 1] = read.vocab_size - 1 if end == 2 else end
+        given |= {"tokens": tokens.astype(np.int32), "mask": mask}
+    return given
+
+
+def answers(model, given):
     """``out`` and the hidden states ``hidden_0``, ... behind every block (or stage)."""
     import torch
 
+    kind = type(model).__name__
     with torch.no_grad():
         if "image" in given and "tokens" in given:
             return of_towers(model, given)
         if "image" in given:
-            image = torch.tensor(given["image"]).permute(0, 3, 1, 2)
-            if name in TIMM:
-                return of_timm(model, image)
+            image = torch.tensor(given["image"]).permute(0, 3, 1, 2).to(kind_of(model))
+            if of_timm(model):
+                return stages_of(model, image)
             more = {"noise": torch.tensor(given["noise"])} if "noise" in given else {}
             found = model(pixel_values=image, output_hidden_states=True, **more)
             if "noise" in given:
-                kept = (1 - found.mask).numpy()
-                return {"out": found.logits.numpy(), "kept": kept, **hidden(found.hidden_states)}
-            if name.startswith(("resnet", "convnext")):
-                maps = [h.permute(0, 2, 3, 1).numpy() for h in found.hidden_states[1:]]
-                return {"out": found.logits.numpy(), **hidden([None, *maps])}
-            out = found.last_hidden_state if name == "vit_model" else answer(found)
-            return {"out": out.numpy(), **hidden(found.hidden_states)}
+                kept = (1 - found.mask).float().numpy()
+                return {
+                    "out": found.logits.float().numpy(),
+                    "kept": kept,
+                    **hidden(found.hidden_states),
+                }
+            if kind.startswith(("ResNet", "ConvNext")):
+                maps = [h.permute(0, 2, 3, 1).float().numpy() for h in found.hidden_states[1:]]
+                return {"out": found.logits.float().numpy(), **hidden([None, *maps])}
+            out = found.last_hidden_state if kind in ("ViTModel", "DeiTModel") else answer(found)
+            return {"out": out.float().numpy(), **hidden(found.hidden_states)}
         tokens = {
             "input_ids": torch.tensor(given["tokens"]).long(),
             "attention_mask": torch.tensor(given["mask"]).long(),
@@ -360,8 +427,9 @@ def answers(name, model, given):
         if "types" in given:
             tokens["token_type_ids"] = torch.tensor(given["types"]).long()
         found = model(**tokens, output_hidden_states=True)
-        out = found.last_hidden_state if name == "bert" else answer(found)
-        return {"out": out.numpy(), **hidden(found.hidden_states)}
+        whole = kind.endswith("Model") and "last_hidden_state" in found and "CLIP" not in kind
+        out = found.last_hidden_state if whole and "Siglip" not in kind else answer(found)
+        return {"out": out.float().numpy(), **hidden(found.hidden_states)}
 
 
 def answer(found):
@@ -379,13 +447,13 @@ def of_towers(model, given):
     found = model(
         input_ids=torch.tensor(given["tokens"]).long(),
         attention_mask=torch.tensor(given["mask"]).long(),
-        pixel_values=torch.tensor(given["image"]).permute(0, 3, 1, 2),
+        pixel_values=torch.tensor(given["image"]).permute(0, 3, 1, 2).to(kind_of(model)),
         output_hidden_states=True,
     )
     arrays = {
-        "logits": found.logits_per_image.numpy(),
-        "image_embedding": found.image_embeds.numpy(),
-        "text_embedding": found.text_embeds.numpy(),
+        "logits": found.logits_per_image.float().numpy(),
+        "image_embedding": found.image_embeds.float().numpy(),
+        "text_embedding": found.text_embeds.float().numpy(),
     }
     outputs = {"image": found.vision_model_output, "text": found.text_model_output}
     for tower, output in outputs.items():
@@ -394,15 +462,25 @@ def of_towers(model, given):
     return arrays
 
 
+def plain(state):
+    return state.float().numpy() if hasattr(state, "numpy") else state
+
+
+def kind_of(model):
+    return next(model.parameters()).dtype
+
+
 def hidden(states):
     """What lies behind the embeddings, by number; the last state of a decoder is normed."""
-    import numpy as np
-
-    return {f"hidden_{i}": np.asarray(state) for i, state in enumerate(states[1:])}
+    return {f"hidden_{i}": state for i, state in enumerate(map(plain, states[1:]))}
 
 
-def of_timm(model, image):
-    out = model(image).numpy()
+def of_timm(model) -> bool:
+    return type(model).__module__.startswith("timm")
+
+
+def stages_of(model, image):
+    out = model(image).float().numpy()
     stages = [f"layer{i}" for i in range(1, 5)]
     if hasattr(model, "layer1"):
         layers = [getattr(model, stage) for stage in stages]
@@ -416,7 +494,7 @@ def of_timm(model, image):
     for hook in hooks:
         hook.remove()
     states = [s.permute(0, 2, 3, 1) if s.ndim == 4 else s for s in seen]
-    return {"out": out, **hidden([None, *(s.numpy() for s in states)])}
+    return {"out": out, **hidden([None, *(s.float().numpy() for s in states)])}
 
 
 if __name__ == "__main__":
