@@ -125,12 +125,13 @@ def highest() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Versions and hardware, and how busy the machine was: a load above the cores is a shared
-    one."""
+    """Versions, XLA's flags and hardware, and how busy the machine was: a load above the cores is a
+    shared one."""
     from jaxdistill.training._environment import environment
 
     return {
         **environment(),
+        "flags": os.environ.get("XLA_FLAGS", ""),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "load": [round(each, 2) for each in os.getloadavg()],

@@ -1,6 +1,6 @@
-"""The steps of against_torch.py in plain PyTorch, channels last, run by a torch of its own.
+"""Steps of benchmarks in plain PyTorch, channels last, run by a torch of its own.
 
-Not a benchmark by itself: against_torch.py starts it with the interpreter that has torch, writes
+Not a benchmark by itself: a ``Worker`` starts it with the interpreter that has torch, writes
 ``{"steps": n}`` to it, and reads ``{"wall": s, "processor": s}``. It imports nothing of ours.
 """
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional as f  # pyright: ignore[reportMissingImports]
@@ -152,16 +153,27 @@ class MAE(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A language model: RMS norms, rotary positions, gated units, a tied head."""
+    """A language model: RMS norms, rotary positions, gated units, a tied head; keys and values are
+    shared by heads where there are fewer ``groups``."""
 
-    def __init__(self, vocabulary: int, width: int, depth: int, heads: int, hidden: int):
+    def __init__(
+        self,
+        vocabulary: int,
+        width: int,
+        depth: int,
+        heads: int,
+        hidden: int,
+        groups: int | None = None,
+    ):
         super().__init__()
-        self.embed, self.heads = nn.Embedding(vocabulary, width), heads
+        self.heads, self.groups, self.size = heads, groups or heads, width // heads
+        self.embed = nn.Embedding(vocabulary, width)
+        joined = (heads + 2 * self.groups) * self.size
         self.layers = nn.ModuleList(
             nn.ModuleDict(
                 {
                     "norm1": nn.RMSNorm(width, eps=1e-6),
-                    "qkv": nn.Linear(width, 3 * width, bias=False),
+                    "qkv": nn.Linear(width, joined, bias=False),
                     "out": nn.Linear(width, width, bias=False),
                     "norm2": nn.RMSNorm(width, eps=1e-6),
                     "gate": nn.Linear(width, hidden, bias=False),
@@ -173,25 +185,45 @@ class Decoder(nn.Module):
         )
         self.norm = nn.RMSNorm(width, eps=1e-6)
 
-    def turned(self, x: Any) -> Any:
-        half = x.shape[-1] // 2
-        angles = torch.arange(x.shape[-2])[:, None] * 10_000 ** (-torch.arange(half) / half)[None]
-        a, b = x[..., :half], x[..., half:]
-        cos, sin = angles.cos(), angles.sin()
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
-
     def forward(self, tokens: Any) -> Any:
         x = self.embed(tokens)
         batch, length, width = x.shape
+        half = self.size // 2
+        angles = torch.arange(length)[:, None] * 10_000 ** (-torch.arange(half) / half)[None]
+        cos, sin = angles.cos(), angles.sin()
+
+        def turned(x: Any) -> Any:
+            a, b = x[..., :half], x[..., half:]
+            return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
         for layer in self.layers:
-            qkv = layer["qkv"](layer["norm1"](x)).view(batch, length, 3, self.heads, -1)
-            q, k, v = qkv.permute(2, 0, 3, 1, 4)
-            q, k = self.turned(q), self.turned(k)
-            out = f.scaled_dot_product_attention(q, k, v, is_causal=True)
+            qkv = layer["qkv"](layer["norm1"](x)).view(batch, length, -1, self.size)
+            q, k, v = qkv.transpose(1, 2).split((self.heads, self.groups, self.groups), 1)
+            out = f.scaled_dot_product_attention(
+                turned(q), turned(k), v, is_causal=True, enable_gqa=self.groups < self.heads
+            )
             x = x + layer["out"](out.transpose(1, 2).reshape(batch, length, width))
             seen = layer["norm2"](x)
             x = x + layer["down"](f.silu(layer["gate"](seen)) * layer["up"](seen))
         return self.norm(x) @ self.embed.weight.T
+
+
+class ConvNet(nn.Module):
+    """Blocks of a convolution, an instance norm, a rectifier and a mean over 2x2."""
+
+    def __init__(self, width: int, depth: int, side: int, channels: int, classes: int):
+        super().__init__()
+        self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
+        for number in range(depth):
+            self.convs.append(nn.Conv2d(width if number else channels, width, 3, padding=1))
+            self.norms.append(nn.GroupNorm(width, width))
+            side //= 2
+        self.head = nn.Linear(width * side**2, classes)
+
+    def forward(self, x: Any) -> Any:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = f.avg_pool2d(f.relu(norm(conv(x))), 2)
+        return self.head(x.flatten(1))
 
 
 def soft(student: Any, teacher: Any, temperature: float = 4.0) -> Any:
@@ -313,21 +345,55 @@ def dmae(settings: dict[str, Any]) -> Made:
 
 
 def decoder(settings: dict[str, Any]) -> Made:
-    """Forward KL of every token, from whole logits."""
-    vocabulary = settings["vocabulary"]
+    """Forward KL of every token, from whole logits; from the tokens and weights of a file, if one
+    is given."""
+    vocabulary, tokens = settings["vocabulary"], None
     teacher = Decoder(vocabulary, *settings["teacher"]).eval()
     student = Decoder(vocabulary, *settings["student"]).train()
-    tokens = torch.randint(0, vocabulary, (settings["batch"], settings["length"]))
+    if "given" in settings:
+        with np.load(settings["given"], allow_pickle=False) as archive:
+            given = {name: torch.from_numpy(array) for name, array in archive.items()}
+        tokens = given.pop("tokens").long()
+        for name, net in (("teacher", teacher), ("student", student)):
+            own = {k.removeprefix(f"{name}/"): v for k, v in given.items() if k.startswith(name)}
+            net.load_state_dict(own)
+    else:
+        tokens = torch.randint(0, vocabulary, (settings["batch"], settings["length"]))
     tx = torch.optim.AdamW(student.parameters(), 1e-3)
 
     def whole() -> Any:
         with torch.no_grad():
             goal = f.log_softmax(teacher(tokens), -1)
         ours = f.log_softmax(student(tokens), -1)
-        loss = f.kl_div(ours, goal, log_target=True, reduction="none").sum(-1).mean()
-        return loss
+        return f.kl_div(ours, goal, log_target=True, reduction="none").sum(-1).mean()
 
     return whole, tx, sum(p.numel() for p in student.parameters())
+
+
+def unrolled(settings: dict[str, Any]) -> Made:
+    """The gradient through some steps of training on a synthetic set, in images and rate."""
+    classes, side = settings["classes"], settings["side"]
+    net = ConvNet(settings["width"], settings["depth"], side, 1, classes)
+    start = {name: p.detach() for name, p in net.named_parameters()}
+    goal = {name: p + 0.02 * torch.randn_like(p) for name, p in start.items()}
+    images = torch.randn(classes, 1, side, side, requires_grad=True)
+    rate = torch.tensor(settings["rate"], requires_grad=True)
+    labels = torch.arange(classes)
+    # Neither is moved: every step is the first one.
+    tx = torch.optim.SGD([images, rate], 0.0)
+    apart = sum((start[name] - goal[name]).square().sum() for name in start)
+
+    def whole() -> Any:
+        weights = {name: p.clone().requires_grad_() for name, p in start.items()}
+        for _ in range(settings["steps"]):
+            out = torch.func.functional_call(net, weights, (images,))
+            loss = f.cross_entropy(out, labels)
+            slopes = torch.autograd.grad(loss, [*weights.values()], create_graph=True)
+            moved = zip(weights.items(), slopes, strict=True)
+            weights = {name: p - rate * slope for (name, p), slope in moved}
+        return sum((weights[name] - goal[name]).square().sum() for name in start) / apart
+
+    return whole, tx, sum(p.numel() for p in start.values())
 
 
 class ViT(nn.Module):
@@ -382,6 +448,7 @@ CASES = {
     "perceptron": perceptron,
     "dmae": dmae,
     "decoder": decoder,
+    "unrolled": unrolled,
     "imagenet": imagenet,
 }
 
@@ -405,8 +472,8 @@ def main() -> None:
         tx.step()
         return loss
 
-    step().item()
-    print(json.dumps({"parameters": count, "torch": torch.__version__}), flush=True)
+    first = {"loss": step().item(), "parameters": count, "torch": torch.__version__}
+    print(json.dumps(first), flush=True)
     for line in sys.stdin:
         wall, processor = time.perf_counter(), time.process_time()
         for _ in range(json.loads(line)["steps"]):

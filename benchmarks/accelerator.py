@@ -33,7 +33,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread, table
-from against_torch import Worker, decoders, finds_torch, masked_autoencoders, numbers
+from _worker import Worker, finds_torch, torch_option
+from against_torch import decoders, masked_autoencoders, numbers
 
 from jaxdistill import losses, models, targets
 from jaxdistill.distiller import model_to_model
@@ -188,7 +189,7 @@ def measure(settings: dict[str, Any], args: Any, python: str | None) -> dict[str
 def main() -> int:
     made = parser(__doc__)
     made.add_argument("--tiny", action="store_true", help="small nets, on any machine")
-    made.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch")
+    torch_option(made)
     made.add_argument("--cases", nargs="+", default=list(CASES), help="names, or parts of them")
     made.add_argument("--repeats", type=int, default=20)
     made.add_argument("--one", help="one case, in this process")
@@ -197,7 +198,7 @@ def main() -> int:
     args.smoke = args.tiny  # no target is checked
     if args.tiny:
         args.repeats = 1
-    python = args.torch_python if finds_torch(args.torch_python) else None
+    python = finds_torch(args)
     if args.one:
         settings = tiny(CASES[args.one]) if args.tiny else CASES[args.one]
         print(json.dumps(measure(settings, args, python)))
@@ -210,7 +211,8 @@ def main() -> int:
     for number, name in enumerate(chosen):
         print(f"{number + 1}/{len(chosen)} {name}", file=sys.stderr, flush=True)
         command = [sys.executable, __file__, "--one", name, "--repeats", str(args.repeats)]
-        command += ["--torch-python", args.torch_python, *(["--tiny"] if args.tiny else [])]
+        command += ["--torch-python", python] if python else []
+        command += ["--tiny"] if args.tiny else []
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             missed.append(f"{name}: ended with status {done.returncode}")
@@ -235,7 +237,6 @@ def main() -> int:
     ]
     columns = ("step", "ms", "a second", "utilisation", "peak GiB", "over torch", "compile s")
     print(table(columns, cells), end="\n\n")
-    args.torch_python = "python with torch" if python else ""
     return finish("accelerator", args, {"steps": rows}, missed)
 
 

@@ -19,12 +19,9 @@ Without a PyTorch to be found our own times alone are printed.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,7 +29,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _measure import (
-    Seconds,
     compiled,
     finish,
     highest,
@@ -43,6 +39,7 @@ from _measure import (
     spread,
     table,
 )
+from _worker import Worker, finds_torch, torch_option
 
 from jaxdistill import adapt, language, losses, models, targets
 from jaxdistill.data import prepare
@@ -284,41 +281,6 @@ OURS: dict[str, Callable[[dict[str, Any]], Made]] = {
 }
 
 
-class Worker:
-    """PyTorch in a process of its own, which takes a step when it is asked to."""
-
-    def __init__(self, python: str, settings: dict[str, Any], threads: int):
-        script = Path(__file__).with_name("_torch_steps.py")
-        self.process = subprocess.Popen(
-            [python, str(script), json.dumps({**settings, "threads": threads})],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        )
-        first = self._answer()
-        self.parameters, self.version = first["parameters"], first["torch"]
-
-    def steps(self, count: int) -> Seconds:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"steps": count}) + "\n")
-        self.process.stdin.flush()
-        answer = self._answer()
-        return Seconds(answer["wall"], answer["processor"])
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"PyTorch ended with status {self.process.wait()}")
-        return json.loads(line)
-
-
 def measure(name: str, args: Any, python: str | None) -> dict[str, Any]:
     """One case: both steps in turn."""
     settings, steps, target = CASES[name]
@@ -369,23 +331,15 @@ def small(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, **changed}
 
 
-def finds_torch(python: str) -> bool:
-    """Whether an interpreter has PyTorch."""
-    found = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
-    return subprocess.run([python, "-c", found]).returncode == 0
-
-
 def main() -> int:
     made = parser(__doc__)
-    made.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch")
+    torch_option(made)
     made.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="case")
     made.add_argument("--repeats", type=int, default=11, help="rounds")
     args = made.parse_args()
     if args.smoke:
         args.repeats = 1
-    python = args.torch_python if finds_torch(args.torch_python) else None
-    if python is None:
-        print(f"no torch in {args.torch_python}: our own times alone\n")
+    python = finds_torch(args)
     rows = {}
     for number, name in enumerate(args.cases):
         print(f"{number + 1}/{len(args.cases)} {name}", file=sys.stderr, flush=True)
@@ -410,7 +364,6 @@ def main() -> int:
         for name, row in rows.items()
         if row.get("ratio", 0) > row["target"]
     ]
-    args.torch_python = "python with torch" if python else ""
     return finish(
         "against_torch", args, {"steps": rows, "resident_peak_mib": highest() / 2**20}, missed
     )

@@ -7,7 +7,8 @@
 Each config is planned as ``python -m jaxdistill.main`` plans it, but for its data: a set of as many
 classes, pixels or tokens, with nothing in it. The step of every stage is then traced on shapes,
 placed on a mesh of 256 (forced) devices by the config's own mesh and rules, lowered, and compiled
-for that mesh. No array of a net exists at any time.
+for that mesh. No array of a net exists at any time. What the library does on CPUs alone, unrolling
+loops of convolutions and writing those of a ConvNet as products, it does not do here.
 
 ``state``, ``frozen`` and ``batch`` are MiB of one device, exact from shapes and rules;
 ``temporary`` is what XLA needs besides on one device. It is XLA's plan for CPUs, whose convolutions
@@ -29,7 +30,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import dataclasses
 import functools
-import importlib.util
 import inspect
 import json
 import math
@@ -37,16 +37,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _configs import config_of, names
 from _measure import finish, memory, parser, table
 
 from jaxdistill import build, recipe
-from jaxdistill.config import plain, vary
 from jaxdistill.data import sentences, text
 from jaxdistill.data.records import Ids, Source
 from jaxdistill.recipe.stages import stage_of
@@ -59,7 +59,6 @@ from jaxdistill.training.sharding import (
     shardings,
 )
 
-ROOT = Path(__file__).parents[1]
 DEVICES = 256
 # What the sets of the published configs are: images of training and test, their size, classes.
 IMAGES: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
@@ -140,16 +139,6 @@ def texts(vocabulary: int, windows: int, grouped: bool) -> Callable[..., Any]:
     return made
 
 
-def config_of(name: str) -> dict[str, Any]:
-    """A published config as plain data, what its user must name filled in."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return vary(plain(module.get_config()), {})
-
-
 def stand_in(name: str, config: dict[str, Any]) -> None:
     """Puts sets with nothing in them in place of those of a config."""
     sets = [config["data"], *(s["data"] for s in config["stages"].values() if s.get("data"))]
@@ -187,7 +176,8 @@ def mesh_for(config: Mapping[str, Any], examples: int | None) -> tuple[jax.shard
 
 
 def lowered(name: str, compiling: bool, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Plans a config and lowers the step of every stage."""
+    """Plans a config and lowers the step of every stage; tells of each once it is lowered, and
+    again once it is compiled."""
     config = config_of(name)
     stand_in(name, config)
     one = {**config, "mesh": {"data": 1, "fsdp": 1}}
@@ -230,11 +220,12 @@ def lowered(name: str, compiling: bool, tell: Callable[[dict[str, Any]], None]) 
             "planning_seconds": planning,
             "lowering_seconds": time.perf_counter() - begun,
         }
+        tell(row)
         if compiling:
             begun = time.perf_counter()
             row |= memory(low.compile())
             row["compile_seconds"] = time.perf_counter() - begun
-        tell(row)
+            tell(row)
 
 
 def shape_of(x: Any) -> jax.ShapeDtypeStruct:
@@ -259,15 +250,17 @@ def mib(tree: Any, places: Any) -> float:
 
 
 def main() -> int:
-    names = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
     made = parser(__doc__, "two small configs, lowered only")
-    made.add_argument("--configs", nargs="+", choices=names, default=names)
+    made.add_argument("--configs", nargs="+", choices=names(), default=names(), metavar="config")
     made.add_argument("--lower", action="store_true", help="do not compile")
     made.add_argument("--limit", type=int, default=1800, help="seconds for one config")
-    made.add_argument("--one", choices=names, help="in this process, a line of JSON a stage")
+    made.add_argument(
+        "--one", choices=names(), metavar="config", help="in this process, a line of JSON a stage"
+    )
     args = made.parse_args()
     if args.one:
-        lowered(args.one, not args.lower, lambda row: print(json.dumps(row), flush=True))
+        with mock.patch.object(jax, "default_backend", return_value="accelerator"):
+            lowered(args.one, not args.lower, lambda row: print(json.dumps(row), flush=True))
         return 0
     if args.smoke:
         args.configs, args.lower = ["hinton_mnist", "dm"], True
@@ -287,7 +280,9 @@ def main() -> int:
             kept = late.stdout or b""
             output = kept.decode() if isinstance(kept, bytes) else kept
             fault = f"not done after {args.limit} s"
-        found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        # What is told of a stage last counts.
+        told = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        found = list({row["stage"]: row for row in told}.values())
         rows += found
         if fault:
             missed.append(f"{name}: {fault}")

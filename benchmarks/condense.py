@@ -10,8 +10,8 @@
 - ``angle``: the cosine of TESLA's gradient and the exact one, and the ratio of their lengths.
 - ``growth``: bytes of temporaries, as XLA says, of both forms with 10 and 80 inner steps. TESLA's
   grow by at most 5 %; the exact one's by about one vector of parameters a step, at most 1.25.
-- ``seconds``: of one outer step, compiled, the least of the repeats; and of the same step written
-  plainly in torch, where torch is installed, both on one thread of the CPU.
+- ``times``: milliseconds of one outer step, compiled, of both forms, and of the exact one written
+  plainly in torch where an interpreter with it is given, all in turn and on as many cores.
 
 Prints a table and, as its last line, JSON; exits with 1 when a target is missed.
 """
@@ -19,7 +19,7 @@ Prints a table and, as its last line, JSON; exits with 1 when a target is missed
 from __future__ import annotations
 
 import functools
-import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -27,8 +27,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _measure import compiled, finish, parser, table
-from _measure import seconds as taken
+from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread, table
+from _worker import Worker, finds_torch, torch_option
 
 from jaxdistill.condense import Inner, Target, flat, matching_gradient, matching_loss
 from jaxdistill.models import ConvNet
@@ -136,72 +136,28 @@ def temporaries(net: ConvNet, side: int, steps: int, stopped: bool) -> int:
     return int(made.memory["temporary_mib"] * 2**20)
 
 
-def seconds(net: ConvNet, side: int, steps: int, stopped: bool, repeats: int) -> float:
-    """Of one outer step, once it is compiled."""
+def times(net: ConvNet, side: int, steps: int, repeats: int, python: str | None) -> dict[str, Any]:
+    """Milliseconds of one outer step, once it is compiled, and what torch's share is."""
     found = case(net, side, steps)
-    step = jax.jit(gradient(found, stopped))
     given = found["synthetic"], found["rate"]
-    jax.block_until_ready(step(*given))
-    return least(lambda: jax.block_until_ready(step(*given)), repeats)
-
-
-def least(call: Callable[[], Any], repeats: int) -> float:
-    """The shortest of several calls."""
-    return min(taken(call).wall for _ in range(repeats))
-
-
-def torch_seconds(net: ConvNet, side: int, steps: int, repeats: int) -> float | None:
-    """The same outer step in torch: an unrolled loop of second-order gradients."""
-    if importlib.util.find_spec("torch") is None:
-        return None
-    import torch  # pyright: ignore[reportMissingImports]
-    from torch.nn import functional as f  # pyright: ignore[reportMissingImports]
-
-    torch.set_num_threads(1)
-    found = case(net, side, steps)
-    params = found["model"].unravel(found["start"])
-    goal = found["model"].unravel(found["goal"])
-
-    def tensors(tree):
-        kept = []
-        for block in range(net.depth):
-            conv = tree[f"conv_{block}"]
-            kept += [
-                torch.tensor(np.moveaxis(np.asarray(conv["kernel"]), (3, 2), (0, 1)).copy()),
-                torch.tensor(np.array(conv["bias"])),
-                torch.tensor(np.array(tree[f"norm_{block}_scale"])),
-                torch.tensor(np.array(tree[f"norm_{block}_bias"])),
-            ]
-        # The flattening order is another one: only the time is compared.
-        kernel = torch.tensor(np.asarray(tree["head"]["kernel"]).T.copy())
-        return [*kept, kernel, torch.tensor(np.array(tree["head"]["bias"]))]
-
-    def scores(weights, x):
-        for block in range(net.depth):
-            kernel, bias, scale, shift = weights[4 * block : 4 * block + 4]
-            x = f.conv2d(x, kernel, bias, padding=1)
-            x = f.relu(f.group_norm(x, net.width, scale, shift))
-            x = f.avg_pool2d(x, 2)
-        return f.linear(x.flatten(1), weights[-2], weights[-1])
-
-    labels = torch.arange(CLASSES)
-    images = torch.tensor(np.moveaxis(np.array(found["synthetic"]["images"]), 3, 1).copy())
-    start, wanted = tensors(params), tensors(goal)
-
-    def outer():
-        x = images.clone().requires_grad_()
-        rate = torch.tensor(RATE, requires_grad=True)
-        weights = [w.clone().requires_grad_() for w in start]
-        for _ in range(steps):
-            loss = f.cross_entropy(scores(weights, x), labels)
-            slopes = torch.autograd.grad(loss, weights, create_graph=True)
-            weights = [w - rate * g for w, g in zip(weights, slopes, strict=True)]
-        away = sum(((w - t) ** 2).sum() for w, t in zip(weights, wanted, strict=True))
-        apart = sum(((w - t) ** 2).sum() for w, t in zip(start, wanted, strict=True))
-        return torch.autograd.grad(away / apart, (x, rate))
-
-    outer()
-    return least(outer, repeats)
+    calls: dict[str, Callable[[], Any]] = {}
+    result: dict[str, Any] = {}
+    for name, stopped in (("exact", False), ("stopped", True)):
+        made = compiled(gradient(found, stopped), *given)
+        calls[name] = functools.partial(made.call, *given)
+        result[f"compile_seconds_{name}"] = made.trace_seconds + made.compile_seconds
+    worker = None
+    if python is not None:
+        settings = {"case": "unrolled", "width": net.width, "depth": net.depth, "side": side}
+        settings |= {"steps": steps, "classes": CLASSES, "rate": RATE}
+        worker = Worker(python, settings, len(os.sched_getaffinity(0)))
+        calls["torch"] = functools.partial(worker.steps, 1)
+    taken = in_turn(calls, repeats)
+    result |= {f"{name}_ms": median_ms(each) for name, each in taken.items()}
+    if worker is not None:
+        worker.close()
+        result |= {"of_torch": ratio(taken, "exact", "torch"), "torch": worker.version}
+    return result
 
 
 def main() -> int:
@@ -210,7 +166,8 @@ def main() -> int:
     made.add_argument("--width", type=int, default=16)
     made.add_argument("--depth", type=int, default=2)
     made.add_argument("--side", type=int, default=8)
-    made.add_argument("--repeats", type=int, default=5)
+    made.add_argument("--repeats", type=int, default=11)
+    torch_option(made)
     given = made.parse_args()
     if given.smoke:
         given.width, given.depth, given.side, given.repeats = 4, 1, 4, 1
@@ -226,13 +183,11 @@ def main() -> int:
         few, many = (temporaries(net, given.side, steps, stopped) for steps in (10, 80))
         result[f"bytes_{name}"] = {10: few, 80: many}
         result[f"growth_{name}"] = many / few
-        result[f"seconds_{name}"] = {
-            steps: seconds(net, given.side, steps, stopped, given.repeats) for steps in (10, 40)
-        }
     exact = result["bytes_exact"]
     result["vectors_a_step"] = (exact[80] - exact[10]) / 70 / (4 * size)
-    result["seconds_torch"] = {
-        steps: torch_seconds(net, given.side, steps, given.repeats) for steps in (10, 40)
+    python = finds_torch(given)
+    result["times"] = {
+        steps: times(net, given.side, steps, given.repeats, python) for steps in (10, 40)
     }
     rows = [
         ("exact gradient and differences, float64", f"{result['difference']:.1e}"),
@@ -244,9 +199,14 @@ def main() -> int:
         ("temporaries at 80 over 10 steps, TESLA", f"{result['growth_stopped']:.3f}"),
         ("vectors of parameters a step, exact", f"{result['vectors_a_step']:.2f}"),
         *(
-            (f"seconds, {name}, {n} steps", f"{s:.4f}" if s is not None else "no torch")
-            for name in ("exact", "stopped", "torch")
-            for n, s in result[f"seconds_{name}"].items()
+            (f"milliseconds, {name}, {n} steps", f"{row[f'{name}_ms']:.1f}")
+            for name in ("exact", "stopped", *(("torch",) if python else ()))
+            for n, row in result["times"].items()
+        ),
+        *(
+            (f"exact over torch, {n} steps", spread(row["of_torch"]))
+            for n, row in result["times"].items()
+            if python
         ),
     ]
     print(table(("figure", "value"), rows), end="\n\n")

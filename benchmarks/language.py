@@ -1,13 +1,14 @@
 """A step of distillation from hidden states, generation with a cache, speculative decoding.
 
     python benchmarks/language.py             # sizes for a CPU; minutes on two cores
+    python benchmarks/language.py --torch-python <python with torch>
     python benchmarks/language.py --smoke     # small sizes, no target is checked
 
 - ``step``: seconds of a whole training step (teacher, student, gradients, AdamW) whose divergence
   is taken from hidden states, against a step written plainly with whole logits of both nets, in
   turn; the median ratio, at most 1.1, and the temporary memory of both compiled steps.
-  Where torch is installed, the same step of the same nets written plainly in it, eager, on as many
-  cores; its first loss is to be ours.
+  Where an interpreter with torch is given, the same step from the same weights written plainly in
+  it, eager, on as many cores; its first loss is to be ours.
 - ``compile``: seconds to trace and compile a step of published size, a teacher of 7B and a student
   of 1.1B parameters, ahead of time on shapes, with the layers as a loop and unrolled; and the
   temporary memory of both.
@@ -25,15 +26,20 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import _liger
-import _torch_decoder
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread, table
+from _worker import Worker, finds_torch, torch_option
+from flax import traverse_util
 
 from jaxdistill import language, losses
 from jaxdistill.distiller import model_to_model
@@ -53,6 +59,7 @@ def options() -> argparse.Namespace:
     made.add_argument("--new", type=int, default=96, help="tokens that are written")
     made.add_argument("--block", type=int, default=4, help="proposals a block")
     made.add_argument("--repeats", type=int, default=7)
+    torch_option(made)
     found = made.parse_args()
     if found.smoke:
         found.vocabulary, found.batch, found.length, found.new, found.repeats = 997, 2, 16, 8, 2
@@ -68,7 +75,42 @@ def decoder(width: int, depth: int, vocabulary: int, seed: int) -> tuple[Any, An
     return net, jax.jit(net.init)(jax.random.key(seed), jnp.zeros((1, 4), jnp.int32))
 
 
-def step(args: argparse.Namespace) -> dict[str, Any]:
+def torch_names(params: Any) -> dict[str, np.ndarray]:
+    """Parameters of a decoder under the names of ``_torch_steps.Decoder``."""
+    flat: Any = traverse_util.flatten_dict(jax.device_get(params), sep="/")
+    found = {
+        "embed.weight": flat["embed_tokens/embedding"],
+        "norm.weight": flat["norm/scale"],
+    }
+    for number in range(sum(name.endswith("q_proj/kernel") for name in flat)):
+        ours, theirs = f"layers_{number}", f"layers.{number}"
+        joined = [flat[f"{ours}/self_attn/{part}_proj/kernel"] for part in "qkv"]
+        kernels = {
+            "qkv": np.concatenate(joined, -1),
+            "out": flat[f"{ours}/self_attn/o_proj/kernel"],
+            **{part: flat[f"{ours}/mlp/{part}_proj/kernel"] for part in ("gate", "up", "down")},
+        }
+        found |= {f"{theirs}.{part}.weight": kernel.T for part, kernel in kernels.items()}
+        for own, name in (("norm1", "input_layernorm"), ("norm2", "post_attention_layernorm")):
+            found[f"{theirs}.{own}.weight"] = flat[f"{ours}/{name}/scale"]
+    return found
+
+
+def torch_step(student: Any, teacher: Any, tokens: jax.Array, python: str) -> Worker:
+    """The step in torch, from these modules with their parameters, on these tokens."""
+    arrays = {"tokens": np.asarray(tokens)}
+    settings: dict[str, Any] = {"case": "decoder"}
+    for name, (own, params) in (("student", student), ("teacher", teacher)):
+        settings[name] = own.width, own.depth, own.heads, own.neurons(), own.groups
+        settings["vocabulary"] = own.vocabulary
+        arrays |= {f"{name}/{key}": array for key, array in torch_names(params).items()}
+    with tempfile.TemporaryDirectory() as folder:
+        settings["given"] = str(Path(folder) / "given.npz")
+        np.savez(settings["given"], **arrays)  # pyright: ignore[reportArgumentType]
+        return Worker(python, settings, len(os.sched_getaffinity(0)))
+
+
+def step(args: argparse.Namespace, python: str | None) -> dict[str, Any]:
     student, _ = decoder(128, 2, args.vocabulary, 0)
     teacher, frozen = decoder(256, 2, args.vocabulary, 1)
     shape = (args.batch, args.length + 1)
@@ -106,17 +148,18 @@ def step(args: argparse.Namespace) -> dict[str, Any]:
         "fused": lambda: ours.call(state, {"teacher": frozen}, batch),
         "plain": lambda: theirs.call(params, opt, frozen, batch),
     }
-    found: dict[str, Any] = {"torch": _torch_decoder.missing()}
-    if not found["torch"]:
-        modules = module(128, 2, args.vocabulary), module(256, 2, args.vocabulary)
-        calls["torch"] = _torch_decoder.distillation_step(
-            (modules[0], params), (modules[1], frozen[0]), inputs["tokens"], 1e-3
-        )
+    found: dict[str, Any] = {}
+    worker = None
+    if python is not None:
+        small, large = (module(width, 2, args.vocabulary) for width in (128, 256))
+        worker = torch_step((small, params), (large, frozen[0]), inputs["tokens"], python)
         own = float(mean(*calls["fused"]()[1]["loss"]))
-        found["torch_loss_error"] = abs(calls["torch"]() - own) / own
+        found["torch_loss_error"] = abs(worker.loss - own) / own
+        calls["torch"] = functools.partial(worker.steps, 1)
     times = in_turn(calls, args.repeats)
-    if "torch" in calls:
-        found["of_torch"] = ratio(times, "fused", "torch")
+    if worker is not None:
+        worker.close()
+        found |= {"of_torch": ratio(times, "fused", "torch"), "torch": worker.version}
     return {
         **ratio(times, "fused", "plain"),
         **found,
@@ -249,8 +292,9 @@ def _one_gpu(rows: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     args = options()
+    python = finds_torch(args)
     found = {
-        "step": step(args),
+        "step": step(args, python),
         "compile": compile_of_layers(args),
         "generation": generation(args),
         "speculative": speculative(args),
@@ -297,14 +341,14 @@ def main() -> int:
             f"{both['predicted_factor']:.2f} predicted",
         ),
     ]
-    if not whole["torch"]:
+    if python is not None:
         beside = (f"{whole['fused_ms']:.0f} ms", f"{whole['torch_ms']:.0f} ms")
         line = ("a step from hidden states over plain torch, time", *beside)
         rows.insert(2, (*line, spread(whole["of_torch"])))
     print(table(("figure", "library", "beside", "ratio (quartiles)"), rows), end="\n\n")
-    for fault in (whole["torch"], _liger.missing()):
-        print(*([fault] if fault else []), end="\n" if fault else "")
-    if not _liger.missing():
+    if fault := _liger.missing():
+        print(fault)
+    else:
         found["one_gpu"] = {"rows": _liger.rows(args.repeats)}
         print(_one_gpu(found["one_gpu"]["rows"]), end="\n\n")
     missed = []

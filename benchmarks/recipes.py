@@ -17,40 +17,28 @@ The weights are zeros of the right shapes: what a net knows changes no time.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _configs import config_of, names
 from _measure import compiled, finish, parser, table
 
 from jaxdistill import recipe
-from jaxdistill.config import plain, vary
 from jaxdistill.recipe.stages import stage_of
 from jaxdistill.training.loop import abstract, check, stream_of
 
-ROOT = Path(__file__).parents[1]
 COMPILE, WAITING = 20.0, 0.05
-
-
-def config_of(name: str) -> dict[str, Any]:
-    """A config in its small form as plain data, on one device."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {**vary(plain(module.get_config("small")), {}), "mesh": {"data": 1, "fsdp": 1}}
 
 
 def stages(name: str) -> Iterator[tuple[str, Any]]:
     """The stages of a config as the loop runs them, on shapes."""
-    plan = recipe.plan(config_of(name))
+    # On one device.
+    plan = recipe.plan({**config_of(name, "small"), "mesh": {"data": 1, "fsdp": 1}})
     results = recipe.shapes(plan)
     for planned in plan.stages:
         yield planned.name, stage_of(plan, planned, {n: results[n] for n in planned.needs})
@@ -110,9 +98,8 @@ def measure(stage: Any, steps: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    names = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
     made = parser(__doc__, "one config, a few steps; no target is checked")
-    made.add_argument("--configs", nargs="+", choices=names, default=names, metavar="config")
+    made.add_argument("--configs", nargs="+", choices=names(), default=names(), metavar="config")
     made.add_argument("--steps", type=int, default=40)
     args = made.parse_args()
     if args.smoke:
