@@ -165,6 +165,8 @@ class Encoder(nn.Module):
         epsilon, activation, layer_scale: of the blocks, see ``Block``.
         distillation_token: put a second learned token behind the class token (DeiT).
         registers: learned tokens without positions behind those in front (DINOv2).
+        front_positions: whether the learned tokens in front have positions too (not in timm's
+            DINOv2 with registers).
         patch_bias: whether the embedding of patches has a bias (not in CLIP).
         pre_norm: norm the tokens before the first block too (CLIP).
 
@@ -192,6 +194,7 @@ class Encoder(nn.Module):
     layer_scale: float | None = None
     distillation_token: bool = False
     registers: int = 0
+    front_positions: bool = True
     patch_bias: bool = True
     pre_norm: bool = False
 
@@ -211,7 +214,7 @@ class Encoder(nn.Module):
         patches = patchify(image, self.patch)
         positions = self._positions(patch_grid(height, width, self.patch))
         placed = self._placed
-        offset = len(placed)
+        offset = len(placed) if self.front_positions else 0
         if keep is None:
             places = positions[None, offset:]
         else:
@@ -228,7 +231,8 @@ class Encoder(nn.Module):
         tokens = tokens + places.astype(tokens.dtype)
         normal = nn.initializers.normal(0.02)
         front = [self.param(name, normal, (1, 1, self.width)) for name in placed]
-        front = [one + positions[None, i : i + 1] for i, one in enumerate(front)]
+        if self.front_positions:
+            front = [one + positions[None, i : i + 1] for i, one in enumerate(front)]
         if self.registers:
             front.append(self.param("registers", normal, (1, self.registers, self.width)))
         if front:
@@ -297,7 +301,8 @@ class Encoder(nn.Module):
             check_keep(keep, image.shape[0], rows * columns)
 
     def _positions(self, grid: tuple[int, int]) -> jax.Array:
-        return positions_of(self, self.positions, self.width, grid, len(self._placed))
+        front = len(self._placed) if self.front_positions else 0
+        return positions_of(self, self.positions, self.width, grid, front)
 
     def _gates(self, batch: int, train: bool) -> jax.Array | None:
         if not train or self.drop_path == 0.0:
@@ -331,7 +336,8 @@ class ViT(nn.Module):
             ``"cls_mean"`` (both, one behind the other) or ``"map"`` (see ``AttentionPool``).
         head_bias: whether the head has a bias (not where it is a projection, as in CLIP).
         mlp_ratio, class_token, positions, drop_path, dtype, remat, scan, taps, epsilon, activation,
-            layer_scale, distillation_token, registers, patch_bias, pre_norm: see ``Encoder``.
+            layer_scale, distillation_token, registers, front_positions, patch_bias, pre_norm: see
+            ``Encoder``.
 
     Raises:
         ValueError: an unknown option, heads that do not divide the width, images that do not
@@ -367,6 +373,7 @@ class ViT(nn.Module):
     layer_scale: float | None = None
     distillation_token: bool = False
     registers: int = 0
+    front_positions: bool = True
     patch_bias: bool = True
     pre_norm: bool = False
     head_bias: bool = True
@@ -398,6 +405,7 @@ class ViT(nn.Module):
             layer_scale=self.layer_scale,
             distillation_token=self.distillation_token,
             registers=self.registers,
+            front_positions=self.front_positions,
             patch_bias=self.patch_bias,
             pre_norm=self.pre_norm,
             name="encoder",

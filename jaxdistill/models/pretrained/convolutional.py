@@ -7,7 +7,15 @@ from typing import Any
 
 from jaxdistill.models.convnext import ConvNeXt
 from jaxdistill.models.mobilenet import MobileNetV3
-from jaxdistill.models.pretrained.family import Config, Family, classes_of, fixed, labels
+from jaxdistill.models.pretrained.family import (
+    Config,
+    Family,
+    classes_of,
+    fixed,
+    labels,
+    timm_arguments,
+    timm_name,
+)
 from jaxdistill.models.pretrained.forms import (
     CONVOLUTION,
     LINEAR,
@@ -139,36 +147,22 @@ _CONVNEXT = re.compile(rf"convnext(?P<second>v2)?_(?P<size>{'|'.join(_SIZES)})")
 
 
 def _timm_convnext_module(config: Config) -> ConvNeXt:
-    name = config["architecture"].split(".")[0]
-    match = _CONVNEXT.fullmatch(name)
-    if match is None:
-        raise ValueError(
-            f"timm's {name!r} is not implemented: of these convnext_<size> and convnextv2_<size> "
-            f"are, with {', '.join(_SIZES)}"
-        )
+    known = f"of these convnext_<size> and convnextv2_<size> are, with {', '.join(_SIZES)}"
+    match = timm_name(config, _CONVNEXT, known)
     depths, dims = _SIZES[match["size"]]
     second = bool(match["second"])
-    known = {
-        "num_classes": config.get("num_classes", 1000),
-        "in_chans": 3,
-        "depths": depths,
-        "dims": dims,
-        "patch_size": 4,
-        "use_grn": second,
-        "ls_init_value": None if second else 1e-6,
-        "norm_eps": None,
-        "conv_mlp": False,
-        "drop_path_rate": 0.0,
-        "global_pool": config.get("global_pool", "avg"),
-    }
-    given = dict(config.get("model_args") or {})
-    for key in given:
-        if key not in known:
-            raise ValueError(
-                f"config.json has model_args {key}={given[key]!r}, and of those only "
-                f"{', '.join(known)} are implemented"
-            )
-    found = {**known, **given}
+    found = timm_arguments(
+        config,
+        global_pool="avg",
+        depths=depths,
+        dims=dims,
+        patch_size=4,
+        use_grn=second,
+        ls_init_value=None if second else 1e-6,
+        norm_eps=None,
+        conv_mlp=False,
+        drop_path_rate=0.0,
+    )
     fixed(found, global_pool="avg")
     epsilon = found["norm_eps"] or 1e-6
     return ConvNeXt(
@@ -221,19 +215,14 @@ _MOBILE = re.compile(r"mobilenetv3_(?P<size>small|large)_(?P<width>050|075|100)"
 
 
 def _mobile_module(config: Config) -> MobileNetV3:
-    name = config["architecture"].split(".")[0]
-    match = _MOBILE.fullmatch(name)
-    if match is None:
-        raise ValueError(
-            f"timm's {name!r} is not implemented: of these mobilenetv3_small_<width> and "
-            "mobilenetv3_large_<width> are, with 050, 075 and 100"
-        )
-    given = dict(config.get("model_args") or {})
-    classes = given.pop("num_classes", config.get("num_classes", 1000))
+    known = (
+        "of these mobilenetv3_small_<width> and mobilenetv3_large_<width> are, with 050, 075 and "
+        "100"
+    )
+    match = timm_name(config, _MOBILE, known)
+    given = timm_arguments(config, global_pool="avg")
     fixed(given, global_pool="avg")
-    for key in ("in_chans", "global_pool"):
-        given.pop(key, None)
-    fixed({key: value for key, value in given.items() if value is not None}, **dict.fromkeys(given))
+    classes = given["num_classes"]
     return MobileNetV3(size=match["size"], width=int(match["width"]) / 100, classes=classes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -93,3 +94,38 @@ def labels(classes: int) -> dict[str, Any]:
     """The part of a config that says how many classes there are."""
     names = {str(i): f"LABEL_{i}" for i in range(classes)}
     return {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}}
+
+
+def timm_name(config: Config, pattern: re.Pattern[str], known: str) -> re.Match[str]:
+    """What a pattern finds in the name of a network of timm; its weights' name is left away.
+
+    Raises:
+        ValueError: for a name that it does not fit, with the ``known`` ones.
+    """
+    name = config["architecture"].split(".")[0]
+    match = pattern.fullmatch(name)
+    if match is None:
+        raise ValueError(f"timm's {name!r} is not implemented: {known}")
+    return match
+
+
+def timm_arguments(config: Config, **known: Any) -> dict[str, Any]:
+    """What timm makes a network with: the defaults of its name, then what its config says.
+
+    Besides ``known`` there are ``num_classes``, ``global_pool`` and ``in_chans`` always.
+
+    Raises:
+        ValueError: for an argument of another name that is not None.
+    """
+    found = {"num_classes": 1000, "in_chans": 3, **known}
+    said = {key: config[key] for key in ("num_classes", "global_pool") if key in config}
+    given = {**said, **(config.get("model_args") or {})}
+    for key, value in given.items():
+        if key in found:
+            found[key] = value
+        elif value is not None:
+            raise ValueError(
+                f"config.json has model_args {key}={value!r}, and of those only "
+                f"{', '.join(found)} are implemented"
+            )
+    return found

@@ -82,14 +82,18 @@ def patches(size: int) -> Form:
     return _one(read, write)
 
 
-def side_by_side(parts: int) -> Form:
-    """Several linear layers, or their biases, as one with all outputs side by side."""
+def side_by_side(*shares: int) -> Form:
+    """Several linear layers, or their biases, as one with all outputs side by side.
+
+    ``shares`` say how many outputs each has in proportion to the others.
+    """
 
     def read(tensors: Sequence[np.ndarray]) -> np.ndarray:
         return np.concatenate(tensors, axis=0).T
 
     def write(x: np.ndarray) -> Sequence[np.ndarray]:
-        return [part.T for part in np.split(x, parts, axis=-1)]
+        ends = np.cumsum(shares)[:-1] * (x.shape[-1] // sum(shares))
+        return [part.T for part in np.split(x, ends, axis=-1)]
 
     def part(tensors: Sequence[np.ndarray], index: Index) -> np.ndarray:
         *rows, columns = index
@@ -150,7 +154,7 @@ def batch_norm(path: str, name: str) -> list[Entry]:
 
 def fused(path: str, names: Sequence[str], bias: bool = True) -> list[Entry]:
     """The entries of one linear layer that is published as several."""
-    form = side_by_side(len(names))
+    form = side_by_side(*[1] * len(names))
     found = [Entry(f"{path}/kernel", tuple(f"{name}.weight" for name in names), form)]
     biases = tuple(f"{name}.bias" for name in names)
     return found + ([Entry(f"{path}/bias", biases, form)] if bias else [])

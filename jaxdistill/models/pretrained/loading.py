@@ -25,6 +25,7 @@ from jaxdistill.models.pretrained import (
     modern,
     residual,
     texts,
+    timm_vit,
     towers,
     vision,
 )
@@ -35,6 +36,7 @@ from jaxdistill.net import Net, from_linen
 
 FAMILIES: dict[str, Family] = {
     **vision.FAMILIES,
+    **timm_vit.FAMILIES,
     **dino.FAMILIES,
     **towers.FAMILIES,
     **residual.FAMILIES,

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from jaxdistill.models.pretrained.family import Config, Family, classes_of, fixed, labels
+from jaxdistill.models.pretrained.family import (
+    Config,
+    Family,
+    classes_of,
+    fixed,
+    labels,
+    timm_arguments,
+    timm_name,
+)
 from jaxdistill.models.pretrained.forms import CONVOLUTION, Entry, batch_norm, linear
 from jaxdistill.models.resnet import ResNet, imagenet_resnet
 
@@ -38,29 +46,25 @@ _NAME = re.compile(r"resnet(?P<depth>\d+)(?P<variant>[cd]?)")
 
 
 def _timm_module(config: Config) -> ResNet:
-    name = config["architecture"].split(".")[0]
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise ValueError(
-            f"timm's {name!r} is not implemented: of its residual networks resnet18, 34, 50, 101 "
-            "and 152 are, with c or d behind"
-        )
-    given = dict(config.get("model_args") or {})
-    classes = given.pop("num_classes", config.get("num_classes", 1000))
+    known = "of its residual networks resnet18, 34, 50, 101 and 152 are, with c or d behind"
+    match = timm_name(config, _NAME, known)
+    net = imagenet_resnet(int(match["depth"]), variant=match["variant"] or "b")
+    given = timm_arguments(
+        config,
+        global_pool="avg",
+        layers=net.blocks,
+        channels=net.widths,
+        stem_width=net.stem_width // 2 if net.deep_stem else net.stem_width,
+    )
     fixed(given, global_pool="avg")
-    for key in ("in_chans", "global_pool"):
-        given.pop(key, None)
-    changes: dict[str, Any] = {}
-    if "layers" in given:
-        changes["blocks"] = tuple(given.pop("layers"))
-    if "channels" in given:
-        changes["widths"] = tuple(given.pop("channels"))
-    if "stem_width" in given and match["variant"]:
-        changes["stem_width"] = 2 * given.pop("stem_width")
-    fixed({key: value for key, value in given.items() if value is not None}, **dict.fromkeys(given))
-    fixed(config, global_pool="avg")
-    net = imagenet_resnet(int(match["depth"]), classes, variant=match["variant"] or "b")
-    return net.clone(**changes)
+    if not net.deep_stem:
+        fixed(given, stem_width=net.stem_width)
+    return net.clone(
+        blocks=tuple(given["layers"]),
+        widths=tuple(given["channels"]),
+        stem_width=given["stem_width"] * (2 if net.deep_stem else 1),
+        classes=given["num_classes"],
+    )
 
 
 def _timm_entries(module: ResNet) -> list[Entry]:

@@ -1,8 +1,7 @@
-"""Vision transformers as Transformers and timm publish them: ViT, DeiT, MAE."""
+"""Vision transformers as Transformers publishes them: ViT, DeiT, MAE."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from jaxdistill.models.blocks import hidden_units
@@ -25,7 +24,7 @@ from jaxdistill.models.pretrained.forms import (
     norm,
     patches,
 )
-from jaxdistill.models.vit import ViT, vit_size
+from jaxdistill.models.vit import ViT
 
 
 def _common(config: Config) -> dict[str, Any]:
@@ -47,9 +46,11 @@ def _image(config: Config) -> dict[str, tuple[tuple[int, ...], str]]:
     return {"image": ((1, size, size, config.get("num_channels", 3)), "float32")}
 
 
-def image_size(patch: int, encoder: Any, positions: Any) -> tuple[int, int]:
+def image_size(
+    patch: int, encoder: Any, positions: Any, front_positions: bool = True
+) -> tuple[int, int]:
     """The side of the images in pixels, and their channels, from the arrays' shapes."""
-    front = sum(name in encoder for name in ("cls_token", "distillation_token"))
+    front = front_positions * sum(name in encoder for name in ("cls_token", "distillation_token"))
     side = round((positions.shape[0] - front) ** 0.5)
     return side * patch, encoder["patch_embed"]["kernel"].shape[0] // patch**2
 
@@ -200,125 +201,6 @@ def _mae() -> Family:
     return Family(module, entries, _image, config, sized=sized, renamed=renamed)
 
 
-_TIMM = re.compile(
-    r"(?:vit|deit)_(?P<size>tiny|small|base|large|huge)(?P<distilled>_distilled)?"
-    r"_patch(?P<patch>\d+)_(?P<image>\d+)"
-)
-
-
-def _timm_settings(config: Config) -> dict[str, Any]:
-    """A timm name and its ``model_args`` as the keywords of its constructor."""
-    name = config["architecture"].split(".")[0]
-    match = _TIMM.fullmatch(name)
-    if match is None:
-        raise ValueError(
-            f"timm's {name!r} is not implemented: of its vision transformers "
-            "vit_<size>_patch<p>_<pixels> and deit_<size>[_distilled]_patch<p>_<pixels> are"
-        )
-    size = vit_size(match["size"])
-    given = dict(config.get("model_args") or {})
-    known = {
-        "img_size": int(match["image"]),
-        "patch_size": int(match["patch"]),
-        "embed_dim": size["width"],
-        "depth": size["depth"],
-        "num_heads": size["heads"],
-        "in_chans": 3,
-        "mlp_ratio": 4.0,
-        "init_values": None,
-        "reg_tokens": 0,
-        "distilled": bool(match["distilled"]),
-        "num_classes": config.get("num_classes", 1000),
-        "global_pool": config.get("global_pool", "token"),
-    }
-    for key in given:
-        if key not in known:
-            raise ValueError(
-                f"config.json has model_args {key}={given[key]!r}, and of those only "
-                f"{', '.join(known)} are implemented"
-            )
-    found = {**known, **given}
-    if not isinstance(found["img_size"], int):
-        rows, columns = found["img_size"]
-        if rows != columns:
-            raise ValueError(f"images must be square, config.json has {rows} x {columns} pixels")
-        found["img_size"] = rows
-    fixed(found, global_pool="token", reg_tokens=0)
-    return found
-
-
-def _timm_vit() -> Family:
-    def module(config: Config) -> ViT:
-        given = _timm_settings(config)
-        return ViT(
-            patch=given["patch_size"],
-            width=given["embed_dim"],
-            depth=given["depth"],
-            heads=given["num_heads"],
-            mlp_ratio=given["mlp_ratio"],
-            classes=given["num_classes"],
-            positions="learned",
-            layer_scale=given["init_values"],
-            distillation_token=given["distilled"],
-        )
-
-    def inputs(config: Config) -> dict[str, tuple[tuple[int, ...], str]]:
-        given = _timm_settings(config)
-        return {"image": ((1, given["img_size"], given["img_size"], given["in_chans"]), "float32")}
-
-    def entries(module: ViT) -> list[Entry]:
-        path, projection = "params/encoder", "patch_embed.proj"
-        found = [
-            Entry(f"{path}/cls_token", ("cls_token",), SAME),
-            Entry(f"{path}/pos_embed", ("pos_embed",), FIRST),
-            Entry(f"{path}/patch_embed/kernel", (f"{projection}.weight",), patches(module.patch)),
-            Entry(f"{path}/patch_embed/bias", (f"{projection}.bias",), SAME),
-            *norm(f"{path}/norm", "norm"),
-        ]
-        if module.distillation_token:
-            found.append(Entry(f"{path}/distillation_token", ("dist_token",), SAME))
-        for index in range(module.depth):
-            own, theirs = f"{path}/block_{index}", f"blocks.{index}"
-            for part in ("norm1", "norm2"):
-                found += norm(f"{own}/{part}", f"{theirs}.{part}")
-            for part in ("attn/qkv", "attn/proj", "mlp/fc1", "mlp/fc2"):
-                found += linear(f"{own}/{part}", f"{theirs}.{part.replace('/', '.')}")
-            if module.layer_scale is not None:
-                for which in (1, 2):
-                    name = f"{theirs}.ls{which}.gamma"
-                    found.append(Entry(f"{own}/scale{which}/scale", (name,), SAME))
-        if module.classes:
-            found += linear("params/head", "head")
-            if module.distillation_token:
-                found += linear("params/head_distilled", "head_dist")
-        return found
-
-    def config(module: ViT, variables: Any) -> dict[str, Any]:
-        size, channels = _size(module, variables)
-        kind = "deit" if module.distillation_token else "vit"
-        distilled = "_distilled" if module.distillation_token else ""
-        arguments = {
-            "embed_dim": module.width,
-            "depth": module.depth,
-            "num_heads": module.heads,
-            "mlp_ratio": module.mlp_ratio,
-            "init_values": module.layer_scale,
-            "patch_size": module.patch,
-            "img_size": size,
-            "in_chans": channels,
-        }
-        return {
-            "architecture": f"{kind}_base{distilled}_patch16_224",
-            "num_classes": module.classes,
-            "num_features": module.width,
-            "global_pool": "token",
-            "model_args": arguments,
-            "pretrained_cfg": {"num_classes": module.classes, "input_size": [channels, size, size]},
-        }
-
-    return Family(module, entries, inputs, config, sized=("params/encoder/pos_embed",))
-
-
 FAMILIES: dict[str, Family] = {
     "ViTModel": _vit("vit", distilled=False, head="", architecture="ViTModel"),
     "ViTForImageClassification": _vit(
@@ -332,5 +214,4 @@ FAMILIES: dict[str, Family] = {
         architecture="DeiTForImageClassificationWithTeacher",
     ),
     "ViTMAEForPreTraining": _mae(),
-    "timm:vit": _timm_vit(),
 }
