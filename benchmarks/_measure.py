@@ -32,6 +32,8 @@ class Compiled(NamedTuple):
     call: Any
     trace_seconds: float
     compile_seconds: float
+    # Of the processor, for both: at least what an idle machine takes.
+    processor_seconds: float
 
     @property
     def memory(self) -> dict[str, float]:
@@ -95,11 +97,12 @@ def median_ms(times: Iterable[Seconds]) -> float:
 def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Compiled:
     """A function compiled for arguments, arrays or their shapes; ``options`` are those of
     ``jax.jit``."""
-    begun = time.perf_counter()
+    begun, own = time.perf_counter(), time.process_time()
     lowered = jax.jit(function, **options).lower(*arguments)
     traced = time.perf_counter()
     program = lowered.compile()
-    return Compiled(program, traced - begun, time.perf_counter() - traced)
+    ended = time.perf_counter()
+    return Compiled(program, traced - begun, ended - traced, time.process_time() - own)
 
 
 def memory(program: Any) -> dict[str, float]:

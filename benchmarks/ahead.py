@@ -3,6 +3,7 @@
     python benchmarks/ahead.py                          # all configs; compiling takes a while
     python benchmarks/ahead.py --configs mae_vitb ddk   # some
     python benchmarks/ahead.py --lower                  # traced and lowered, not compiled
+    python benchmarks/ahead.py --keep found             # goes on where it was broken off
 
 Each config is planned as ``python -m jaxdistill.main`` plans it, but for its data: a set of as many
 classes, pixels or tokens, with nothing in it. The step of every stage is then traced on shapes,
@@ -31,19 +32,17 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import dataclasses
 import functools
 import inspect
-import json
 import math
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _configs import config_of, names
+from _configs import config_of, one_by_one, options, tell
 from _measure import finish, memory, parser, table
 
 from jaxdistill import build, recipe
@@ -175,8 +174,8 @@ def mesh_for(config: Mapping[str, Any], examples: int | None) -> tuple[jax.shard
     return make_mesh(sizes), parts
 
 
-def lowered(name: str, compiling: bool, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Plans a config and lowers the step of every stage; tells of each once it is lowered, and
+def lowered(name: str, compiling: bool) -> Iterator[dict[str, Any]]:
+    """Plans a config and lowers the step of every stage; a row for each once it is lowered, and
     again once it is compiled."""
     config = config_of(name)
     stand_in(name, config)
@@ -220,12 +219,12 @@ def lowered(name: str, compiling: bool, tell: Callable[[dict[str, Any]], None]) 
             "planning_seconds": planning,
             "lowering_seconds": time.perf_counter() - begun,
         }
-        tell(row)
+        yield row
         if compiling:
             begun = time.perf_counter()
             row |= memory(low.compile())
             row["compile_seconds"] = time.perf_counter() - begun
-            tell(row)
+            yield row
 
 
 def shape_of(x: Any) -> jax.ShapeDtypeStruct:
@@ -251,47 +250,16 @@ def mib(tree: Any, places: Any) -> float:
 
 def main() -> int:
     made = parser(__doc__, "two small configs, lowered only")
-    made.add_argument("--configs", nargs="+", choices=names(), default=names(), metavar="config")
     made.add_argument("--lower", action="store_true", help="do not compile")
-    made.add_argument("--limit", type=int, default=1800, help="seconds for one config")
-    made.add_argument(
-        "--one", choices=names(), metavar="config", help="in this process, a line of JSON a stage"
-    )
+    options(made)
     args = made.parse_args()
     if args.one:
         with mock.patch.object(jax, "default_backend", return_value="accelerator"):
-            lowered(args.one, not args.lower, lambda row: print(json.dumps(row), flush=True))
+            tell(lowered(args.one, not args.lower))
         return 0
     if args.smoke:
         args.configs, args.lower = ["hinton_mnist", "dm"], True
-    rows, missed = [], []
-    for number, name in enumerate(args.configs):
-        # Each in a process of its own, so that one that fails stops no other.
-        command = [sys.executable, __file__, "--one", name, *(["--lower"] if args.lower else [])]
-        begun = time.monotonic()
-        fault = ""
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=args.limit)
-            output = done.stdout
-            if done.returncode:
-                lines = [line for line in done.stderr.splitlines() if "Error: " in line]
-                fault = (lines or ["no message"])[-1]
-        except subprocess.TimeoutExpired as late:
-            kept = late.stdout or b""
-            output = kept.decode() if isinstance(kept, bytes) else kept
-            fault = f"not done after {args.limit} s"
-        # What is told of a stage last counts.
-        told = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-        found = list({row["stage"]: row for row in told}.values())
-        rows += found
-        if fault:
-            missed.append(f"{name}: {fault}")
-        taken = time.monotonic() - begun
-        print(
-            f"{number + 1}/{len(args.configs)} {name}: {len(found)} stages, {taken:.0f} s {fault}",
-            file=sys.stderr,
-            flush=True,
-        )
+    rows, missed = one_by_one(__file__, args, *(["--lower"] if args.lower else []))
     cells = [
         (
             f"{row['config']}: {row['stage']}",

@@ -2,15 +2,16 @@
 
     python benchmarks/recipes.py                          # every config in :small
     python benchmarks/recipes.py --configs mae_vitb ddk   # some
+    python benchmarks/recipes.py --keep found             # goes on where it was broken off
     python benchmarks/recipes.py --smoke                  # one, a few steps; no target is checked
 
 For every stage of every config in its ``:small`` form:
 
-- ``compile``: seconds to trace and to compile its step, once; at most 20. Taken once, so a busy
-  machine shows.
+- ``compile``: seconds to trace and to compile its step, once; at most 20 of the processor's time,
+  which is no less than what an idle machine takes. By the wall's clock a busy machine shows.
 - ``alone``: records a second that Grain reads with nothing else to do; tokens for texts.
-- ``waiting``: the share of the time of some steps that the loop waits for the next batch, the step
-  itself being waited for; at most 5 %. The loop does not wait for its steps, so it hides more.
+- ``waiting``: the share of the time of some steps, taken as the loop takes them, in which no step
+  runs because the next batch is not there; at most 5 %.
 
 The weights are zeros of the right shapes: what a net knows changes no time.
 """
@@ -24,8 +25,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from _configs import config_of, names
+from _configs import config_of, one_by_one, options, tell
 from _measure import compiled, finish, parser, table
 
 from jaxdistill import recipe
@@ -33,15 +33,18 @@ from jaxdistill.recipe.stages import stage_of
 from jaxdistill.training.loop import abstract, check, stream_of
 
 COMPILE, WAITING = 20.0, 0.05
+LEAST = 0.5  # seconds of steps that are timed
 
 
-def stages(name: str) -> Iterator[tuple[str, Any]]:
-    """The stages of a config as the loop runs them, on shapes."""
+def measured(name: str, steps: int) -> Iterator[dict[str, Any]]:
+    """The stages of a config, as the loop runs them, on shapes."""
     # On one device.
     plan = recipe.plan({**config_of(name, "small"), "mesh": {"data": 1, "fsdp": 1}})
     results = recipe.shapes(plan)
     for planned in plan.stages:
-        yield planned.name, stage_of(plan, planned, {n: results[n] for n in planned.needs})
+        stage = stage_of(plan, planned, {other: results[other] for other in planned.needs})
+        if stage.steps:
+            yield {"config": name, "stage": planned.name, **measure(stage, steps)}
 
 
 def zeros(x: Any) -> Any:
@@ -75,23 +78,31 @@ def measure(stage: Any, steps: int) -> dict[str, Any]:
     alone.close()
 
     batches = stream.iterate(0, distiller.takes)
-    waited, begun = 0.0, 0.0
-    for number in range(steps + 2):
-        if number == 2:
+    metrics: Any = ()
+    waited, begun, number = 0.0, 0.0, -2
+    while number < steps or time.perf_counter() - begun < LEAST:
+        if number == 0:
+            jax.block_until_ready(held)
             waited, begun = 0.0, time.perf_counter()
         asked = time.perf_counter()
         given = next(batches)
-        waited += time.perf_counter() - asked
-        held, _ = made.call(held, fixed, jax.tree.map(jnp.asarray, given))
-        jax.block_until_ready(held)
+        taken = time.perf_counter() - asked
+        # As in the loop, the step before may still be running; nothing waits then.
+        if all(leaf.is_ready() for leaf in jax.tree.leaves(metrics)):
+            waited += taken
+        held, metrics = made.call(held, fixed, jax.tree.map(jnp.asarray, given))
+        number += 1
+    jax.block_until_ready(held)
     whole = time.perf_counter() - begun
     batches.close()
     return {
         "compile_seconds": made.trace_seconds + made.compile_seconds,
         "trace_seconds": made.trace_seconds,
+        "processor_seconds": made.processor_seconds,
         "alone_per_second": steps * unit / reading,
         "unit": "tokens" if "tokens" in example else "records",
-        "step_ms": 1e3 * whole / max(steps, 1),
+        "steps": number,
+        "step_ms": 1e3 * whole / number,
         "waiting": waited / whole,
         **made.memory,
     }
@@ -99,38 +110,35 @@ def measure(stage: Any, steps: int) -> dict[str, Any]:
 
 def main() -> int:
     made = parser(__doc__, "one config, a few steps; no target is checked")
-    made.add_argument("--configs", nargs="+", choices=names(), default=names(), metavar="config")
-    made.add_argument("--steps", type=int, default=40)
+    made.add_argument("--steps", type=int, default=40, help="at least")
+    options(made)
     args = made.parse_args()
     if args.smoke:
         args.configs, args.steps = ["hinton_mnist"], 3
-    rows, missed = {}, []
-    for number, name in enumerate(args.configs):
-        print(f"{number + 1}/{len(args.configs)} {name}", file=sys.stderr, flush=True)
-        for stage_name, stage in stages(name):
-            if not stage.steps:
-                continue
-            label = f"{name}: {stage_name}"
-            row = rows[label] = measure(stage, args.steps)
-            if row["compile_seconds"] > COMPILE:
-                missed.append(f"{label}: {row['compile_seconds']:.0f} s to compile")
-            if row["waiting"] > WAITING:
-                missed.append(f"{label}: waits {row['waiting']:.0%} of its time")
+    if args.one:
+        tell(measured(args.one, args.steps))
+        return 0
+    found, missed = one_by_one(__file__, args, "--steps", str(args.steps))
+    rows = {f"{row.pop('config')}: {row.pop('stage')}": row for row in found}
+    for label, row in rows.items():
+        if row["processor_seconds"] > COMPILE:
+            missed.append(f"{label}: {row['processor_seconds']:.0f} s to compile")
+        if row["waiting"] > WAITING:
+            missed.append(f"{label}: waits {row['waiting']:.0%} of its time")
     cells = [
         (
             label,
-            f"{row['trace_seconds']:.1f}",
             f"{row['compile_seconds']:.1f}",
+            f"{row['processor_seconds']:.1f}",
             f"{row['alone_per_second']:,.0f} {row['unit']}",
             f"{row['step_ms']:.1f}",
             f"{row['waiting']:.1%}",
         )
         for label, row in rows.items()
     ]
-    columns = ("stage", "trace s", "with compile", "read alone, a second", "step ms", "waiting")
+    columns = ("stage", "compile s", "of processor", "read alone, a second", "step ms", "waiting")
     print(table(columns, cells), end="\n\n")
-    worst = np.median([row["waiting"] for row in rows.values()])
-    return finish("recipes", args, {"stages": rows, "median_waiting": float(worst)}, missed)
+    return finish("recipes", args, {"stages": rows}, missed)
 
 
 if __name__ == "__main__":
