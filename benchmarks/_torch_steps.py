@@ -185,7 +185,8 @@ class Decoder(nn.Module):
         )
         self.norm = nn.RMSNorm(width, eps=1e-6)
 
-    def forward(self, tokens: Any) -> Any:
+    def hidden(self, tokens: Any) -> Any:
+        """What the head reads."""
         x = self.embed(tokens)
         batch, length, width = x.shape
         half = self.size // 2
@@ -205,7 +206,10 @@ class Decoder(nn.Module):
             x = x + layer["out"](out.transpose(1, 2).reshape(batch, length, width))
             seen = layer["norm2"](x)
             x = x + layer["down"](f.silu(layer["gate"](seen)) * layer["up"](seen))
-        return self.norm(x) @ self.embed.weight.T
+        return self.norm(x)
+
+    def forward(self, tokens: Any) -> Any:
+        return self.hidden(tokens) @ self.embed.weight.T
 
 
 class ConvNet(nn.Module):
@@ -345,8 +349,8 @@ def dmae(settings: dict[str, Any]) -> Made:
 
 
 def decoder(settings: dict[str, Any]) -> Made:
-    """Forward KL of every token, from whole logits; from the tokens and weights of a file, if one
-    is given."""
+    """Forward KL of every token, from whole logits or by Liger's loss from hidden states; from the
+    tokens and weights of a file, if one is given."""
     vocabulary, tokens = settings["vocabulary"], None
     teacher = Decoder(vocabulary, *settings["teacher"]).eval()
     student = Decoder(vocabulary, *settings["student"]).train()
@@ -359,6 +363,8 @@ def decoder(settings: dict[str, Any]) -> Made:
             net.load_state_dict(own)
     else:
         tokens = torch.randint(0, vocabulary, (settings["batch"], settings["length"]))
+    if settings.get("bfloat16"):
+        teacher = teacher.to(torch.bfloat16)  # it is only read
     tx = torch.optim.AdamW(student.parameters(), 1e-3)
 
     def whole() -> Any:
@@ -366,6 +372,20 @@ def decoder(settings: dict[str, Any]) -> Made:
             goal = f.log_softmax(teacher(tokens), -1)
         ours = f.log_softmax(student(tokens), -1)
         return f.kl_div(ours, goal, log_target=True, reduction="none").sum(-1).mean()
+
+    if settings.get("liger"):
+        from liger_kernel.chunked_loss import (  # pyright: ignore[reportMissingImports]
+            LigerFusedLinearJSDLoss,
+        )
+
+        loss = LigerFusedLinearJSDLoss(weight_hard_loss=0.0, weight_soft_loss=1.0, beta=0.0)
+
+        def whole() -> Any:
+            with torch.no_grad():
+                goal = teacher.hidden(tokens).flatten(0, 1)
+            ours, heads = student.hidden(tokens).flatten(0, 1), (student.embed, teacher.embed)
+            own, other = (head.weight.to(ours.dtype) for head in heads)
+            return loss(ours, own, goal.to(ours.dtype), other, tokens.flatten(), None, None)
 
     return whole, tx, sum(p.numel() for p in student.parameters())
 

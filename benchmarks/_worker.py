@@ -58,12 +58,17 @@ def torch_option(made: Any) -> None:
     made.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch")
 
 
+def has(package: str, python: str) -> bool:
+    """Whether an interpreter has a package."""
+    found = f"import importlib.util as u, sys; sys.exit(u.find_spec({package!r}) is None)"
+    return subprocess.run([python, "-c", found]).returncode == 0
+
+
 def finds_torch(args: Any) -> str | None:
     """The interpreter that was given if it has PyTorch, else None, which is said. Results name no
     place on the machine, so the option itself is blotted out."""
     python = args.torch_python
-    found = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
-    if subprocess.run([python, "-c", found]).returncode == 0:
+    if has("torch", python):
         args.torch_python = "python with torch"
         return python
     print(f"no torch in {python}: our own times alone\n")

@@ -13,7 +13,8 @@ from one of 7B on 4,096 tokens by a divergence from hidden states.
   the student's forward pass and once the teacher's, as XLA counts them in nets without loops.
 - ``peak``: GiB in use at most, as the device says; XLA's plan where it does not.
 - ``ratio``: our time over that of ``torch.compile``, in turn in the same run, where an interpreter
-  with PyTorch is given; for the decoder PyTorch has whole logits.
+  with PyTorch is given; for the decoder PyTorch has whole logits, or Liger's loss from hidden
+  states, not compiled, where ``liger_kernel`` is there too.
 
 Every case is a process of its own: peak memory is the process's.
 """
@@ -33,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread, table
-from _worker import Worker, finds_torch, torch_option
+from _worker import Worker, finds_torch, has, torch_option
 from against_torch import decoders, masked_autoencoders, numbers
 
 from jaxdistill import losses, models, targets
@@ -45,6 +46,14 @@ from jaxdistill.objective import match
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "B200": 2250e12, "L4": 121e12}
 UTILISATION = 0.5
 VIT = {"teacher": (1024, 24, 16), "student": (768, 12, 12), "side": 224, "patch": 16}
+DECODER: dict[str, Any] = {
+    "case": "decoder",
+    "teacher": (4096, 32, 32, 11008),
+    "student": (2048, 16, 16, 5504),
+    "vocabulary": 32_000,
+    "batch": 2,
+    "length": 2048,
+}
 CASES: dict[str, dict[str, Any]] = {
     "kd ViT-L -> ViT-B": {"case": "imagenet", **VIT, "batch": 128},
     "dmae ViT-L -> ViT-B": {"case": "dmae", **VIT, "taps": (8, 17), "batch": 256},
@@ -55,14 +64,8 @@ CASES: dict[str, dict[str, Any]] = {
         "side": 224,
         "batch": 128,
     },
-    "kd decoder 7B -> 1B": {
-        "case": "decoder",
-        "teacher": (4096, 32, 32, 11008),
-        "student": (2048, 16, 16, 5504),
-        "vocabulary": 32_000,
-        "batch": 2,
-        "length": 2048,
-    },
+    "kd decoder 7B -> 1B": DECODER,
+    "kd decoder 7B -> 1B, Liger": {**DECODER, "liger": True},
 }
 TINY: dict[str, dict[str, Any]] = {
     "imagenet": {"teacher": (48, 2, 2), "student": (24, 2, 2), "side": 32, "batch": 2},
@@ -158,9 +161,13 @@ def measure(settings: dict[str, Any], args: Any, python: str | None) -> dict[str
 
     calls = {"jax": ours}
     worker = None
+    liger = settings.get("liger", False)
+    if python is not None and liger and not has("liger_kernel", python):
+        print("no liger_kernel there: our own times alone", file=sys.stderr)
+        python = None
     if python is not None:
         platform = "cuda" if device.platform == "gpu" else "cpu"
-        more = {"device": platform, "bfloat16": True, "compile": platform == "cuda"}
+        more = {"device": platform, "bfloat16": True, "compile": platform == "cuda" and not liger}
         worker = Worker(python, {**settings, **more}, len(os.sched_getaffinity(0)))
         calls["torch"] = lambda: worker.steps(1)
     times = in_turn(calls, args.repeats, warmup=3)

@@ -36,7 +36,10 @@ def names() -> list[str]:
 
 def run(name: str, options: Sequence[str]) -> dict[str, Any] | None:
     """Runs one, showing what it prints; what it found, or None where it broke."""
-    command = ["python", f"benchmarks/{name}.py", *options]
+    # Results name no place on the machine.
+    places = {"--torch-python": "<python with torch>", "--keep": "<folder>"}
+    said = [places.get(before, each) for before, each in zip(("", *options), options, strict=False)]
+    command = ["python", f"benchmarks/{name}.py", *said]
     print(f"\n## {shlex.join(command)}\n", flush=True)
     begun = time.monotonic()
     process = subprocess.Popen(
