@@ -1,6 +1,7 @@
 """Published weights against what their own libraries answer, see goldens/pretrained/make.py."""
 
 import json
+import pickle
 import shutil
 import sys
 import types
@@ -304,9 +305,12 @@ def test_files_that_are_no_weights(tmp_path):
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"model\.safetensors is truncated, or no safetensors"):
         models.load(folder)
-    file.write_bytes(b"\xff" * 64)
-    with pytest.raises(ValueError, match=r"model\.safetensors is truncated, or no safetensors"):
-        models.load(folder)
+    header = b'{"classifier.bias": {"dtype": "F32", "shape": [5], "data_offsets": [0, 16]}}'
+    wrong = len(header).to_bytes(8, "little") + header + bytes(16)
+    for other in (b"\xff" * 64, wrong, pickle.dumps({"classifier.bias": np.zeros(5)})):
+        file.write_bytes(other)
+        with pytest.raises(ValueError, match=r"model\.safetensors is truncated, or no safetensors"):
+            models.load(folder)
     file.rename(folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"pytorch_model\.bin, which would have to be unpickled"):
         models.load(folder)
