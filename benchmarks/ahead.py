@@ -144,7 +144,8 @@ def stand_in(name: str, config: dict[str, Any]) -> None:
     for settings in sets:
         kind = settings["name"]
         # What the user must name, and nobody reads here.
-        settings |= {key: "a place" for key in ("path", "dir") if key in settings}
+        takes = inspect.signature(build.DATA[kind]).parameters if kind in build.DATA else ()
+        settings |= {key: "a place" for key in ("path", "dir") if key in settings and key in takes}
         if kind in sentences.SETS:
             replace(kind, reviews(VOCABULARY[name], 1000))
         elif "length" in settings:
