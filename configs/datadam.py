@@ -127,13 +127,7 @@ def order() -> dict:
         "protocol": {"steps": 300, "learning_rate": 0.01, "batch_size": 128},
     }
     student = {"net": "convnet", "width": 32, "depth": 2}
-    distil = "stages/distil"
-    dm = {f"{distil}/distiller/attention": ()}
-
-    def rates(arm: dict) -> dict:
-        on = {f"{distil}/evaluate/fresh/sets": ("validation",)}
-        peak = f"{distil}/optimizer/learning_rate"
-        return {f"rate {rate:.0e}": {**arm, **on, peak: rate} for rate in (0.3, 1.0, 3.0)}
+    dm = {"stages/distil/distiller/attention": ()}
 
     return {
         "title": "DataDAM and DM on Fashion-MNIST",
@@ -160,6 +154,7 @@ def order() -> dict:
                     **MATCHED,
                     "augment": AUGMENT,
                 },
+                # The published rate of either.
                 "optimizer": {"name": "sgd", "momentum": 0.5, "learning_rate": 1.0},
                 "steps": 200,
                 "evaluate": {"fresh": fresh},
@@ -177,11 +172,6 @@ def order() -> dict:
                     "coefficients": {"datadam": 1, "dm": -1},
                 }
             },
-        },
-        "tune": {
-            "metric": "distil/validation/accuracy",
-            "seeds": 1,
-            "grid": {"datadam": rates({}), "dm": rates(dm)},
         },
     }
 

@@ -117,6 +117,17 @@ def mixture() -> dict:
                 },
             },
         },
+        "tune": {
+            "metric": "student/validation/sliced_wasserstein_2",
+            "lower": True,
+            "seeds": 2,
+            "grid": {
+                "doubling": {
+                    f"through {middle}": {"stages/student/evaluate/quality/middle": (middle,)}
+                    for middle in (0.2, 0.4, *MIDDLE)
+                }
+            },
+        },
     }
 
 
