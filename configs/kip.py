@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 SIZES = ("", "fashion_mnist", "cifar10", "cifar100", "small")
 KERNEL = {"name": "ntk", "depth": 1, "weight_variance": 2.0, "bias_variance": 0.01}
+PUBLISHED_KERNEL = {**KERNEL, "bias_variance": 1e-4}
 
 
 def get_config(size: str = "") -> ConfigDict:
@@ -40,17 +41,22 @@ def published(name: str) -> dict:
         "recipe": ("distil",),
         "stages": {
             "distil": {
-                "student": {"net": "kernel_machine", "kernel": KERNEL},
+                "student": {"net": "kernel_machine", "kernel": PUBLISHED_KERNEL},
                 "distiller": {
                     "name": "match_kernel",
                     "sets": ("train",),
                     "each": 1,
                     "real_batch": 5000,
+                    "learn_targets": False,
                 },
-                "optimizer": {"name": "adamw", "learning_rate": 0.04},
+                "optimizer": {"name": "adamw", "learning_rate": 0.01 if "mnist" in name else 0.04},
                 "steps": 2000,
                 "evaluate": {
-                    "kernel": {"evaluator": "kernel_accuracy", "sets": ("test",), "kernel": KERNEL}
+                    "kernel": {
+                        "evaluator": "kernel_accuracy",
+                        "sets": ("test",),
+                        "kernel": PUBLISHED_KERNEL,
+                    }
                 },
                 "pictures": ("synthetic",),
             }
