@@ -26,6 +26,10 @@ class Seconds(NamedTuple):
     processor: float
 
 
+# Options that name places on the machine, and what results say instead.
+PLACES = {"torch_python": "<python with torch>", "keep": "<folder>"}
+
+
 class Compiled(NamedTuple):
     """A compiled program, what making it took, and what it holds."""
 
@@ -196,7 +200,11 @@ def finish(name: str, options: Any, results: Mapping[str, Any], missed: Sequence
     whole = {
         "benchmark": name,
         "smoke": smoke,
-        "options": {k: v for k, v in vars(options).items() if not callable(v)},
+        "options": {
+            k: PLACES[k] if k in PLACES and v else v
+            for k, v in vars(options).items()
+            if not callable(v)
+        },
         "machine": machine(),
         **results,
         "missed": lost,

@@ -351,7 +351,7 @@ def dmae(settings: dict[str, Any]) -> Made:
 def decoder(settings: dict[str, Any]) -> Made:
     """Forward KL of every token, from whole logits or by Liger's loss from hidden states; from the
     tokens and weights of a file, if one is given."""
-    vocabulary, tokens = settings["vocabulary"], None
+    vocabulary = settings["vocabulary"]
     teacher = Decoder(vocabulary, *settings["teacher"]).eval()
     student = Decoder(vocabulary, *settings["student"]).train()
     if "given" in settings:

@@ -55,7 +55,9 @@ class Worker:
 
 def torch_option(made: Any) -> None:
     """Adds ``--torch-python`` to the options of a benchmark."""
-    made.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch")
+    made.add_argument(
+        "--torch-python", default="", help="an interpreter with torch; this one by default"
+    )
 
 
 def has(package: str, python: str) -> bool:
@@ -65,12 +67,9 @@ def has(package: str, python: str) -> bool:
 
 
 def finds_torch(args: Any) -> str | None:
-    """The interpreter that was given if it has PyTorch, else None, which is said. Results name no
-    place on the machine, so the option itself is blotted out."""
-    python = args.torch_python
+    """The interpreter that was given if it has PyTorch, else None, which is said."""
+    python = args.torch_python or sys.executable
     if has("torch", python):
-        args.torch_python = "python with torch"
         return python
     print(f"no torch in {python}: our own times alone\n")
-    args.torch_python = ""
     return None

@@ -24,6 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from _measure import PLACES
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 
@@ -36,8 +38,7 @@ def names() -> list[str]:
 
 def run(name: str, options: Sequence[str]) -> dict[str, Any] | None:
     """Runs one, showing what it prints; what it found, or None where it broke."""
-    # Results name no place on the machine.
-    places = {"--torch-python": "<python with torch>", "--keep": "<folder>"}
+    places = {f"--{option.replace('_', '-')}": place for option, place in PLACES.items()}
     said = [places.get(before, each) for before, each in zip(("", *options), options, strict=False)]
     command = ["python", f"benchmarks/{name}.py", *said]
     print(f"\n## {shlex.join(command)}\n", flush=True)

@@ -31,6 +31,7 @@ CENTRED = ({"name": "normalise", "mean": (0.5,), "std": (0.5,)},)
 # The passes of the teacher that a student is measured against.
 AGAINST = {"stage": "teacher", "solver": "heun", "in_steps": (1, 18)}
 RATES = (5e-5, 2e-4, 1e-3)
+PEAK = "stages/student/optimizer/learning_rate/peak"
 
 
 def get_config(size: str = "") -> ConfigDict:
@@ -197,8 +198,7 @@ def small() -> dict:
     adversarial = {"stages/student/distiller/adversarial": True}
 
     def rates(arm: dict) -> dict:
-        peak = "stages/student/optimizer/learning_rate/peak"
-        return {f"rate {rate:.0e}": {**arm, peak: rate} for rate in RATES}
+        return {f"rate {rate:.0e}": {**arm, PEAK: rate} for rate in RATES}
 
     return {
         "title": "DMD2 in small",

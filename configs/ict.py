@@ -28,6 +28,7 @@ MIDDLE = (0.821,)
 # The passes of the teacher that a student is measured against.
 AGAINST = {"stage": "teacher", "solver": "heun", "in_steps": (1, 18)}
 RATES = (1e-4, 3e-4, 1e-3)
+PEAK = "stages/student/optimizer/learning_rate/peak"
 
 
 def get_config(size: str = "") -> ConfigDict:
@@ -155,7 +156,6 @@ def small() -> dict:
         "augment": CENTRED,
     }
     stage = {"student": student, "view": {"augment": CENTRED}, "batch_size": 128}
-    peak = "stages/student/optimizer/learning_rate/peak"
     return {
         "title": "iCT in small",
         "sentence": "A consistency model from data alone.",
@@ -252,6 +252,6 @@ def small() -> dict:
             "metric": "student/validation/kid_1",
             "lower": True,
             "seeds": 1,
-            "grid": {"student": {f"rate {rate:.0e}": {peak: rate} for rate in RATES}},
+            "grid": {"student": {f"rate {rate:.0e}": {PEAK: rate} for rate in RATES}},
         },
     }

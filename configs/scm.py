@@ -29,6 +29,7 @@ MIDDLE = (0.821,)
 # The passes of the teacher that a student is measured against.
 AGAINST = {"stage": "teacher", "solver": "heun", "in_steps": (1, 18)}
 RATES = (1e-4, 3e-4, 1e-3)
+PEAK = "stages/student/optimizer/learning_rate/peak"
 
 
 def get_config(size: str = "") -> ConfigDict:
@@ -98,11 +99,10 @@ def mixture() -> dict:
         "time": "angle",
     }
     quality = {"evaluator": "density_quality", "sets": ("validation",), "density": RING}
-    peak = "stages/student/optimizer/learning_rate/peak"
-    unweighted = {"stages/student/distiller/weighting": "none", peak: 3e-4}
+    unweighted = {"stages/student/distiller/weighting": "none", PEAK: 3e-4}
 
     def rates(arm: dict) -> dict:
-        return {f"rate {rate:.0e}": {**arm, peak: rate} for rate in RATES}
+        return {f"rate {rate:.0e}": {**arm, PEAK: rate} for rate in RATES}
 
     return {
         "title": "sCM on a ring",
@@ -204,7 +204,6 @@ def small() -> dict:
         "augment": CENTRED,
     }
     stage = {"student": student, "view": {"augment": CENTRED}, "batch_size": 128}
-    peak = "stages/student/optimizer/learning_rate/peak"
     return {
         "title": "sCM in small",
         "sentence": "A consistency model of continuous time, by one forward-mode derivative.",
@@ -300,6 +299,6 @@ def small() -> dict:
             "metric": "student/validation/kid_1",
             "lower": True,
             "seeds": 1,
-            "grid": {"student": {f"rate {rate:.0e}": {peak: rate} for rate in RATES}},
+            "grid": {"student": {f"rate {rate:.0e}": {PEAK: rate} for rate in RATES}},
         },
     }

@@ -301,9 +301,13 @@ def scan(body: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
 
 
 def for_each(function: Callable, xs: Any) -> Any:
-    """``function`` of every row of ``xs``: on CPU one after another, where products of several nets
-    at once and arrays of all rows are the slower, elsewhere all at once."""
-    if jax.default_backend() == "cpu":
+    """``function`` of every row of ``xs``, all at once; on CPU one after another, which is faster
+    there, unless it has convolutions, see :func:`scan`."""
+
+    def body(carry, x):
+        return carry, function(x)
+
+    if jax.default_backend() == "cpu" and not _convolves(body, None, xs):
         return jax.lax.map(function, xs)
     return jax.vmap(function)(xs)
 

@@ -256,7 +256,7 @@ def _block_ids(taps: Iterable[str]) -> list[int]:
     return [int(match[1]) for match in map(_BLOCK.fullmatch, taps) if match]
 
 
-def check_block_taps(taps: Iterable[str], depth: int, prefix: str = "") -> None:
+def _check_block_taps(taps: Iterable[str], depth: int, prefix: str = "") -> None:
     """Refuses taps that a scanned stack of blocks cannot give.
 
     Args:
@@ -278,6 +278,25 @@ def check_block_taps(taps: Iterable[str], depth: int, prefix: str = "") -> None:
                 f"set scan=False, or tap {prefix + path.partition('/')[0]!r}"
             )
         raise ValueError(unknown("tap", tap, possible))
+
+
+def given_taps(net: Any, taps: Iterable[str], stacks: Mapping[str, int]) -> Any:
+    """A network that can give these taps of its scanned blocks; one of unrolled ones as it is.
+
+    Args:
+        net: a module with ``scan`` and ``taps``.
+        taps: tap paths.
+        stacks: how many blocks there are, by the path of what holds them, with its slash.
+
+    Raises:
+        ValueError: a block that does not exist, or, scanned, a place inside a block.
+    """
+    if not net.scan:
+        return net
+    taps = tuple(taps)
+    for prefix, depth in stacks.items():
+        _check_block_taps(taps, depth, prefix)
+    return net.clone(taps=taps)
 
 
 def taps_below(taps: Iterable[str], name: str) -> tuple[str, ...]:

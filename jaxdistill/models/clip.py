@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 from jaxdistill.models._common import Identity
-from jaxdistill.models.blocks import Block, check_block_taps, check_heads, run_blocks, taps_below
+from jaxdistill.models.blocks import Block, check_heads, given_taps, run_blocks, taps_below
 from jaxdistill.models.vit import ViT
 
 POOLS = ("end", "last")
@@ -143,11 +143,7 @@ class TextTower(nn.Module):
     @nn.nowrap
     def for_taps(self, taps: Iterable[str]) -> TextTower:
         """This network with its loop over blocks split so that it can give these taps."""
-        if not self.scan:
-            return self
-        taps = tuple(taps)
-        check_block_taps(taps, self.depth)
-        return self.clone(taps=taps)
+        return given_taps(self, taps, {"": self.depth})
 
 
 class CLIP(nn.Module):
@@ -235,12 +231,8 @@ class CLIP(nn.Module):
     @nn.nowrap
     def for_taps(self, taps: Iterable[str]) -> CLIP:
         """This network with its loops over blocks split so that they can give these taps."""
-        if not self.scan:
-            return self
-        taps = tuple(taps)
-        check_block_taps(taps, self.image["depth"], "image/encoder/")
-        check_block_taps(taps, self.text["depth"], "text/")
-        return self.clone(taps=taps)
+        stacks = {"image/encoder/": self.image["depth"], "text/": self.text["depth"]}
+        return given_taps(self, taps, stacks)
 
 
 def _unit(x: jax.Array) -> jax.Array:

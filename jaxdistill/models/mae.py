@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxdistill._errors import unknown
 from jaxdistill.models.blocks import (
     Block,
-    check_block_taps,
     check_heads,
+    given_taps,
     run_blocks,
     taps_below,
 )
@@ -221,9 +221,5 @@ class MAE(nn.Module):
         Raises:
             ValueError: a block that does not exist, or, scanned, a place inside a block.
         """
-        if not self.scan:
-            return self
-        taps = tuple(taps)
-        check_block_taps(taps, self.depth, "encoder/")
-        check_block_taps(taps, self.decoder_depth, "decoder/")
-        return self.clone(taps=taps)
+        stacks = {"encoder/": self.depth, "decoder/": self.decoder_depth}
+        return given_taps(self, taps, stacks)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 from jaxdistill.models._common import Identity, scan_layers
-from jaxdistill.models.blocks import ACTIVATIONS, check_block_taps, check_heads, split_qkv
+from jaxdistill.models.blocks import ACTIVATIONS, check_heads, given_taps, split_qkv
 from jaxdistill.models.decoder_layers import rotary
 
 HEADS = ("none", "masked", "classes", "tokens", "sentence")
@@ -189,11 +189,7 @@ class ModernBert(nn.Module):
         Raises:
             ValueError: a block that does not exist, or, scanned, a place inside a block.
         """
-        if not self.scan:
-            return self
-        taps = tuple(taps)
-        check_block_taps(taps, self.depth)
-        return self.clone(taps=taps)
+        return given_taps(self, taps, {"": self.depth})
 
     def _out(self, x: jax.Array, mask: jax.Array, words: nn.Embed, norm: Any) -> jax.Array:
         wide = jnp.promote_types(x.dtype, jnp.float32)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 from jaxdistill.models._common import Identity, check_image_rank, conv, image_of, scan_layers
-from jaxdistill.models.blocks import check_block_taps, taps_below
+from jaxdistill.models.blocks import given_taps, taps_below
 
 _SHORTCUTS = ("conv", "pool", "pad")
 
@@ -254,12 +254,8 @@ class ResNet(nn.Module):
         Raises:
             ValueError: a block that does not exist, or, scanned, a place inside a block.
         """
-        if not self.scan:
-            return self
-        taps = tuple(taps)
-        for index, blocks in enumerate(self.blocks):
-            check_block_taps(taps, blocks, f"stage_{index + 1}/")
-        return self.clone(taps=taps)
+        stacks = {f"stage_{number}/": blocks for number, blocks in enumerate(self.blocks, 1)}
+        return given_taps(self, taps, stacks)
 
 
 def cifar_resnet(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 from jaxdistill.models._common import Identity, scan_layers
-from jaxdistill.models.blocks import ACTIVATIONS, check_block_taps, check_heads, split_qkv
+from jaxdistill.models.blocks import ACTIVATIONS, check_heads, given_taps, split_qkv
 
 HEADS = ("none", "masked", "classes", "tokens", "sentence", "replaced")
 POOLED = {**ACTIVATIONS, "tanh": jnp.tanh}
@@ -178,8 +178,9 @@ class TextEncoder(nn.Module):
         if self.scan:
             rest = mask, train
             x = scan_layers(block(name="blocks"), self.depth, x, rest=rest, taps=self.taps)
-        for index in range(0 if self.scan else self.depth):
-            x = block(name=f"block_{index}")(x, mask, train)
+        else:
+            for index in range(self.depth):
+                x = block(name=f"block_{index}")(x, mask, train)
         return self._out(x, mask, words, train)
 
     @nn.nowrap
@@ -189,11 +190,7 @@ class TextEncoder(nn.Module):
         Raises:
             ValueError: a block that does not exist, or, scanned, a place inside a block.
         """
-        if not self.scan:
-            return self
-        taps = tuple(taps)
-        check_block_taps(taps, self.depth)
-        return self.clone(taps=taps)
+        return given_taps(self, taps, {"": self.depth})
 
     def _out(self, x: jax.Array, mask: jax.Array, words: nn.Embed, train: bool) -> jax.Array:
         wide = jnp.promote_types(x.dtype, jnp.float32)

@@ -15,8 +15,8 @@ from jaxdistill.models._common import Identity, check_image_rank, image_of
 from jaxdistill.models.blocks import (
     Block,
     Mlp,
-    check_block_taps,
     check_heads,
+    given_taps,
     run_blocks,
     taps_below,
 )
@@ -213,8 +213,7 @@ class Encoder(nn.Module):
         batch, height, width, _ = image.shape
         patches = patchify(image, self.patch)
         positions = self._positions(patch_grid(height, width, self.patch))
-        placed = self._placed
-        offset = len(placed) if self.front_positions else 0
+        offset = self._front_places
         if keep is None:
             places = positions[None, offset:]
         else:
@@ -230,7 +229,7 @@ class Encoder(nn.Module):
         )(patches)
         tokens = tokens + places.astype(tokens.dtype)
         normal = nn.initializers.normal(0.02)
-        front = [self.param(name, normal, (1, 1, self.width)) for name in placed]
+        front = [self.param(name, normal, (1, 1, self.width)) for name in self._front]
         if self.front_positions:
             front = [one + positions[None, i : i + 1] for i, one in enumerate(front)]
         if self.registers:
@@ -264,10 +263,15 @@ class Encoder(nn.Module):
         return norm(name="norm")(tokens)
 
     @property
-    def _placed(self) -> list[str]:
-        """The learned tokens that have positions."""
+    def _front(self) -> list[str]:
+        """The learned tokens in front, but for registers."""
         names = {"cls_token": self.class_token, "distillation_token": self.distillation_token}
         return [name for name, there in names.items() if there]
+
+    @property
+    def _front_places(self) -> int:
+        """How many of them have positions."""
+        return len(self._front) if self.front_positions else 0
 
     @nn.nowrap
     def for_taps(self, taps: Iterable[str]) -> Encoder:
@@ -281,11 +285,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: a block that does not exist, or, scanned, a place inside a block.
         """
-        if not self.scan:
-            return self
-        taps = tuple(taps)
-        check_block_taps(taps, self.depth)
-        return self.clone(taps=taps)
+        return given_taps(self, taps, {"": self.depth})
 
     def _check(self, image: jax.Array, keep: jax.Array | None) -> None:
         check_image_rank(image)
@@ -301,8 +301,7 @@ class Encoder(nn.Module):
             check_keep(keep, image.shape[0], rows * columns)
 
     def _positions(self, grid: tuple[int, int]) -> jax.Array:
-        front = len(self._placed) if self.front_positions else 0
-        return positions_of(self, self.positions, self.width, grid, front)
+        return positions_of(self, self.positions, self.width, grid, self._front_places)
 
     def _gates(self, batch: int, train: bool) -> jax.Array | None:
         if not train or self.drop_path == 0.0:
@@ -451,8 +450,4 @@ class ViT(nn.Module):
         Raises:
             ValueError: a block that does not exist, or, scanned, a place inside a block.
         """
-        if not self.scan:
-            return self
-        taps = tuple(taps)
-        check_block_taps(taps, self.depth, "encoder/")
-        return self.clone(taps=taps)
+        return given_taps(self, taps, {"encoder/": self.depth})

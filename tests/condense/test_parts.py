@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from jaxdistill.condense import fit_whitening, flat, pixels, siamese
 from jaxdistill.condense.augment import FAMILIES, Draw
 from jaxdistill.condense.synthetic import centre_rows, cluster_rows, herding_rows, random_rows
-from jaxdistill.distiller import scan
+from jaxdistill.distiller import for_each, scan
 from jaxdistill.models import ConvNet
 from jaxdistill.models.convnet import convolved
 from jaxdistill.net import from_linen
@@ -207,3 +207,17 @@ def test_a_loop_is_unrolled_where_there_are_convolutions():
     )
     assert plain == [1]
     assert convolving != [1]
+
+
+def test_rows_with_convolutions_are_taken_all_at_once():
+    kernel = jnp.ones((3, 3, 1, 1))
+    images = jnp.arange(32.0).reshape(2, 1, 4, 4, 1)
+    for slices, loops in ((True, 1), (False, 0)):
+
+        def blurred(image, slices=slices):
+            return convolved(image, kernel, 1, slices=slices)
+
+        found = jax.make_jaxpr(lambda x, f=blurred: for_each(f, x))(images)
+        assert sum(each.primitive.name == "scan" for each in found.jaxpr.eqns) == loops
+        close = np.testing.assert_allclose
+        close(for_each(blurred, images), jnp.stack([blurred(image) for image in images]), rtol=1e-6)
