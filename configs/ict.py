@@ -27,6 +27,8 @@ CENTRED = ({"name": "normalise", "mean": (0.5,), "std": (0.5,)},)
 MIDDLE = (0.821,)
 # The passes of the teacher that a student is measured against.
 AGAINST = {"stage": "teacher", "solver": "heun", "in_steps": (1, 18)}
+# Among which it is chosen for the ring.
+MIDDLES = {"1/10": 0.1, "1/5": 0.2, "2/5": 0.4, "published": 0.821}
 RATES = (1e-4, 3e-4, 1e-3)
 PEAK = "stages/student/optimizer/learning_rate/peak"
 
@@ -116,6 +118,17 @@ def mixture() -> dict:
                     "sentence": "a grid that doubles beats one that stays",
                     "coefficients": {"fixed": 1, "doubling": -1},
                 },
+            },
+        },
+        "tune": {
+            "metric": "student/validation/sliced_wasserstein_2",
+            "lower": True,
+            "seeds": 2,
+            "grid": {
+                "doubling": {
+                    f"through {name}": {"stages/student/evaluate/quality/middle": (level,)}
+                    for name, level in MIDDLES.items()
+                }
             },
         },
     }
@@ -220,8 +233,6 @@ def small() -> dict:
             "fashion_mnist": {
                 "data/test": 0.0,
                 "stages/classifier/steps": 2000,
-                "stages/teacher/student/backbone/width": 512,
-                "stages/student/student/backbone/width": 512,
                 "stages/teacher/evaluate/quality/fid": True,
                 "stages/student/evaluate/quality/fid": True,
                 "stages/teacher/evaluate/quality/draws": 5000,

@@ -267,8 +267,6 @@ def small() -> dict:
             "fashion_mnist": {
                 "data/test": 0.0,
                 "stages/classifier/steps": 2000,
-                "stages/teacher/student/backbone/width": 512,
-                "stages/student/student/backbone/width": 512,
                 "stages/teacher/evaluate/quality/fid": True,
                 "stages/student/evaluate/quality/fid": True,
                 "stages/teacher/evaluate/quality/draws": 5000,
