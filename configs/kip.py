@@ -20,7 +20,13 @@ trained on the set, in place of a kernel), which its claim compares with herding
 from ml_collections import ConfigDict
 
 SIZES = ("", "fashion_mnist", "cifar10", "cifar100", "small")
-KERNEL = {"name": "ntk", "depth": 1, "weight_variance": 2.0, "bias_variance": 1e-4}
+KERNEL = {
+    "name": "ntk",
+    "depth": 1,
+    "weight_variance": 2.0,
+    "bias_variance": 1e-4,
+    "angles": "products",
+}
 
 
 def get_config(size: str = "") -> ConfigDict:

@@ -149,6 +149,7 @@ def test_spectra(kernel):
         (lambda: theory.polynomial(EYE, degree=0), "degree must be 1 or more, got 0"),
         (lambda: theory.polynomial(EYE, offset=-1.0), "offset must be at least 0"),
         (lambda: theory.ntk(EYE, depth=-1), "depth must be 0 or more"),
+        (lambda: theory.ntk(EYE, angles="product"), "did you mean 'products'"),
         (lambda: theory.nngp(EYE, bias_variance=-1.0), "bias_variance must be at least 0"),
         (lambda: theory.gram(theory.linear, EYE, block=0), "block must be 1 or more"),
         (

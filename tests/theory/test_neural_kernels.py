@@ -59,6 +59,21 @@ def test_near_points_keep_their_digits_in_float32():
         np.testing.assert_allclose(low, exact, rtol=3e-6)
 
 
+def test_angles_from_products_are_those_from_differences_but_for_rounding():
+    draw = np.random.default_rng(1)
+    x, y = (jnp.asarray(draw.normal(size=(n, 30)), jnp.float32) for n in (5, 7))
+    for kernel in (theory.nngp, theory.ntk):
+        options = {"depth": 2, "bias_variance": 0.1}
+        exact = kernel(x, y, **options)
+        np.testing.assert_allclose(kernel(x, y, angles="products", **options), exact, rtol=3e-6)
+        # A set with itself keeps its diagonal.
+        own = kernel(x, x, angles="products", **options)
+        np.testing.assert_array_equal(own, kernel(x, **options))
+    # Where points are equal the angle is the root of the machine's epsilon, its slope finite.
+    met = jax.grad(lambda x: theory.ntk(x, jnp.array(x), angles="products").sum())(x)
+    assert np.isfinite(met).all()
+
+
 def _scaled_net(width, weight, bias):
     """Two hidden layers whose parameters are standard normal and scaled in the forward pass."""
 
