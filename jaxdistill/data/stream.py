@@ -19,6 +19,8 @@ from jaxdistill.data.sources import Records, Source
 
 _END = 2**40  # batches; an endless stream needs an end that fits Grain's range
 _MAX_SEED = 2**32
+_TOGETHER = 32  # batches that a thread hands over at once, at most
+_HANDED = 2**20  # bytes, likewise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -195,17 +197,34 @@ def _checked(source: Source, batch_size: int, shard: Sequence[int]) -> tuple[int
 def ahead(
     at: Callable[[int], Records], start: int, stop: int, threads: int = 2, prefetch: int = 8
 ) -> Iterator[Records]:
-    """Yields ``at(start)`` to ``at(stop - 1)``, read ahead by Grain's threads."""
+    """Yields ``at(start)`` to ``at(stop - 1)``, read ahead by Grain's threads.
+
+    Small batches are handed over several at a time: to wake another thread takes longer than to
+    read one of digits.
+    """
     import grain
 
+    if start >= stop:
+        return
+    first = at(start)
+    yield first
+    size = sum(np.asarray(leaf).nbytes for leaf in first.values())
+    together = max(1, min(_TOGETHER, _HANDED // max(size, 1))) if threads else 1
+
+    def several(begin: int) -> list[Records]:
+        return [at(number) for number in range(begin, min(begin + together, stop))]
+
     options = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=max(prefetch, threads) if threads else 0
+        num_threads=threads,
+        prefetch_buffer_size=max(prefetch // together, threads) if threads else 0,
     )
-    batches = iter(grain.MapDataset.range(start, stop).map(at).to_iter_dataset(options))
+    blocks = grain.MapDataset.range(start + 1, stop, together).map(several)
+    handed = iter(blocks.to_iter_dataset(options))
     try:
-        yield from batches
+        for batches in handed:
+            yield from batches
     finally:
-        batches.close()
+        handed.close()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -149,11 +149,26 @@ def test_evaluation_is_shared_and_padded_alike():
         same(batch, {key: np.concatenate([first[key], second[key]]) for key in batch})
 
 
+@pytest.mark.parametrize("pixels", [1, 2**16])
+def test_what_is_read_ahead_is_what_is_read_when_asked(pixels):
+    """Small batches come from the threads many at a time, large ones one by one."""
+    image = np.arange(10 * pixels, dtype=np.float32).reshape(10, pixels)
+    source = sources.Source("set", sources.Ids(10, str), lambda rows: {"image": image[rows]})
+    for start in (0, 37):
+        ahead = stream(source, 5, seed=0).iterate(start)
+        asked = stream(source, 5, seed=0, threads=0).iterate(start)
+        for _ in range(70):
+            same(next(ahead), next(asked))
+        ahead.close()
+    batches = evaluation_batches(source, 4)
+    assert [int(batch["where"].sum()) for batch in batches] == [4, 4, 2]
+
+
 def test_readers_that_are_left_behind_stop():
     # Threads of this reader alone: those of other tests come and go meanwhile.
     before = set(threading.enumerate())
     reading = stream(numbers(), 8, seed=0).iterate()
-    next(reading)
+    next(reading), next(reading)
     started = set(threading.enumerate()) - before
     assert started
     reading.close()
