@@ -12,7 +12,8 @@ A ring of eight Gaussians; minutes a seed:
 
     python -m jaxdistill.claim --config=configs/ict.py:mixture --seeds=3 --workdir=runs/ict_ring
 
-Digits, minutes; ``--config.data.name=fashion_mnist --config.data.dir=<folder>`` for Fashion-MNIST:
+Digits, minutes; ``--config.data.name=fashion_mnist --config.data.dir=<folder>`` for Fashion-MNIST
+at 14 x 14 pixels:
 
     python -m jaxdistill.main --config=configs/ict.py:small --workdir=runs/ict_small
 
@@ -23,6 +24,8 @@ from ml_collections import ConfigDict
 
 RING = {"name": "ring"}
 CENTRED = ({"name": "normalise", "mean": (0.5,), "std": (0.5,)},)
+# A perceptron narrower than an image has pixels cannot carry its noise.
+HALVED = ({"name": "resize", "size": 14}, *CENTRED)
 # The level of the noise between two steps, as published for CIFAR-10.
 MIDDLE = (0.821,)
 # The passes of the teacher that a student is measured against.
@@ -233,10 +236,10 @@ def small() -> dict:
             "fashion_mnist": {
                 "data/test": 0.0,
                 "stages/classifier/steps": 2000,
-                "stages/teacher/evaluate/quality/fid": True,
-                "stages/student/evaluate/quality/fid": True,
-                "stages/teacher/evaluate/quality/draws": 5000,
-                "stages/student/evaluate/quality/draws": 5000,
+                "stages/classifier/view/augment": HALVED,
+                "stages/classifier/evaluate/accuracy/augment": HALVED,
+                **halved("teacher"),
+                **halved("student"),
             }
         },
         "claim": {
@@ -265,4 +268,16 @@ def small() -> dict:
             "seeds": 1,
             "grid": {"student": {f"rate {rate:.0e}": {PEAK: rate} for rate in RATES}},
         },
+    }
+
+
+def halved(stage: str) -> dict:
+    """What a sampler of Fashion-MNIST has in place of digits': its images are of 14 x 14 pixels."""
+    quality = f"stages/{stage}/evaluate/quality"
+    return {
+        f"stages/{stage}/student/backbone/width": 384,
+        f"stages/{stage}/view/augment": HALVED,
+        f"{quality}/augment": HALVED,
+        f"{quality}/fid": True,
+        f"{quality}/draws": 5000,
     }
