@@ -258,6 +258,7 @@ def order() -> dict:
             ),
             "arms": {
                 "ftd": {},
+                "flat": {"stages/distil/distiller/ema": None},
                 "mtt": {
                     "stages/experts/distiller/flatness": None,
                     "stages/distil/distiller/ema": None,
@@ -267,7 +268,15 @@ def order() -> dict:
                 "order": {
                     "sentence": "FTD is above MTT",
                     "coefficients": {"ftd": 1, "mtt": -1},
-                }
+                },
+                "experts": {
+                    "sentence": "flat experts alone are better",
+                    "coefficients": {"flat": 1, "mtt": -1},
+                },
+                "average": {
+                    "sentence": "averaged images alone are better",
+                    "coefficients": {"ftd": 1, "flat": -1},
+                },
             },
         },
     }
