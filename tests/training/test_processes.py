@@ -10,36 +10,35 @@ import time
 from pathlib import Path
 
 import numpy as np
+from training import two_processes
 
 import jaxdistill
 from jaxdistill.store import open_store
 from jaxdistill.training.metrics import read_json_lines
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
+SCRIPT = Path(two_processes.__file__)
 PATIENCE = 300.0
 
 
-def start(root, count, seconds=0.0):
-    """So many processes, with four devices among them."""
+def start(root, seconds=0.0):
+    """Two processes, with four devices between them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     own = {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count} "
-        + os.environ["QUICK_XLA_FLAGS"],
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {os.environ['QUICK_XLA_FLAGS']}",
         "PYTHONPATH": str(Path(jaxdistill.__file__).parents[1]),
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_NUM_PROCESSES": str(count),
+        "JAX_NUM_PROCESSES": "2",
     }
-    command = [sys.executable, str(SCRIPT), str(root), "joined" if count > 1 else "alone"]
     return [
         subprocess.Popen(
-            [*command, str(seconds)],
+            [sys.executable, str(SCRIPT), str(root), str(seconds)],
             env={**os.environ, **own, "JAX_PROCESS_ID": str(number)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        for number in range(count)
+        for number in range(2)
     ]
 
 
@@ -58,8 +57,7 @@ def metrics(root, stage):
 
 def test_two_processes_train_cache_and_resume_to_the_numbers_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    alone = start(one, 1)
-    pair = start(two, 2, seconds=0.1)
+    pair = start(two, seconds=0.1)
 
     # One of the two is lost in the middle of the student, behind a checkpoint.
     deadline = time.monotonic() + PATIENCE
@@ -76,8 +74,10 @@ def test_two_processes_train_cache_and_resume_to_the_numbers_of_one(tmp_path):
     pair[0].communicate()
     assert not (two / "student" / "result").exists()
 
-    (first,) = finish(alone)
-    both = finish(start(two, 2))
+    pair = start(two)
+    # On four of this process's own devices, while they start.
+    first = two_processes.main(one, 0.0)
+    both = finish(pair)
     assert both[0]["fingerprint"] == both[1]["fingerprint"]
     assert first["process"] == [0, 1]
     assert [said["process"] for said in both] == [[0, 2], [1, 2]]

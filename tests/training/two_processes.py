@@ -1,6 +1,6 @@
 """One of the processes of test_processes.py: a teacher of sliced parameters, its cache, a student.
 
-python two_processes.py FOLDER [SECONDS A STEP]
+python two_processes.py FOLDER SECONDS_A_STEP
 """
 
 import json
@@ -43,7 +43,7 @@ class Slow:
             yield batch
 
 
-def main(root: Path, seconds: float) -> None:
+def main(root: Path, seconds: float) -> dict:
     mesh = make_mesh({"data": 1, "fsdp": 4})
     shard = (jax.process_index(), jax.process_count())
     source = sources.digits()
@@ -88,11 +88,9 @@ def main(root: Path, seconds: float) -> None:
             root / "student.npz",
             **{str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(gathered))},
         )
-    said = {"process": shard, "fingerprint": fingerprint(result)}
-    print(json.dumps(said))
+    return {"process": list(shard), "fingerprint": fingerprint(result)}
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2 and sys.argv[2] != "alone":
-        processes.join()
-    main(Path(sys.argv[1]), float(sys.argv[3]) if len(sys.argv) > 3 else 0.0)
+    processes.join()
+    print(json.dumps(main(Path(sys.argv[1]), float(sys.argv[2]))))
