@@ -179,23 +179,23 @@ def samples(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Pi
     }
     source, seed = planned.data["validation"], plan.config["seed"]
     fixed: list[Mapping[str, Any]] = list(spec.get("augment") or ())
-    shape = source.gather(np.arange(1))["image"].shape[1:]
-    count = DENSE if len(shape) == 1 else SHOWN
+    plane = source.gather(np.arange(1))["image"].ndim == 2
+    count = DENSE if plane else SHOWN
     classes = source.info.get("classes", 0) if spec.get("labels") else 0
     label = jnp.arange(count) % classes if classes else None
     if spec.get("label") is not None:
         label = jnp.full(count, spec["label"])
-    noise = jax.random.normal(jax.random.key(seed), (count, *shape))
-    scale, rows = _denormalised(fixed), {}
+    scale = _denormalised(fixed)
     real = build.view({"augment": fixed}, source.info)(
         source.gather(np.arange(min(count, len(source)))), jax.random.key(seed)
-    )
-    rows["data"] = np.asarray(real["student"])
+    )["student"]
+    rows = {"data": np.asarray(real)}
+    noise = jax.random.normal(jax.random.key(seed), (count, *real.shape[1:]))
     run, key = quality.sampler(planned.net, **how), jax.random.key(seed + 1)
     for n in spec.get("in_steps", (1, 2)):
         made = run(outcomes[planned.name].result, noise, label, key, n)
         rows[f"{n} step{'s' if n > 1 else ''}"] = np.asarray(made)
-    if len(shape) == 1:
+    if plane:
         shown = {name: _histogram(points) for name, points in rows.items()}
     else:
         shown = {name: np.clip(scale(images), 0, 1) for name, images in rows.items()}

@@ -202,7 +202,7 @@ def image_quality(
         known = frozen[classifier_name]
         real, other = (features(known, each).values[:draws] for each in (data, train))
         count = min(len(real), len(other))
-        shape = next(iter(data))["image"].shape[1:]
+        shape = _prepared(next(iter(data)), prepare).shape[1:]
 
         def seen(run: Any, variables: Any, steps: int) -> np.ndarray:
             """The features of samples; every sampler starts from the same noise."""
@@ -233,6 +233,12 @@ def image_quality(
         return found
 
     return evaluator
+
+
+def _prepared(batch: Mapping[str, Any], prepare: Any) -> Any:
+    """The images of a batch as the nets see them, in shape and type."""
+    batch = {name: x for name, x in batch.items() if np.asarray(x).dtype.kind in "biuf"}
+    return jax.eval_shape(prepare or (lambda batch, key: batch), batch, jax.random.key(0))["image"]
 
 
 _kid = jax.jit(distances.kid)
