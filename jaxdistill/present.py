@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill import build, condense
 from jaxdistill._errors import unknown
-from jaxdistill.data.augment import to_float
 from jaxdistill.pictures import PICTURES, SAMPLED
 from jaxdistill.recipe import Plan, Planned
 from jaxdistill.training.export import export_student
@@ -93,12 +91,20 @@ def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> li
     """
     last = plan.stages[-1]
     records = last.data["train"].gather(np.arange(1))
-    seen = records["tokens"] if "tokens" in records else to_float(jnp.asarray(records["image"]))
+    seen = records["tokens"] if "tokens" in records else _seen(last, records)
     result = outcomes[last.name].result
     variables = jax.eval_shape(last.net.init, jax.random.key(0), seen)
     if jax.tree.structure(result) != jax.tree.structure(variables):
         return []
     return export_student(Path(root) / "student", last.net, result, seen)
+
+
+def _seen(planned: Planned, records: Any) -> jax.Array:
+    """The images of records in the size that a stage's view gives them."""
+    view = build.view(
+        {"augment": (planned.settings["view"] or {}).get("augment")}, planned.data["train"].info
+    )
+    return view(records, jax.random.key(0))["student"]
 
 
 def synthetic(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Path]:

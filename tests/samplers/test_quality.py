@@ -1,11 +1,11 @@
-"""Samplers of images, measured and drawn in the size that their view gives them."""
+"""Samplers of images, measured, drawn and exported in the size that their view gives them."""
 
 import importlib.util
 from pathlib import Path
 
 import jax
 
-from jaxdistill import pictures, recipe
+from jaxdistill import pictures, present, recipe
 from jaxdistill.config import override, plain, smoke
 
 CONFIG = Path(__file__).parents[2] / "configs" / "ict.py"
@@ -30,5 +30,6 @@ def test_a_view_that_resizes_is_sampled_in_its_own_size(tmp_path):
         plan = recipe.plan(smoke(override(config, changes)))
         found = recipe.run(plan, tmp_path, quiet=True)
         assert {"test/kid_1", "test/kid_teacher_2"} <= found["student"].values.keys()
+        assert present.student(tmp_path, plan, found)
         picture = pictures.samples(plan, plan.stage("student"), found)
     assert {rows.shape for rows in picture.data.values()} == {(pictures.SHOWN, 4, 4, 1)}
