@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 RING = {"name": "ring"}
 CENTRED = ({"name": "normalise", "mean": (0.5,), "std": (0.5,)},)
-# A perceptron narrower than an image has pixels cannot carry its noise.
+# With perceptrons narrower than an image has pixels the teacher diverged.
 HALVED = ({"name": "resize", "size": 14}, *CENTRED)
 # The level of the noise between two steps, as published for CIFAR-10.
 MIDDLE = (0.821,)
