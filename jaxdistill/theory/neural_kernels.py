@@ -59,8 +59,8 @@ def nngp(
         bias_variance: :math:`\sigma_b^2`.
         angles: from what those between points are found: ``"differences"``, exact between near
             points; ``"products"``, one matrix product, many times quicker where features are many,
-            and off by the machine's epsilon over the angle. Those of ``x`` with itself are always
-            from differences.
+            and off by the machine's epsilon over the angle. That of a point with itself is zero
+            where ``x`` is its own other.
 
     Returns:
         ``[n, m]``, float32 or wider.
@@ -233,12 +233,14 @@ def _fully_connected(
     if depth < 0:
         raise ValueError(f"depth must be 0 or more hidden layers, got {depth}")
     gaps = choice("kind of angles", angles, {"differences": _differences, "products": _products})
-    if others is None or others is x:
-        gaps = _differences
+    mend = angles == "products" and (others is None or others is x)
     _checks.at_least_zero(weight_variance=weight_variance, bias_variance=bias_variance)
     x, others = points(x, others)
     weight, bias = (jnp.asarray(v).astype(x.dtype) for v in (weight_variance, bias_variance))
     near, far = gaps(l2_normalise(x), l2_normalise(others))
+    if mend:
+        same = jnp.eye(len(x), dtype=bool)
+        near, far = jnp.where(same, 0, near), jnp.where(same, 2, far)
     left, right = (jnp.mean(jnp.square(array), axis=1) for array in (x, others))
     layer = _affine(_Layer(left, right, near, far), weight, bias)
     covariance = tangent = _covariance(layer)
