@@ -30,7 +30,7 @@ HALVED = ({"name": "resize", "size": 14}, *CENTRED)
 MIDDLE = (0.821,)
 # The passes of the teacher that a student is measured against.
 AGAINST = {"stage": "teacher", "solver": "heun", "in_steps": (1, 18)}
-# Among which it is chosen for the ring.
+# What --tune compares on the ring.
 MIDDLES = {"1/10": 0.1, "1/5": 0.2, "2/5": 0.4, "published": 0.821}
 RATES = (1e-4, 3e-4, 1e-3)
 PEAK = "stages/student/optimizer/learning_rate/peak"

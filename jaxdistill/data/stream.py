@@ -19,8 +19,8 @@ from jaxdistill.data.sources import Records, Source
 
 _END = 2**40  # batches; an endless stream needs an end that fits Grain's range
 _MAX_SEED = 2**32
-_TOGETHER = 32  # batches that a thread hands over at once, at most
-_HANDED = 2**20  # bytes, likewise
+# What a reading thread hands over at once, at most.
+_BATCHES_AT_ONCE, _BYTES_AT_ONCE = 32, 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -209,7 +209,7 @@ def ahead(
     first = at(start)
     yield first
     size = sum(np.asarray(leaf).nbytes for leaf in first.values())
-    together = max(1, min(_TOGETHER, _HANDED // max(size, 1))) if threads else 1
+    together = max(1, min(_BATCHES_AT_ONCE, _BYTES_AT_ONCE // max(size, 1))) if threads else 1
 
     def several(begin: int) -> list[Records]:
         return [at(number) for number in range(begin, min(begin + together, stop))]

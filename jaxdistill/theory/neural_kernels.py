@@ -233,12 +233,13 @@ def _fully_connected(
     if depth < 0:
         raise ValueError(f"depth must be 0 or more hidden layers, got {depth}")
     gaps = choice("kind of angles", angles, {"differences": _differences, "products": _products})
-    mend = angles == "products" and (others is None or others is x)
+    alone = others is None or others is x
     _checks.at_least_zero(weight_variance=weight_variance, bias_variance=bias_variance)
     x, others = points(x, others)
     weight, bias = (jnp.asarray(v).astype(x.dtype) for v in (weight_variance, bias_variance))
     near, far = gaps(l2_normalise(x), l2_normalise(others))
-    if mend:
+    if alone and angles == "products":
+        # Rounding must open no angle between a point and itself.
         same = jnp.eye(len(x), dtype=bool)
         near, far = jnp.where(same, 0, near), jnp.where(same, 2, far)
     left, right = (jnp.mean(jnp.square(array), axis=1) for array in (x, others))
