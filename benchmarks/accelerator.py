@@ -3,6 +3,7 @@
     python benchmarks/accelerator.py --torch-python <python with torch>   # on a GPU of 80 GB
     python benchmarks/accelerator.py --cases "kd ViT" --repeats 20
     python benchmarks/accelerator.py --tiny                               # on any machine
+    python benchmarks/accelerator.py --device H200      # its memory there, from any machine
 
 Whole steps in bfloat16 (parameters and optimizer in float32): soft labels and DMAE from ViT-L to
 ViT-B and soft labels from ResNet-152 to ResNet-50 at 224 pixels, and a decoder of 1B that learns
@@ -15,6 +16,9 @@ from one of 7B on 4,096 tokens by a divergence from hidden states.
 - ``ratio``: our time over that of ``torch.compile``, in turn in the same run, where an interpreter
   with PyTorch is given; for the decoder PyTorch has whole logits, or Liger's loss from hidden
   states, not compiled, where ``liger_kernel`` is there too.
+
+With ``--device`` the steps are compiled for a device that is not here, from shapes, and not run:
+``peak`` is what XLA plans for it, and there are no times.
 
 Every case is a process of its own: peak memory is the process's.
 """
@@ -30,6 +34,7 @@ from typing import Any
 # What is not used is not taken: peaks are those of the step.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
+import _absent
 import jax
 import jax.numpy as jnp
 import optax
@@ -132,20 +137,45 @@ def forward_flops(net: Any, inputs: Any) -> float:
     return float(cost["flops"])
 
 
+def narrow(variables: Any) -> Any:
+    """A teacher's parameters: it is only read, so half of their bytes are enough."""
+    return jax.tree.map(
+        lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 and x.ndim > 1 else x, variables
+    )
+
+
+def planned(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """One case for a device that is not here: what is known before it runs."""
+    with _absent.as_if(name):
+        distiller, teachers, batch, (teacher, student, inputs) = OURS[settings["case"]](
+            settings, dtype=jnp.bfloat16
+        )
+        key = jax.random.key(0)
+        frozen = {
+            name: jax.eval_shape(lambda key, x, net=net: narrow(net.init(key, x)), key, inputs)
+            for name, net in teachers.items()
+        }
+        state = jax.eval_shape(distiller.init, key, frozen, batch)
+        place = jax.sharding.SingleDeviceSharding(_absent.devices(name)[0])
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            (state, frozen, batch),
+        )
+        made = compiled(distiller.step, *shapes, donate_argnums=0)
+        needed = 3 * forward_flops(student, inputs) + forward_flops(teacher, inputs)
+    return {
+        "teraflops_a_step": needed / 1e12,
+        "peak_gib": made.memory["peak_mib"] / 2**10,
+        "compile_seconds": made.trace_seconds + made.compile_seconds,
+    }
+
+
 def measure(settings: dict[str, Any], args: Any, python: str | None) -> dict[str, Any]:
     """One case in this process."""
     device = jax.devices()[0]
     distiller, teachers, batch, (teacher, student, inputs) = OURS[settings["case"]](
         settings, dtype=jnp.bfloat16
     )
-
-    def narrow(variables: Any) -> Any:
-        # A teacher is only read: half of its bytes are enough.
-        return jax.tree.map(
-            lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 and x.ndim > 1 else x,
-            variables,
-        )
-
     frozen = {
         name: jax.jit(lambda key, x, net=net: narrow(net.init(key, x)))(jax.random.key(1), inputs)
         for name, net in teachers.items()
@@ -200,6 +230,7 @@ def main() -> int:
     made.add_argument("--cases", nargs="+", default=list(CASES), help="names, or parts of them")
     made.add_argument("--repeats", type=int, default=20)
     made.add_argument("--one", help="one case, in this process")
+    _absent.option(made)
     args = made.parse_args()
     args.tiny = args.tiny or args.smoke
     args.smoke = args.tiny  # no target is checked
@@ -208,43 +239,57 @@ def main() -> int:
     python = finds_torch(args)
     if args.one:
         settings = tiny(CASES[args.one]) if args.tiny else CASES[args.one]
-        print(json.dumps(measure(settings, args, python)))
+        row = planned(settings, args.device) if args.device else measure(settings, args, python)
+        print(json.dumps(row))
         return 0
-    if jax.default_backend() == "cpu" and not args.tiny:
+    if not (args.device or args.tiny) and jax.default_backend() == "cpu":
         print("no accelerator here: nothing is measured; --tiny shows that it runs\n")
         return finish("accelerator", args, {"steps": {}})
     chosen = [name for name in CASES if any(part in name for part in args.cases)]
+    if args.device:
+        # Liger's loss is torch's: our own step is the same.
+        chosen = [name for name in chosen if not CASES[name].get("liger")]
     rows, missed = {}, []
     for number, name in enumerate(chosen):
         print(f"{number + 1}/{len(chosen)} {name}", file=sys.stderr, flush=True)
         command = [sys.executable, __file__, "--one", name, "--repeats", str(args.repeats)]
         command += ["--torch-python", python] if python else []
         command += ["--tiny"] if args.tiny else []
+        command += ["--device", args.device] if args.device else []
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             missed.append(f"{name}: ended with status {done.returncode}")
             continue
         row = rows[name] = json.loads(done.stdout.splitlines()[-1])
-        used = row["utilisation"]
+        used = row.get("utilisation")
         if used is not None and used < UTILISATION:
             missed.append(f"{name}: {used:.0%} of the peak, at least {UTILISATION:.0%}")
         if row.get("ratio", 0) > 1:
             missed.append(f"{name}: {row['ratio']:.2f} of torch.compile, at most 1")
+    columns = ("step", "teraflops", "peak GiB", "compile s")
     cells = [
         (
             name,
-            f"{row['ms']:.1f}",
-            f"{row['a_second']:,.0f} {row['unit']}",
-            "" if row["utilisation"] is None else f"{row['utilisation']:.1%}",
+            f"{row['teraflops_a_step']:.1f}",
             f"{row['peak_gib']:.2f}",
-            spread(row) if "ratio" in row else "",
             f"{row['compile_seconds']:.1f}",
         )
         for name, row in rows.items()
     ]
-    columns = ("step", "ms", "a second", "utilisation", "peak GiB", "over torch", "compile s")
+    if not args.device:
+        columns += ("ms", "a second", "utilisation", "over torch")
+        cells = [
+            (
+                *cell,
+                f"{row['ms']:.1f}",
+                f"{row['a_second']:,.0f} {row['unit']}",
+                "" if row["utilisation"] is None else f"{row['utilisation']:.1%}",
+                spread(row) if "ratio" in row else "",
+            )
+            for cell, row in zip(cells, rows.values(), strict=True)
+        ]
     print(table(columns, cells), end="\n\n")
-    return finish("accelerator", args, {"steps": rows}, missed)
+    return finish(_absent.named("accelerator", args), args, {"steps": rows}, missed)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     python benchmarks/ahead.py --configs mae_vitb ddk   # some
     python benchmarks/ahead.py --lower                  # traced and lowered, not compiled
     python benchmarks/ahead.py --keep found             # goes on where it was broken off
+    python benchmarks/ahead.py --device v5p:8x8x4       # for chips of a TPU, by its own compiler
 
 Each config is planned as ``python -m jaxdistill.main`` plans it, but for its data: a set of as many
 classes, pixels or tokens, with nothing in it. The step of every stage is then traced on shapes,
@@ -12,33 +13,28 @@ for that mesh. No array of a net exists at any time. What the library does on CP
 loops of convolutions and writing those of a ConvNet as products, it does not do here.
 
 ``state``, ``frozen`` and ``batch`` are MiB of one device, exact from shapes and rules;
-``temporary`` is what XLA needs besides on one device. It is XLA's plan for CPUs, whose convolutions
-and products in bfloat16 go through float32: more than an accelerator needs.
+``temporary`` is what XLA needs besides on one device. Without ``--device`` that is its plan for
+CPUs, whose convolutions and products in bfloat16 go through float32: more than an accelerator
+needs. With it, it is the plan of the TPU's compiler, which refuses a step that its memory does not
+hold; such a row says what it would need.
 A batch that 256 devices cannot share evenly goes to as many as can; the others are on the axis
 ``model``, which is for slices of layers, and ``over`` says to how many examples go.
 """
 
 from __future__ import annotations
 
-import os
-
-# Before JAX starts. What is compiled is not run: how fast it would be does not matter.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=256 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true"
-)
-os.environ["JAX_PLATFORMS"] = "cpu"
-
 import dataclasses
 import functools
 import inspect
 import math
+import os
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from unittest import mock
 
+import _absent
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +55,11 @@ from jaxdistill.training.sharding import (
 )
 
 DEVICES = 256
+# What is compiled for CPUs is not run: how fast it would be does not matter.
+FORCED = (
+    f"--xla_force_host_platform_device_count={DEVICES} --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true"
+)
 # What the sets of the published configs are: images of training and test, their size, classes.
 IMAGES: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
     "mnist": (60_000, 10_000, (28, 28, 1), 10),
@@ -165,17 +166,19 @@ def replace(kind: str, made: Callable[..., Any]) -> None:
     build.DATA[kind] = made
 
 
-def mesh_for(config: Mapping[str, Any], examples: int | None) -> tuple[jax.sharding.Mesh, int]:
+def mesh_for(
+    config: Mapping[str, Any], examples: int | None, devices: Sequence[Any]
+) -> tuple[jax.sharding.Mesh, int]:
     """The config's own mesh on all devices, and over how many of them a batch is shared out."""
     sizes = dict(config.get("mesh") or {"data": -1})
     if -1 not in sizes.values():
-        return make_mesh(sizes), math.prod(sizes.values())
-    parts = math.gcd(examples or DEVICES, DEVICES)
-    sizes["model"] = DEVICES // parts
-    return make_mesh(sizes), parts
+        return make_mesh(sizes, devices), math.prod(sizes.values())
+    parts = math.gcd(examples or len(devices), len(devices))
+    sizes["model"] = len(devices) // parts
+    return make_mesh(sizes, devices), parts
 
 
-def lowered(name: str, compiling: bool) -> Iterator[dict[str, Any]]:
+def lowered(name: str, compiling: bool, devices: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """Plans a config and lowers the step of every stage; a row for each once it is lowered, and
     again once it is compiled."""
     config = config_of(name)
@@ -191,7 +194,7 @@ def lowered(name: str, compiling: bool) -> Iterator[dict[str, Any]]:
         batch = abstract(stream_of(stage.data, None).at(0, takes))
         leaves = [leaf for leaf in jax.tree.leaves(batch) if leaf.ndim > (takes > 1)]
         examples = leaves[0].shape[int(takes > 1)] if leaves else None
-        mesh, parts = mesh_for(config, examples)
+        mesh, parts = mesh_for(config, examples, devices)
         rules = tuple(config.get("rules") or ())
         frozen = dict(stage.frozen)
         state = check(
@@ -223,9 +226,20 @@ def lowered(name: str, compiling: bool) -> Iterator[dict[str, Any]]:
         yield row
         if compiling:
             begun = time.perf_counter()
-            row |= memory(low.compile())
+            row |= needed(low)
             row["compile_seconds"] = time.perf_counter() - begun
             yield row
+
+
+def needed(low: Any) -> dict[str, Any]:
+    """Memory of a compiled step; where a device has too little, what its compiler says of it."""
+    try:
+        return memory(low.compile())
+    except jax.errors.JaxRuntimeError as fault:
+        if "RESOURCE_EXHAUSTED" not in str(fault):
+            raise
+        said = re.search(r"Used \S+ of \S+ hbm", str(fault))
+        return {"refused": said[0] if said else str(fault).splitlines()[0]}
 
 
 def shape_of(x: Any) -> jax.ShapeDtypeStruct:
@@ -253,29 +267,35 @@ def main() -> int:
     made = parser(__doc__, "two small configs, lowered only")
     made.add_argument("--lower", action="store_true", help="do not compile")
     options(made)
+    _absent.option(made)
     args = made.parse_args()
     if args.one:
-        with mock.patch.object(jax, "default_backend", return_value="accelerator"):
-            tell(lowered(args.one, not args.lower))
+        if not args.device:
+            os.environ["XLA_FLAGS"] = FORCED
+        with _absent.as_if(args.device or "TPU"):
+            devices = _absent.devices(args.device) if args.device else jax.devices()
+            tell(lowered(args.one, not args.lower, devices))
         return 0
     if args.smoke:
         args.configs, args.lower = ["hinton_mnist", "dm"], True
-    rows, missed = one_by_one(__file__, args, *(["--lower"] if args.lower else []))
+    more = [*(["--lower"] if args.lower else []), "--device", args.device]
+    rows, missed = one_by_one(__file__, args, *more)
     cells = [
         (
             f"{row['config']}: {row['stage']}",
             f"{row['parameters'] / 1e6:,.1f}",
             "" if row["batch"] is None else f"{row['batch']:,} over {row['over']}",
             *(f"{row[key]:,.1f}" for key in ("state_mib", "frozen_mib", "batch_mib")),
-            f"{row['temporary_mib']:,.1f}" if "temporary_mib" in row else "",
+            f"{row['temporary_mib']:,.1f}" if "temporary_mib" in row else row.get("refused", ""),
             f"{row['lowering_seconds']:.0f}",
             f"{row['compile_seconds']:.0f}" if "compile_seconds" in row else "",
         )
         for row in rows
     ]
+    missed += [f"{r['config']}: {r['stage']}: {r['refused']}" for r in rows if "refused" in r]
     columns = ("stage", "million numbers", "examples", "state MiB", "frozen", "batch", "temporary")
     print(table((*columns, "lowering s", "compile s"), cells), end="\n\n")
-    return finish("ahead", args, {"stages": rows}, missed)
+    return finish(_absent.named("ahead", args), args, {"stages": rows}, missed)
 
 
 if __name__ == "__main__":
