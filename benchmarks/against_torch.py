@@ -2,6 +2,7 @@
 
     python benchmarks/against_torch.py --torch-python <python with torch>
     python benchmarks/against_torch.py --cases kd decoder --repeats 21
+    python benchmarks/against_torch.py --devices 2     # our step shared out over two host devices
     python benchmarks/against_torch.py --smoke
 
 Same nets (their numbers of parameters are compared), same sizes, same optimizer, float32, data in
@@ -10,7 +11,9 @@ process of its own, by an interpreter of its own if one is given, and both take 
 work on the machine slows both down alike. ``ratio`` is our time over PyTorch's, the median over
 rounds.
 
-Both use as many threads as the process may use cores; ``taskset`` sets that.
+Both use as many threads as the process may use cores; ``taskset`` sets that. XLA on CPUs leaves
+much of a step to one thread; with ``--devices`` it has as many devices as told, each with its part
+of the batch, as ``python -m jaxdistill.main`` has them with the same flag of XLA's.
 
 The target is 1.0 for transformers and perceptrons and 1.15 for residual networks.
 
@@ -46,6 +49,7 @@ from jaxdistill.data import prepare
 from jaxdistill.distiller import model_to_model
 from jaxdistill.net import from_linen
 from jaxdistill.objective import Objective, combine, match, per_example
+from jaxdistill.training.sharding import batch_sharding, make_mesh, on_mesh, replicated
 
 CLASSES = 100
 Made = tuple[Any, Any, Any]  # distiller, frozen, batch
@@ -290,7 +294,16 @@ def measure(name: str, args: Any, python: str | None) -> dict[str, Any]:
     distiller, frozen, batch = OURS[settings["case"]](settings)
     state = jax.jit(distiller.init)(jax.random.key(0), frozen, batch)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params["net"]))
-    made = compiled(distiller.step, state, frozen, batch, donate_argnums=0)
+    mesh = make_mesh()
+
+    def place(x: Any) -> Any:
+        examples = np.ndim(x) and np.shape(x)[0] == settings["batch"]
+        return batch_sharding(mesh) if examples else replicated(mesh)
+
+    state, frozen = jax.device_put((state, frozen), replicated(mesh))
+    batch = jax.device_put(batch, jax.tree.map(place, batch))
+    step = on_mesh(distiller.step, mesh)
+    made = compiled(step, state, frozen, batch, donate_argnums=0, out_shardings=replicated(mesh))
     held = [state]
 
     def ours() -> Any:
@@ -336,7 +349,12 @@ def main() -> int:
     torch_option(made)
     made.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="case")
     made.add_argument("--repeats", type=int, default=11, help="rounds")
+    made.add_argument("--devices", type=int, default=1, help="host devices for our step")
     args = made.parse_args()
+    if args.devices > 1:
+        # Read when JAX first looks for devices.
+        flag = f"--xla_force_host_platform_device_count={args.devices}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     if args.smoke:
         args.repeats = 1
     python = finds_torch(args)
@@ -364,9 +382,8 @@ def main() -> int:
         for name, row in rows.items()
         if row.get("ratio", 0) > row["target"]
     ]
-    return finish(
-        "against_torch", args, {"steps": rows, "resident_peak_mib": highest() / 2**20}, missed
-    )
+    name = "against_torch" if args.devices == 1 else f"against_torch_{args.devices}_devices"
+    return finish(name, args, {"steps": rows, "resident_peak_mib": highest() / 2**20}, missed)
 
 
 if __name__ == "__main__":
