@@ -11,6 +11,8 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -118,6 +120,27 @@ def memory(program: Any) -> dict[str, float]:
         "temporary_mib": sizes.temp_size_in_bytes / 2**20,
         "peak_mib": (sizes.temp_size_in_bytes + held) / 2**20,
     }
+
+
+def alone(
+    script: str, names: Sequence[str], options: Iterable[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """Runs a benchmark with ``--one`` for every name, each in a process of its own, where no other
+    has left its memory behind.
+
+    Returns:
+        What each printed as its last line, by name, and what was wrong.
+    """
+    rows, faults = {}, []
+    for number, name in enumerate(names):
+        print(f"{number + 1}/{len(names)} {name}", file=sys.stderr, flush=True)
+        command = [sys.executable, script, "--one", name, *options]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            faults.append(f"{name}: ended with status {done.returncode}")
+        else:
+            rows[name] = json.loads(done.stdout.splitlines()[-1])
+    return rows, faults
 
 
 def resident() -> int:

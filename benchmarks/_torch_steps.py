@@ -145,7 +145,9 @@ class MAE(nn.Module):
     def decode(self, x: Any, keep: Any, length: int) -> Any:
         x = self.into(x)
         canvas = self.hole.expand(len(x), length, -1).clone()
-        canvas = canvas.scatter(1, keep[..., None].expand(-1, -1, x.shape[-1]), x[:, 1:])
+        canvas = canvas.to(x.dtype).scatter(
+            1, keep[..., None].expand(-1, -1, x.shape[-1]), x[:, 1:]
+        )
         x = torch.cat([x[:, :1], canvas], 1) + self.where
         for block in self.decoder:
             x = block(x)

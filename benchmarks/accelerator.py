@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from typing import Any
 
@@ -38,7 +37,7 @@ import _absent
 import jax
 import jax.numpy as jnp
 import optax
-from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread, table
+from _measure import alone, compiled, finish, in_turn, median_ms, parser, ratio, spread, table
 from _worker import Worker, finds_torch, has, torch_option
 from against_torch import decoders, masked_autoencoders, numbers
 
@@ -249,18 +248,11 @@ def main() -> int:
     if args.device:
         # Liger's loss is torch's: our own step is the same.
         chosen = [name for name in chosen if not CASES[name].get("liger")]
-    rows, missed = {}, []
-    for number, name in enumerate(chosen):
-        print(f"{number + 1}/{len(chosen)} {name}", file=sys.stderr, flush=True)
-        command = [sys.executable, __file__, "--one", name, "--repeats", str(args.repeats)]
-        command += ["--torch-python", python] if python else []
-        command += ["--tiny"] if args.tiny else []
-        command += ["--device", args.device] if args.device else []
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            missed.append(f"{name}: ended with status {done.returncode}")
-            continue
-        row = rows[name] = json.loads(done.stdout.splitlines()[-1])
+    more = ["--repeats", str(args.repeats), "--device", args.device]
+    more += ["--torch-python", python] if python else []
+    more += ["--tiny"] if args.tiny else []
+    rows, missed = alone(__file__, chosen, more)
+    for name, row in rows.items():
         used = row.get("utilisation")
         if used is not None and used < UTILISATION:
             missed.append(f"{name}: {used:.0%} of the peak, at least {UTILISATION:.0%}")
@@ -289,7 +281,9 @@ def main() -> int:
             for cell, row in zip(cells, rows.values(), strict=True)
         ]
     print(table(columns, cells), end="\n\n")
-    return finish(_absent.named("accelerator", args), args, {"steps": rows}, missed)
+    # One that broke counts in small sizes too.
+    broke = len(rows) < len(chosen)
+    return finish(_absent.named("accelerator", args), args, {"steps": rows}, missed) or int(broke)
 
 
 if __name__ == "__main__":
