@@ -17,7 +17,8 @@
 - ``speculative``: seconds of ``language.speculate`` and of ``language.generate`` with the target
   alone, for the same prompts; the block efficiency, the cost of a draft's call over a target's
   (both measured with one token a row), and the factor that these two predict.
-- ``one_gpu``: on a GPU, the loss from hidden states beside Liger's and eager torch's.
+- ``loss``: the loss from hidden states beside Liger's and eager torch's, in this process, where
+  its interpreter has them; on a GPU in the sizes that Liger publishes figures of.
 
 Prints tables and, as its last line, JSON; exits with 1 when a target is missed.
 """
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
 import sys
 import tempfile
@@ -281,13 +283,16 @@ def speculative(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _one_gpu(rows: list[dict[str, Any]]) -> str:
+def _beside_liger(rows: list[dict[str, Any]]) -> str:
     names = [n for n in ("fused", "plain", "liger", "eager") if f"{n}_ms" in rows[0]]
-    lines = [
-        (row["tokens"], *(f"{row[f'{n}_ms']:.1f} ms, {row[f'{n}_mib']:,.0f} MiB" for n in names))
-        for row in rows
-    ]
-    return table(("tokens", *names), lines)
+
+    def cell(row: dict[str, Any], name: str) -> str:
+        memory = f", {row[f'{name}_mib']:,.0f} MiB" if f"{name}_mib" in row else ""
+        return f"{row[f'{name}_ms']:.1f} ms{memory}"
+
+    return table(
+        ("tokens", *names), [(row["tokens"], *(cell(row, n) for n in names)) for row in rows]
+    )
 
 
 def main() -> int:
@@ -346,12 +351,19 @@ def main() -> int:
         line = ("a step from hidden states over plain torch, time", *beside)
         rows.insert(2, (*line, spread(whole["of_torch"])))
     print(table(("figure", "library", "beside", "ratio (quartiles)"), rows), end="\n\n")
-    if fault := _liger.missing():
-        print(fault)
-    else:
-        found["one_gpu"] = {"rows": _liger.rows(args.repeats)}
-        print(_one_gpu(found["one_gpu"]["rows"]), end="\n\n")
     missed = []
+    if fault := _liger.missing():
+        print(fault, end="\n\n")
+    else:
+        size = _liger.sizes(args.smoke)
+        measured = _liger.rows(args.repeats, size)
+        found["loss"] = {"sizes": size._asdict(), "rows": measured}
+        print(_beside_liger(measured), end="\n\n")
+        missed += [
+            f"{name}, {row['tokens']} tokens: its loss is {row[f'{name}_error']:.1e} off ours"
+            for name, row in itertools.product(("eager", "liger"), measured)
+            if row.get(f"{name}_error", 0) > _liger.ERROR_TARGET
+        ]
     if whole.get("torch_loss_error", 0) > LOSS_TARGET:
         missed.append(f"torch: its loss is {whole['torch_loss_error']:.1e} off ours")
     if whole["ratio"] > STEP_TARGET:
