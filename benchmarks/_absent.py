@@ -67,8 +67,9 @@ def devices(name: str) -> Sequence[Any]:
         settings: dict[str, Any] = {"target_config": _described(name), "topology": "1x1x1"}
         platform, where = "cuda", ""
     elif name.startswith(TPUS):
-        # Otherwise it asks the network whether this is a TPU's host.
+        # Otherwise it asks the network whether this is a TPU's host, and wants it for itself.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
         platform, where, settings = "tpu", name, {}
     else:
         raise ValueError(unknown("device", name, [*GPUS, *(f"{kind}<sides>" for kind in TPUS)]))
@@ -76,7 +77,8 @@ def devices(name: str) -> Sequence[Any]:
         return topologies.get_topology_desc(where, platform, **settings).devices
     except (NotImplementedError, RuntimeError) as fault:
         needed = "jax[tpu]" if platform == "tpu" else "jax[cuda12]"
-        raise RuntimeError(f"nothing here compiles for {name}; pip install {needed!r}") from fault
+        message = f"nothing here compiles for {name}: {fault}; is {needed} installed?"
+        raise RuntimeError(message) from fault
 
 
 def named(benchmark: str, options: Any) -> str:
@@ -93,6 +95,11 @@ def as_if(name: str) -> Iterator[None]:
         return
     jax.config.update("jax_platforms", "cpu")
     platform = "gpu" if name in GPUS else "tpu"
+    if platform == "gpu":
+        # Which tiles suit XLA's own products only the device can tell; cuBLAS's need none. Read
+        # when the first program is compiled.
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_enable_triton_gemm=false".strip()
     with mock.patch.object(jax, "default_backend", return_value=platform):
         yield
 
