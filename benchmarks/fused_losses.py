@@ -102,11 +102,12 @@ def make(shape, tokens, case):
     )
 
 
-def naive(divergence, ce_weight, hidden, head, teacher_hidden, teacher_head, labels=None):
+def naive(divergence, ce_weight, hidden, head, *taught):
     """The same sum with all logits at once."""
     student = jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
     if divergence == "sparse":
-        return jnp.sum(losses.sparse_kl(student, teacher_hidden, teacher_head))
+        return jnp.sum(losses.sparse_kl(student, *taught))
+    teacher_hidden, teacher_head, labels = taught
     teacher = jnp.matmul(teacher_hidden, teacher_head, preferred_element_type=jnp.float32)
     loss = losses.forward_kl if divergence == "forward_kl" else losses.jensen_shannon
     total = jnp.sum(loss(student, teacher))
@@ -115,10 +116,11 @@ def naive(divergence, ce_weight, hidden, head, teacher_hidden, teacher_head, lab
     return total
 
 
-def fused(divergence, ce_weight, chunk, hidden, head, teacher_hidden, teacher_head, labels=None):
+def fused(divergence, ce_weight, chunk, hidden, head, *taught):
     """The fused sum."""
     if divergence == "sparse":
-        return losses.linear_sparse_kl(hidden, head, teacher_hidden, teacher_head, chunk=chunk)
+        return losses.linear_sparse_kl(hidden, head, *taught, chunk=chunk)
+    teacher_hidden, teacher_head, labels = taught
     return losses.linear_divergence(
         hidden,
         head,
