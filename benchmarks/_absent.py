@@ -49,8 +49,8 @@ def option(made: Any) -> None:
         "--device",
         default="",
         metavar="device",
-        help=f"compile for one that is not here, run nothing: {', '.join(GPUS)}, or chips of a TPU "
-        "such as v5e:16x16 or v5p:8x8x4",
+        help=f"compile for one that is not here, run nothing: {', '.join(GPUS)}, several such as "
+        "H200:8, or chips of a TPU such as v5e:16x16 or v5p:8x8x4",
     )
 
 
@@ -63,8 +63,10 @@ def devices(name: str) -> Sequence[Any]:
     """
     from jax.experimental import topologies
 
-    if name in GPUS:
-        settings: dict[str, Any] = {"target_config": _described(name), "topology": "1x1x1"}
+    kind, _, count = name.partition(":")
+    if kind in GPUS:
+        settings: dict[str, Any] = {"target_config": _described(kind)}
+        settings["topology"] = f"1x1x{int(count or 1)}"
         platform, where = "cuda", ""
     elif name.startswith(TPUS):
         # Otherwise it asks the network whether this is a TPU's host, and wants it for itself.
@@ -94,7 +96,7 @@ def as_if(name: str) -> Iterator[None]:
         yield
         return
     jax.config.update("jax_platforms", "cpu")
-    platform = "gpu" if name in GPUS else "tpu"
+    platform = "gpu" if name.partition(":")[0] in GPUS else "tpu"
     if platform == "gpu":
         # Which tiles suit XLA's own products only the device can tell; cuBLAS's need none. Read
         # when the first program is compiled.
