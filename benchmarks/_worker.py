@@ -71,5 +71,7 @@ def finds_torch(args: Any) -> str | None:
     python = args.torch_python or sys.executable
     if has("torch", python):
         return python
-    print(f"no torch in {python}: our own times alone\n")
+    # Not where it is: what is printed is kept with the results.
+    whose = "that interpreter" if args.torch_python else "this interpreter"
+    print(f"no torch in {whose}: our own times alone\n")
     return None

@@ -235,7 +235,7 @@ def main() -> int:
     args.smoke = args.tiny  # no target is checked
     if args.tiny:
         args.repeats = 1
-    python = finds_torch(args)
+    python = None if args.device else finds_torch(args)
     if args.one:
         settings = tiny(CASES[args.one]) if args.tiny else CASES[args.one]
         row = planned(settings, args.device) if args.device else measure(settings, args, python)
