@@ -1,36 +1,25 @@
 """The loss from hidden states beside Liger's and eager torch's in the same process.
 
-On a GPU the shapes are those that Liger publishes figures of: 128,256 classes, widths 2,048 and
-4,096. Everywhere bfloat16, half the JSD and half the cross-entropy, value and gradients in the
-student's states and head.
+Shapes and steps are those of ``fused_losses``, in bfloat16: JSD and cross-entropy in equal parts,
+value and gradients in the student's states and head; on a GPU in the sizes that Liger publishes
+figures of.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from _measure import compiled, in_turn, median_ms
+from _measure import in_turn, median_ms
+from fused_losses import CASES, SHAPES, fused, make, naive, step
 
-from jaxdistill import losses
-
-
-class Sizes(NamedTuple):
-    """Classes, widths of both nets' hidden states, numbers of tokens."""
-
-    classes: int
-    student: int
-    teacher: int
-    tokens: tuple[int, ...]
-
-
-PUBLISHED = Sizes(128_256, 2048, 4096, (1024, 2048, 4096, 8192))
-CPU = Sizes(32_768, 256, 512, (2048,))
-TINY = Sizes(1000, 64, 128, (64, 128))
+# Numbers of tokens that Liger publishes figures of.
+PUBLISHED = (1024, 2048, 4096, 8192)
+CASE, CHUNK = "jsd+ce", 256
 # bfloat16 logits: the losses of two programs may differ by so much of their value.
 ERROR_TARGET = 1e-2
 
@@ -42,74 +31,35 @@ def missing() -> str:
     return "no torch in this interpreter: the table beside Liger and eager torch is left out"
 
 
-def sizes(smoke: bool) -> Sizes:
-    """What fits the device."""
-    return TINY if smoke else PUBLISHED if jax.default_backend() == "gpu" else CPU
-
-
-def rows(repeats: int, size: Sizes) -> list[dict[str, Any]]:
-    """Milliseconds and MiB at most, for every number of tokens; what is not installed is absent,
-    and on a CPU PyTorch's memory."""
+def rows(repeats: int, smoke: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The shape that fits the device, and milliseconds and MiB at most for every number of tokens;
+    what is not installed is absent, and on a CPU PyTorch's memory."""
+    name = "small" if smoke else "large" if jax.default_backend() == "gpu" else "cpu"
+    shape = {**SHAPES[name], "dtype": "bfloat16"}
     found = []
-    for tokens in size.tokens:
-        arrays = _arrays(size, tokens)
-        fused = compiled(jax.value_and_grad(_fused, argnums=(0, 1)), *arrays)
-        plain = compiled(jax.value_and_grad(_naive, argnums=(0, 1)), *arrays)
+    for tokens in PUBLISHED if name == "large" else (shape["tokens"],):
+        arrays = make(shape, tokens, CASE)
+        programs = {
+            "fused": step(functools.partial(fused, *CASES[CASE], CHUNK), arrays),
+            "plain": step(functools.partial(naive, *CASES[CASE]), arrays),
+        }
         calls: dict[str, Callable[[], Any]] = {
-            "fused": lambda f=fused, a=arrays: f.call(*a),
-            "plain": lambda f=plain, a=arrays: f.call(*a),
+            arm: lambda made=made, arrays=arrays: made.call(*arrays)
+            for arm, made in programs.items()
         }
-        row: dict[str, Any] = {
-            "tokens": tokens,
-            "fused_mib": fused.memory["peak_mib"],
-            "plain_mib": plain.memory["peak_mib"],
-        }
-        ours = float(fused.call(*arrays)[0])
-        for name, call in _of_torch(arrays).items():
+        row: dict[str, Any] = {"tokens": tokens}
+        row |= {f"{arm}_mib": made.memory["peak_mib"] for arm, made in programs.items()}
+        ours = float(calls["fused"]()[0])
+        for arm, call in _of_torch(arrays).items():
             value, peak = _first_of_torch(call)
-            row |= {f"{name}_error": abs(value - ours) / abs(ours)}
-            row |= {f"{name}_mib": peak} if peak else {}
-            calls[name] = call
+            # Theirs is half of either part, a mean over tokens; ours whole parts, a sum.
+            row[f"{arm}_error"] = abs(2 * tokens * value - ours) / abs(ours)
+            row |= {f"{arm}_mib": peak} if peak else {}
+            calls[arm] = call
         times = in_turn(calls, repeats, warmup=3)
-        row |= {f"{name}_ms": median_ms(each) for name, each in times.items()}
+        row |= {f"{arm}_ms": median_ms(each) for arm, each in times.items()}
         found.append(row)
-    return found
-
-
-def _arrays(size: Sizes, tokens: int) -> tuple[jax.Array, ...]:
-    keys = jax.random.split(jax.random.key(0), 5)
-
-    def normal(key: jax.Array, *shape: int) -> jax.Array:
-        return (jax.random.normal(key, shape) / shape[-1] ** 0.25).astype(jnp.bfloat16)
-
-    return (
-        normal(keys[0], tokens, size.student),
-        normal(keys[1], size.classes, size.student).T,
-        normal(keys[2], tokens, size.teacher),
-        normal(keys[3], size.classes, size.teacher).T,
-        jax.random.randint(keys[4], (tokens,), 0, size.classes, jnp.int32),
-    )
-
-
-def _fused(hidden, head, teacher_hidden, teacher_head, labels):
-    total = losses.linear_divergence(
-        hidden,
-        head,
-        teacher_hidden,
-        teacher_head,
-        labels,
-        divergence="jsd",
-        divergence_weight=0.5,
-        ce_weight=0.5,
-    )
-    return total / len(labels)
-
-
-def _naive(hidden, head, teacher_hidden, teacher_head, labels):
-    student = jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
-    teacher = jnp.matmul(teacher_hidden, teacher_head, preferred_element_type=jnp.float32)
-    jsd = losses.generalized_jsd(student, teacher, beta=0.5).mean()
-    return (jsd + losses.cross_entropy(student, labels).mean()) / 2
+    return shape, found
 
 
 def _of_torch(arrays: tuple[jax.Array, ...]) -> dict[str, Callable[[], Any]]:

@@ -214,10 +214,17 @@ def spread(found: Mapping[str, Any]) -> str:
     return f"{found['ratio']:.3f} ({low:.2f} to {high:.2f})"
 
 
-def finish(name: str, options: Any, results: Mapping[str, Any], missed: Sequence[str] = ()) -> int:
-    """Says what was missed, prints all as one JSON object, and gives the exit status."""
+def finish(
+    name: str,
+    options: Any,
+    results: Mapping[str, Any],
+    missed: Sequence[str] = (),
+    faults: Sequence[str] = (),
+) -> int:
+    """Says which targets were missed and what broke, which counts in small sizes too, prints all as
+    one JSON object, and gives the exit status."""
     smoke = bool(getattr(options, "smoke", False))
-    lost = [] if smoke else list(missed)
+    lost = [*faults, *([] if smoke else missed)]
     for each in lost:
         print(f"missed: {each}")
     whole = {

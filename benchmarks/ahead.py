@@ -272,14 +272,14 @@ def main() -> int:
     if args.one:
         if not args.device:
             os.environ["XLA_FLAGS"] = FORCED
-        with _absent.as_if(args.device or "TPU"):
+        with _absent.as_on_accelerators():
             devices = _absent.devices(args.device) if args.device else jax.devices()
             tell(lowered(args.one, not args.lower, devices))
         return 0
     if args.smoke:
         args.configs, args.lower = ["hinton_mnist", "dm"], True
     more = [*(["--lower"] if args.lower else []), "--device", args.device]
-    rows, missed = one_by_one(__file__, args, *more)
+    rows, faults = one_by_one(__file__, args, *more)
     cells = [
         (
             f"{row['config']}: {row['stage']}",
@@ -292,10 +292,10 @@ def main() -> int:
         )
         for row in rows
     ]
-    missed += [f"{r['config']}: {r['stage']}: {r['refused']}" for r in rows if "refused" in r]
+    missed = [f"{r['config']}: {r['stage']}: {r['refused']}" for r in rows if "refused" in r]
     columns = ("stage", "million numbers", "examples", "state MiB", "frozen", "batch", "temporary")
     print(table((*columns, "lowering s", "compile s"), cells), end="\n\n")
-    return finish(_absent.named("ahead", args), args, {"stages": rows}, missed)
+    return finish(_absent.named("ahead", args), args, {"stages": rows}, missed, faults)
 
 
 if __name__ == "__main__":

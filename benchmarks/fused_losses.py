@@ -197,13 +197,6 @@ def measure(shape, case, chunk, tokens, runs):
     }
 
 
-def planned(shape, case, chunk, tokens, device):
-    """One row for a device that is not here: memory alone."""
-    with _absent.as_if(device):
-        place = jax.sharding.SingleDeviceSharding(_absent.devices(device)[0])
-        return programs(shape, case, chunk, tokens, place)[-1]
-
-
 def main() -> int:
     """Runs all cases; 1 where a target is missed."""
     made = parser(__doc__)
@@ -217,19 +210,21 @@ def main() -> int:
     if options.smoke:
         options.shape, options.runs = "small", 2
     shape, targets = SHAPES[options.shape], TARGETS.get(options.shape, {})
-    rows = []
     counts = options.tokens or [shape["tokens"]]
-    for case, chunk, tokens in itertools.product(options.cases, options.chunks, counts):
-        if options.device:
-            row = planned(shape, case, chunk, tokens, options.device)
-        else:
-            row = measure(shape, case, chunk, tokens, options.runs)
+    chosen = list(itertools.product(options.cases, options.chunks, counts))
+    if options.device:
+        with _absent.as_on_accelerators():
+            place = jax.sharding.SingleDeviceSharding(_absent.devices(options.device)[0])
+            rows = [programs(shape, *each, place)[-1] for each in chosen]
+    else:
+        rows = [measure(shape, *each, options.runs) for each in chosen]
+    for row in rows:
+        case, tokens = row["case"], row["tokens"]
         row["missed"] = [
             f"{case}, {tokens} tokens: {key} {row[key]} > {most}"
             for key, most in targets.get(case, {}).items()
             if row.get(key, 0) > most
         ]
-        rows.append(row)
     columns = ("case", "tokens", "chunk", "temporary MiB", "naive", "at 2N", "peak MiB", "naive")
     cells = [
         (

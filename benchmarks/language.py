@@ -355,9 +355,8 @@ def main() -> int:
     if fault := _liger.missing():
         print(fault, end="\n\n")
     else:
-        size = _liger.sizes(args.smoke)
-        measured = _liger.rows(args.repeats, size)
-        found["loss"] = {"sizes": size._asdict(), "rows": measured}
+        shape, measured = _liger.rows(args.repeats, args.smoke)
+        found["loss"] = {"shape": shape, "rows": measured}
         print(_beside_liger(measured), end="\n\n")
         missed += [
             f"{name}, {row['tokens']} tokens: its loss is {row[f'{name}_error']:.1e} off ours"

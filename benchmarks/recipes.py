@@ -118,7 +118,8 @@ def main() -> int:
     if args.one:
         tell(measured(args.one, args.steps))
         return 0
-    found, missed = one_by_one(__file__, args, "--steps", str(args.steps))
+    found, faults = one_by_one(__file__, args, "--steps", str(args.steps))
+    missed = []
     rows = {f"{row.pop('config')}: {row.pop('stage')}": row for row in found}
     for label, row in rows.items():
         if row["processor_seconds"] > COMPILE:
@@ -138,7 +139,7 @@ def main() -> int:
     ]
     columns = ("stage", "compile s", "of processor", "read alone, a second", "step ms", "waiting")
     print(table(columns, cells), end="\n\n")
-    return finish("recipes", args, {"stages": rows}, missed)
+    return finish("recipes", args, {"stages": rows}, missed, faults)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ Prints a table and, as its last line, JSON; exits with 1 when a target is missed
 
 from __future__ import annotations
 
-import statistics
 import sys
 from typing import Any
 
@@ -113,8 +112,7 @@ def speed(net: Net, images: jax.Array, repeats: int) -> dict[str, float]:
             return run(variables, images, None, jax.random.key(1), steps)
 
         call()
-        times = [seconds(call).wall for _ in range(repeats)]
-        found[name] = len(images) / statistics.median(times)
+        found[name] = 1e3 * len(images) / median_ms(seconds(call) for _ in range(repeats))
     return found
 
 
