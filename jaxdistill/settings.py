@@ -1,0 +1,323 @@
+"""Domains of settings: what a number, a name or a list in a config may be.
+
+A domain stands once, beside the parameter that it is of, as its type::
+
+    def noisy(context, *, rate: Share = 0.1, steps: Count = 10, kind: Literal["a", "b"] = "a"):
+        ...
+
+Type checkers read ``Share`` as ``float``; a config is checked by :func:`fault` before anything is
+computed. Plain types serve as well: ``bool``, ``int``, ``float`` (finite), ``str``, ``Literal``,
+unions, sequences, mappings, dataclasses and named tuples (a mapping of their fields).
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import inspect
+import math
+import numbers
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+from jaxdistill._errors import unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers between two bounds.
+
+    Attributes:
+        low: the smallest one.
+        high: the largest one.
+        above: whether ``low`` itself is left out.
+        below: whether ``high`` itself is left out.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether a number lies there; none that is not finite does."""
+        lower = value > self.low if self.above else value >= self.low
+        upper = value < self.high if self.below else value <= self.high
+        return bool(lower and upper and math.isfinite(value))
+
+    def __str__(self) -> str:
+        low = f"{'above' if self.above else 'from'} {self.low:g}"
+        high = f"{'below' if self.below else 'to'} {self.high:g}"
+        if self.low > -math.inf and self.high < math.inf:
+            return f"{low} {high}" if not self.above else f"{low} and {high.replace('to', 'up to')}"
+        if self.low > -math.inf:
+            return low if self.above else f"{self.low:g} or more"
+        return high if self.high < math.inf else "finite"
+
+
+class _Schedule:
+    """Marks what may change with the step."""
+
+
+_T = TypeVar("_T")
+
+Finite = Annotated[float, Range()]
+Positive = Annotated[float, Range(0, above=True)]
+NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]  # of a whole: smoothing, dropout that may drop all, a mixture
+Fraction = Annotated[float, Range(0, 1, below=True)]  # less than the whole: momentum, ema, dropout
+Natural = Annotated[int, Range(0)]
+Count = Annotated[int, Range(1)]
+# A number, or what a config names by {"schedule": name, ...} and code gives as a function of the
+# step: Scheduled[Positive].
+Scheduled = Annotated[Union[_T, Callable[[Any], Any]], _Schedule()]  # noqa: UP007
+
+
+def keys(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a function, annotations resolved: the keys of its config.
+
+    Of a class the fields, less those that Flax adds.
+
+    Example:
+        >>> def entry(context, *, rate: Share = 0.1, name: str): ...
+        >>> list(keys(entry))
+        ['rate', 'name']
+    """
+    parameters = inspect.signature(function).parameters
+    hints = _hints(function)
+    kept = {}
+    for name, parameter in parameters.items():
+        if inspect.isclass(function):
+            if name in ("parent", "name") or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                continue
+        elif parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        kept[name] = parameter.replace(
+            kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints.get(name, Any)
+        )
+    return kept
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    if "__signature__" in getattr(function, "__dict__", {}):  # an entry that stands for another
+        found = inspect.signature(function).parameters
+        return {name: parameter.annotation for name, parameter in found.items()}
+    inner = inspect.unwrap(function)
+    return typing.get_type_hints(inner, include_extras=True)
+
+
+def fault(value: Any, domain: Any) -> str | None:
+    """What is wrong with a value, or None: ``"must be a number above 0"``.
+
+    A mapping with the key ``schedule`` passes where a schedule may stand; what it gives is checked
+    where the number of steps is known, see :func:`jaxdistill.registry.schedule`.
+
+    Example:
+        >>> fault(-4, Positive)
+        'must be a number above 0'
+        >>> fault(2.5, Count)
+        'must be a whole number, 1 or more'
+        >>> fault(0.5, Share) is None
+        True
+        >>> fault("summ", Literal["sum", "mean"])
+        "must be 'mean' or 'sum': did you mean 'sum'?"
+    """
+    if not _valid(value, domain):
+        inner = _inner_fault(value, domain)
+        return inner or f"must be {says(domain)}{_nearest(value, domain)}"
+    return None
+
+
+def says(domain: Any) -> str:
+    """A domain in words.
+
+    Example:
+        >>> says(tuple[Count, ...] | None)
+        'a sequence (each a whole number, 1 or more), or None'
+    """
+    origin, arguments = typing.get_origin(domain), typing.get_args(domain)
+    if domain is Any:
+        return "anything"
+    if origin is Annotated:
+        inner, marks = arguments[0], arguments[1:]
+        if _scheduled(marks):
+            return f"{says(typing.get_args(inner)[0])}, or a schedule"
+        # A number is whole or not, and in its range.
+        bounds = ", ".join(str(mark) for mark in marks)
+        words = "a whole number" if inner is int else "a number" if inner is float else says(inner)
+        comma = "," if inner is int else ""
+        return f"{words}{comma} {bounds}" if bounds else words
+    if origin is Literal:
+        return " or ".join(sorted(map(repr, arguments)))
+    if origin in (Union, types.UnionType):
+        return ", or ".join(dict.fromkeys(says(each) for each in arguments))
+    if _is_sequence(origin or domain):
+        return f"a sequence{_each(arguments)}"
+    if _is_mapping(origin or domain):
+        return f"a mapping{_each(arguments[1:])}"
+    return _NAMES.get(domain) or f"a mapping of {', '.join(map(repr, keys(domain)))}"
+
+
+_NAMES = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a finite number",
+    str: "a string",
+    type(None): "None",
+}
+
+
+def _each(arguments: tuple[Any, ...]) -> str:
+    kinds = [each for each in arguments if each is not Ellipsis and each is not Any]
+    if not kinds:
+        return ""
+    whole = len(kinds) > 1
+    return f" of ({', '.join(map(says, kinds))})" if whole else f" (each {says(kinds[0])})"
+
+
+def _scheduled(marks: tuple[Any, ...]) -> bool:
+    return any(isinstance(mark, _Schedule) for mark in marks)
+
+
+def _is_sequence(kind: Any) -> bool:
+    return kind in (list, tuple, collections.abc.Sequence)
+
+
+def _is_mapping(kind: Any) -> bool:
+    return kind in (dict, collections.abc.Mapping)
+
+
+def _is_record(kind: Any) -> bool:
+    """Whether values of a class are written as mappings of its fields."""
+    return inspect.isclass(kind) and (
+        dataclasses.is_dataclass(kind) or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
+    )
+
+
+def _valid(value: Any, domain: Any) -> bool:
+    origin, arguments = typing.get_origin(domain), typing.get_args(domain)
+    if domain is Any or isinstance(domain, TypeVar):
+        return True
+    if origin is Annotated:
+        inner, marks = arguments[0], arguments[1:]
+        if _scheduled(marks) and isinstance(value, Mapping):
+            return "schedule" in value
+        ranges = [mark for mark in marks if isinstance(mark, Range)]
+        return _valid(value, inner) and all(mark.holds(value) for mark in ranges)
+    if origin is Literal:
+        return any(value == each and type(value) is type(each) for each in arguments)
+    if origin in (Union, types.UnionType):
+        return any(_valid(value, each) for each in arguments)
+    if _is_sequence(origin or domain):
+        return _valid_sequence(value, origin or domain, arguments)
+    if _is_mapping(origin or domain):
+        if not isinstance(value, Mapping):
+            return False
+        key, inner = arguments or (Any, Any)
+        return all(_valid(k, key) and _valid(v, inner) for k, v in value.items())
+    return _valid_plain(value, domain)
+
+
+def _valid_sequence(value: Any, kind: Any, arguments: tuple[Any, ...]) -> bool:
+    if isinstance(value, (str, bytes)) or not isinstance(value, collections.abc.Sequence):
+        return False
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        return len(value) == len(arguments) and all(map(_valid, value, arguments))
+    return not arguments or all(_valid(each, arguments[0]) for each in value)
+
+
+def _valid_plain(value: Any, domain: Any) -> bool:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if domain is int:
+        return whole
+    if domain is float:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        return real and math.isfinite(value)
+    if domain in (bool, str):
+        return isinstance(value, domain)
+    if domain in (None, type(None)):
+        return value is None
+    if _is_record(domain) and isinstance(value, Mapping):
+        return _record_fault(value, domain) is None
+    if (typing.get_origin(domain) or domain) is collections.abc.Callable:
+        return callable(value)
+    return inspect.isclass(domain) and isinstance(value, domain)
+
+
+def _record_fault(value: Mapping[str, Any], domain: Any) -> str | None:
+    own = keys_of_record(domain)
+    for name in value:
+        if name not in own:
+            return unknown("key", name, own)
+    for name, parameter in own.items():
+        if name not in value:
+            if parameter.default is parameter.empty:
+                return f"needs {name!r}"
+        elif (wrong := fault(value[name], parameter.annotation)) is not None:
+            return f"has {name}={value[name]!r}: it {wrong}"
+    return None
+
+
+def keys_of_record(kind: Any) -> dict[str, inspect.Parameter]:
+    """The fields of a dataclass or named tuple, annotations resolved."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    parameters = inspect.signature(kind).parameters
+    return {
+        name: parameter.replace(annotation=hints.get(name, Any))
+        for name, parameter in parameters.items()
+    }
+
+
+def _inner_fault(value: Any, domain: Any) -> str | None:
+    """What is wrong inside a value of the right outer kind, where that says more."""
+    origin, arguments = typing.get_origin(domain), typing.get_args(domain)
+    if origin is Annotated:
+        return _inner_fault(value, arguments[0])
+    if origin in (Union, types.UnionType):
+        found = (_inner_fault(value, each) for each in arguments)
+        return next((wrong for wrong in found if wrong), None)
+    if _is_record(domain) and isinstance(value, Mapping):
+        return _record_fault(value, domain)
+    if _is_mapping(origin or domain) and isinstance(value, Mapping) and len(arguments) == 2:
+        for key, each in value.items():
+            if (wrong := fault(each, arguments[1])) is not None:
+                return f"has {key}={each!r}: it {wrong}"
+    return None
+
+
+def _nearest(value: Any, domain: Any) -> str:
+    options = [each for each in _choices(domain) if isinstance(each, str)]
+    if not isinstance(value, str) or not options:
+        return ""
+    sentence = unknown("", value, options)
+    start = sentence.find("did you mean")
+    return f": {sentence[start : sentence.index('?') + 1]}" if start >= 0 else ""
+
+
+def _choices(domain: Any) -> tuple[Any, ...]:
+    origin, arguments = typing.get_origin(domain), typing.get_args(domain)
+    if origin is Literal:
+        return arguments
+    if origin in (Union, types.UnionType, Annotated):
+        inner = arguments[:1] if origin is Annotated else arguments
+        return tuple(choice for each in inner for choice in _choices(each))
+    return ()
+
+
+def made(value: Any, domain: Any) -> Any:
+    """A checked value as code wants it: a mapping becomes the dataclass or named tuple it writes.
+
+    Example:
+        >>> class Window(typing.NamedTuple):
+        ...     first: Natural = 0
+        ...     last: Natural = 10
+        >>> made({"last": 4}, Window | None)
+        Window(first=0, last=4)
+    """
+    for each in (domain, *typing.get_args(domain)):
+        if _is_record(each) and isinstance(value, Mapping):
+            fields = keys_of_record(each)
+            return each(**{k: made(v, fields[k].annotation) for k, v in value.items()})
+    return value
