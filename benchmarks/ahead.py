@@ -41,7 +41,7 @@ import numpy as np
 from _configs import config_of, one_by_one, options, tell
 from _measure import finish, memory, parser, table
 
-from jaxdistill import build, recipe
+from jaxdistill import recipe, registry
 from jaxdistill.data import sentences, text
 from jaxdistill.data.records import Ids, Source
 from jaxdistill.recipe.stages import stage_of
@@ -145,7 +145,7 @@ def stand_in(name: str, config: dict[str, Any]) -> None:
     for settings in sets:
         kind = settings["name"]
         # What the user must name, and nobody reads here.
-        takes = inspect.signature(build.DATA[kind]).parameters if kind in build.DATA else ()
+        takes = inspect.signature(registry.DATA[kind]).parameters if kind in registry.DATA else ()
         settings |= {key: "a place" for key in ("path", "dir") if key in settings and key in takes}
         if kind in sentences.SETS:
             replace(kind, reviews(VOCABULARY[name], 1000))
@@ -160,10 +160,10 @@ def stand_in(name: str, config: dict[str, Any]) -> None:
 
 def replace(kind: str, made: Callable[..., Any]) -> None:
     """Under the name of a data set, with the keywords of what it really is."""
-    if kind not in build.DATA:
+    if kind not in registry.DATA:
         raise ValueError(f"there is no data set {kind!r}")
-    made.__signature__ = inspect.signature(build.DATA[kind])  # pyright: ignore
-    build.DATA[kind] = made
+    made.__signature__ = inspect.signature(registry.DATA[kind])  # pyright: ignore
+    registry.DATA[kind] = made
 
 
 def mesh_for(

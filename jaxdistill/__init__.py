@@ -30,7 +30,7 @@ _WHERE = {
 }
 _MODULES = (
     "adapt",
-    "build",
+    "registry",
     "data",
     "evaluation",
     "language",

@@ -1,6 +1,6 @@
 """Configs as plain data: what they may hold, what is left to defaults, how they are changed.
 
-Nothing here knows a net or a loss: names are looked up by :mod:`jaxdistill.build`.
+Nothing here knows a net or a loss: names are looked up by :mod:`jaxdistill.registry`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ CONFIG_KEYS = (
 STAGE_DEFAULTS: dict[str, Any] = {
     "data": None,  # a data set of its own, as config.data; the recipe's by default
     "student": None,  # the net: {"net": name, ...}
-    "distiller": None,  # another algorithm than from model to model, see build.distiller
+    "distiller": None,  # another algorithm than from model to model, see registry.distiller
     "initial": None,  # {"stage": name, ...}: what it starts from, see recipe.initial
-    "targets": None,  # what it learns from, see build.target
-    "between": None,  # work on the host between steps, see build.between
-    "view": None,  # what is drawn for both nets, see build.view
-    "objective": None,  # {term: {"loss": name, ...}}, see build.match
-    "optimizer": None,  # see build.transformation
+    "targets": None,  # what it learns from, see registry.target
+    "between": None,  # work on the host between steps, see registry.between
+    "view": None,  # what is drawn for both nets, see registry.view
+    "objective": None,  # {term: {"loss": name, ...}}, see registry.match
+    "optimizer": None,  # see registry.transformation
     "batch_size": 128,
     "steps": 0,
-    "records": None,  # which of the training records, see build.records
+    "records": None,  # which of the training records, see registry.records
     "seed": 0,  # added to the run's: another start, another order of the data
     "guidance": None,  # the weight of the ground truth, estimated, see recipe.guidance
     "transfer": None,  # weights of the objective's entries by task similarity, see recipe.transfer

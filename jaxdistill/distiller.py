@@ -14,6 +14,9 @@ from jaxdistill.net import Net
 from jaxdistill.objective import Objective, Term, as_objective, at, mean, weighted
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
+# What a result is: a net's (params, state), arrays that are a data set, records that a teacher
+# wrote, a choice (names, numbers, indices), or images.
+Kind = Literal["net", "data_set", "records", "choice", "images"]
 
 
 class Distiller(NamedTuple):
@@ -29,12 +32,28 @@ class Distiller(NamedTuple):
             synthetic set.
         takes: how many batches one step eats; with more than one they are stacked on a new first
             axis.
+        kind: what the result is. Export, restoring, pictures and reports ask for it.
     """
 
     init: Callable[..., Any]
     step: Callable[..., tuple[Any, Metrics]]
     result: Callable[[Any], Any]
     takes: int = 1
+    kind: Kind = "net"
+
+
+class Work(NamedTuple):
+    """What trains nothing: a selection, a search, mining, records that a teacher writes.
+
+    Attributes:
+        run: ``(results, data, key) -> result``: the results of earlier stages by name, the sets of
+            the stage by name, a key of its own. It runs on the host and may take long; what can
+            be gone on with it keeps itself, in a store.
+        kind: what the result is.
+    """
+
+    run: Callable[[Any, Any, jax.Array], Any]
+    kind: Kind
 
 
 class Whole(NamedTuple):

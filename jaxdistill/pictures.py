@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill import build, condense, evaluation, theory
+from jaxdistill import condense, evaluation, registry, theory
 from jaxdistill.config import frozen_stages, target_stages
 from jaxdistill.data.augment import to_float
 from jaxdistill.data.records import Source
@@ -46,7 +46,7 @@ def reconstruction(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]
     size = next((spec["size"] for spec in settings.get("augment") or () if "size" in spec), None)
     if size and not any(spec["name"] == "resize" for spec in fixed):
         fixed.insert(0, {"name": "resize", "size": size})
-    prepare = build.view({"augment": fixed, "mask": mask}, planned.data["train"].info)
+    prepare = registry.view({"augment": fixed, "mask": mask}, planned.data["train"].info)
     batch = prepare(batch, jax.random.key(plan.config["seed"]))
     params, state = outcomes[planned.name].result
     pixels = jax.jit(planned.net.apply)(params, state, batch["student"]).out["pixels"]
@@ -71,8 +71,8 @@ def reliability(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -
         (s for s in planned.settings["evaluate"].values() if s["evaluator"] == "classification"), {}
     )
     part = "test" if "test" in planned.data else "validation"
-    batches = evaluation_batches(planned.data[part], spec.get("batch_size", build.BATCH))
-    how = build.seen(spec.get("augment"), planned.data["train"].info)
+    batches = evaluation_batches(planned.data[part], spec.get("batch_size", registry.BATCH))
+    how = registry.seen(spec.get("augment"), planned.data["train"].info)
     bins = {
         p.name: evaluation.reliability(p.net, **how)(outcomes[p.name].result, batches)
         for p in plan.stages
@@ -154,8 +154,8 @@ def positions(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> 
 
 def _kernel_fits(plan: Plan, planned: Planned) -> _KernelFits:
     settings, seed = planned.settings["distiller"], plan.config["seed"]
-    kernel = build.kernel_named(planned.settings["student"]["kernel"])
-    train = build.records(planned.data["train"], planned.settings["records"], seed)
+    kernel = registry.kernel_named(planned.settings["student"]["kernel"])
+    train = registry.records(planned.data["train"], planned.settings["records"], seed)
     (points, targets), (held, wanted) = (
         _points(source) for source in (train, planned.data["validation"])
     )
@@ -186,7 +186,7 @@ def samples(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Pi
     if spec.get("label") is not None:
         label = jnp.full(count, spec["label"])
     scale = _denormalised(fixed)
-    real = build.view({"augment": fixed}, source.info)(
+    real = registry.view({"augment": fixed}, source.info)(
         source.gather(np.arange(min(count, len(source)))), jax.random.key(seed)
     )["student"]
     rows = {"data": np.asarray(real)}

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdistill import build, condense
+from jaxdistill import condense, registry
 from jaxdistill._errors import unknown
 from jaxdistill.pictures import PICTURES, SAMPLED
 from jaxdistill.recipe import Plan, Planned
@@ -101,7 +101,7 @@ def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> li
 
 def _seen(planned: Planned, records: Any) -> jax.Array:
     """The images of records in the size that a stage's view gives them."""
-    view = build.view(
+    view = registry.view(
         {"augment": (planned.settings["view"] or {}).get("augment")}, planned.data["train"].info
     )
     return view(records, jax.random.key(0))["student"]
@@ -159,7 +159,7 @@ def check(plan: Plan) -> None:
             if kind not in PICTURES:
                 raise ValueError(unknown(f"picture of stage {planned.name!r}", kind, PICTURES))
             settings = planned.settings["distiller"] or {}
-            if kind == "synthetic" and settings.get("name") not in build.SETS:
+            if kind == "synthetic" and settings.get("name") not in registry.SETS:
                 raise ValueError(
                     f"stage {planned.name!r} makes no data set: it has no 'synthetic' to show"
                 )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill import build, recipe
+from jaxdistill import recipe, registry
 from jaxdistill.config import override, plain, smoke
 from jaxdistill.models import MAE, export, masking
 from jaxdistill.net import from_linen
@@ -98,7 +98,7 @@ def test_masks_apart_give_the_teacher_other_patches(step):
     apart = override(plan.config, {"stages.distil.view.mask.shared": False})
     info = plan.stages[0].data["train"].info
     for settings, same in ((plan.config, True), (apart, False)):
-        view = build.view(settings["stages"]["distil"]["view"], info)
+        view = registry.view(settings["stages"]["distil"]["view"], info)
         batch = view({"image": np.zeros((4, 8, 8, 1), np.float32)}, jax.random.key(0))
         keep = [np.asarray(batch[side]["keep"]) for side in ("student", "teacher")]
         assert np.array_equal(*keep) == same

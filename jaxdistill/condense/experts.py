@@ -20,7 +20,7 @@ from jaxdistill.condense.augment import Augmentation, siamese
 from jaxdistill.condense.flat import Flat, flat
 from jaxdistill.condense.real import real_set
 from jaxdistill.distiller import Distiller, for_each
-from jaxdistill.losses._numerics import safe_norm
+from jaxdistill.losses.numerics import safe_norm
 from jaxdistill.net import Net
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.data.augment import to_float
-from jaxdistill.evaluation._batches import frozen_entry
+from jaxdistill.evaluation.batches import frozen_entry
 
 
 class Real(NamedTuple):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.losses._numerics import l2_normalise, safe_norm
+from jaxdistill.losses.numerics import l2_normalise, safe_norm
 
 DISTANCES = ("rows", "cosine", "squared")
 

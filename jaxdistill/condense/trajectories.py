@@ -17,7 +17,7 @@ from jaxdistill.condense.real import real_set
 from jaxdistill.condense.synthetic import Synthetic, cluster_rows, one_hot, random_rows
 from jaxdistill.condense.unroll import Inner, Target, matching_gradient
 from jaxdistill.distiller import Distiller
-from jaxdistill.evaluation._batches import frozen_entry
+from jaxdistill.evaluation.batches import frozen_entry
 from jaxdistill.net import Net
 
 

@@ -14,6 +14,7 @@ from jaxdistill.evaluation.loyalty import (
     probability_loyalty,
     regression_loyalty,
 )
+from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.evaluation.probes import linear_probe, nearest_neighbours
 from jaxdistill.evaluation.regression import as_targets, squared_error
 from jaxdistill.evaluation.representations import Features, features
@@ -33,6 +34,7 @@ __all__ = [
     "label_loyalty",
     "linear_probe",
     "loyalty",
+    "measuring",
     "nearest_neighbours",
     "paired_interval",
     "parc",

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill.evaluation._batches import (
+from jaxdistill.evaluation.batches import (
     Evaluator,
     Prepare,
     Read,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill.losses._numerics import HIGHEST, widen
+from jaxdistill.losses.numerics import HIGHEST, widen
 
 
 def sliced_wasserstein(samples: Any, data: Any, *, directions: int = 256, seed: int = 0) -> float:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.evaluation._batches import (
+from jaxdistill.evaluation.batches import (
     Evaluator,
     Prepare,
     Read,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdistill.evaluation._batches import Evaluator, Prepare, Read
+from jaxdistill.evaluation.batches import Evaluator, Prepare, Read
 from jaxdistill.evaluation.representations import Features, reader
 from jaxdistill.net import Net
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.evaluation._batches import Evaluator, Prepare, Read, compiled, run, summed, sweep
+from jaxdistill.evaluation.batches import Evaluator, Prepare, Read, compiled, run, summed, sweep
 from jaxdistill.net import Net
 
 

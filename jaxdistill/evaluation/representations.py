@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.evaluation._batches import Prepare, Read, compiled, run, sweep
+from jaxdistill.evaluation.batches import Prepare, Read, compiled, run, sweep
 from jaxdistill.net import Net
 
 POOLS: dict[str, Callable[[jax.Array], jax.Array]] = {

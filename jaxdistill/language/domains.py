@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdistill.evaluation._batches import Evaluator, frozen_entry
+from jaxdistill.evaluation.batches import Evaluator, frozen_entry
 from jaxdistill.language.evaluation import next_token
 from jaxdistill.net import Net
 

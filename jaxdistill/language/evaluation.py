@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill.evaluation._batches import Evaluator, compiled, frozen_entry, summed, sweep
+from jaxdistill.evaluation.batches import Evaluator, compiled, frozen_entry, summed, sweep
 from jaxdistill.language.generation import fitted, generate
 from jaxdistill.language.on_policy import prompts_of
 from jaxdistill.language.sampling import PLAIN, Sampling, log_probabilities

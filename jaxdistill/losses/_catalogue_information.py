@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from jaxdistill.losses._entry import BATCH, Entry, features
 from jaxdistill.losses._geometry import pairs
-from jaxdistill.losses._numerics import clear, matmul, on_any_mesh, widen
 from jaxdistill.losses.information import (
     barber_agakov_bound,
     info_nce_bound,
@@ -20,6 +19,7 @@ from jaxdistill.losses.information import (
     nwj_bound,
     tuba_bound,
 )
+from jaxdistill.losses.numerics import clear, matmul, on_any_mesh, widen
 
 ALIKE = features((5, 3), (5, 3))
 

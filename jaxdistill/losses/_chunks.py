@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxdistill.losses import _numerics as n
+from jaxdistill.losses import numerics as n
 
 
 class Plan(NamedTuple):

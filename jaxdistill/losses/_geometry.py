@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.losses._numerics import (
+from jaxdistill.losses.numerics import (
     clear,
     einsum,
     matmul,

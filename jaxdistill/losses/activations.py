@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
 from jaxdistill.losses._geometry import maps, pool, same_features
-from jaxdistill.losses._numerics import same_batch, widen
+from jaxdistill.losses.numerics import same_batch, widen
 
 
 def activation_boundary(

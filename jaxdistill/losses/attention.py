@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 from jaxdistill.losses._geometry import choice, frobenius, maps, same_features, to_smaller_grid
-from jaxdistill.losses._numerics import (
+from jaxdistill.losses.numerics import (
     einsum,
     entropy,
     kinked_gap,

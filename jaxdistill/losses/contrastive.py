@@ -18,7 +18,7 @@ from jaxdistill.losses._geometry import (
     pairs,
     same_features,
 )
-from jaxdistill.losses._numerics import (
+from jaxdistill.losses.numerics import (
     beside,
     clear,
     einsum,

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import same_features
-from jaxdistill.losses._numerics import (
+from jaxdistill.losses.numerics import (
     HIGHEST,
     beside,
     clear,

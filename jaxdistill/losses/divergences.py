@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.losses import _numerics as n
+from jaxdistill.losses import numerics as n
 from jaxdistill.losses._entry import PER_TOKEN, Entry, scores
 from jaxdistill.losses.logits import hinton_kd
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import choice, maps, same_features, to_smaller_grid
-from jaxdistill.losses._numerics import (
+from jaxdistill.losses.features import feature_match
+from jaxdistill.losses.numerics import (
     clear,
     count,
     kinked_gap,
@@ -17,7 +18,6 @@ from jaxdistill.losses._numerics import (
     same_shape,
     widen,
 )
-from jaxdistill.losses.features import feature_match
 
 
 def factor_transfer(

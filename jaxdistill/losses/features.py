@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import choice, elementwise, mean_over, same_features
-from jaxdistill.losses._numerics import kinked_gap, l2_normalise, widen
+from jaxdistill.losses.numerics import kinked_gap, l2_normalise, widen
 
 Axes = int | tuple[int, ...]
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses import _chunks as c
-from jaxdistill.losses import _numerics as n
+from jaxdistill.losses import numerics as n
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "total_variation")
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses import _chunks as c
-from jaxdistill.losses import _numerics as n
+from jaxdistill.losses import numerics as n
 from jaxdistill.losses.fused import cross_entropy_of_logits
 from jaxdistill.losses.sparse import RULES, teacher_values
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import same_features
-from jaxdistill.losses._numerics import same_shape, widen
+from jaxdistill.losses.numerics import same_shape, widen
 
 
 def channel_mask(key: jax.Array, shape: tuple[int, ...], *, rate: float = 0.15) -> jax.Array:

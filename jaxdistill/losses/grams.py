@@ -17,7 +17,7 @@ from jaxdistill.losses._geometry import (
     same_features,
     to_smaller_grid,
 )
-from jaxdistill.losses._numerics import (
+from jaxdistill.losses.numerics import (
     einsum,
     gram,
     kinked_gap,

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import off_diagonal, pairs
-from jaxdistill.losses._numerics import (
+from jaxdistill.losses.numerics import (
     count,
     is_class,
     masked_mean,

@@ -19,7 +19,7 @@ from jaxdistill.losses._geometry import (
     same_features,
     square_distances,
 )
-from jaxdistill.losses._numerics import count, einsum, gram, on_any_mesh, ratio
+from jaxdistill.losses.numerics import count, einsum, gram, on_any_mesh, ratio
 
 
 @on_any_mesh

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import choice
-from jaxdistill.losses._numerics import on_any_mesh, ratio, widen
+from jaxdistill.losses.numerics import on_any_mesh, ratio, widen
 
 
 def layer_map(

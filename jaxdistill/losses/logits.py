@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.losses import _numerics as n
+from jaxdistill.losses import numerics as n
 
 
 def cross_entropy(

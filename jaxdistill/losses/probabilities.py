@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.losses import _numerics as n
+from jaxdistill.losses import numerics as n
 
 
 def brier_score(logits: jax.Array, labels: jax.Array, *, axis: int = -1) -> jax.Array:

@@ -24,7 +24,7 @@ from jaxdistill.losses._geometry import (
     square_distances,
     valid_first,
 )
-from jaxdistill.losses._numerics import (
+from jaxdistill.losses.numerics import (
     count,
     gram,
     kinked_gap,

@@ -30,7 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.losses import _numerics as n
+from jaxdistill.losses import numerics as n
 from jaxdistill.losses._entry import PER_TOKEN, Entry
 
 RULES = ("renormalise", "zero", "tail", "sampled")

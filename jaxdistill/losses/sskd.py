@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import pairs
-from jaxdistill.losses._numerics import (
+from jaxdistill.losses.numerics import (
     einsum,
     is_class,
     kl,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.losses import _numerics as n
+from jaxdistill.losses import numerics as n
 
 
 def flsw_temperature(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxdistill import build, targets
+from jaxdistill import registry, targets
 from jaxdistill._errors import unknown
 from jaxdistill.config import frozen_stages
 from jaxdistill.data.records import Source
@@ -63,11 +63,11 @@ def cache_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> caches
             "'cached', not to 'records'"
         )
     return caches.Cache(
-        source=build.pool(planned.data["train"], records, plan.config["seed"]),
+        source=registry.pool(planned.data["train"], records, plan.config["seed"]),
         targets=targets.merge(live),
         frozen={name: results[name] for name in stored},
         outputs=outputs,
-        prepare=build.view(view, planned.data["train"].info),
+        prepare=registry.view(view, planned.data["train"].info),
         views=settings.get("views") or 1,
         seed=settings.get("seed") or 0,
         pairs=bool(view.get("mix")),
@@ -152,12 +152,12 @@ def attached(
     records, seed = planned.settings["records"], plan.config["seed"]
     train = planned.data["train"]
     if store is None:
-        chosen = build.records(train, records, seed)
+        chosen = registry.records(train, records, seed)
         return _zeros(dataclasses.replace(cache, source=chosen).records(), codecs), codecs
     scores = None
     if (records or {}).get("selected"):
         scores = _scores(cache.source, store, codecs)
-    return targets.attach(build.records(train, records, seed, scores), store), codecs
+    return targets.attach(registry.records(train, records, seed, scores), store), codecs
 
 
 def _scores(source: Source, store: Store, codecs: Mapping[str, Codec]) -> dict[str, np.ndarray]:
@@ -171,8 +171,8 @@ def _scores(source: Source, store: Store, codecs: Mapping[str, Codec]) -> dict[s
 
     step = jax.jit(probabilities)
     rows = []
-    for start in range(0, len(source), build.BATCH):
-        batch = view.gather(np.arange(start, min(start + build.BATCH, len(source))))
+    for start in range(0, len(source), registry.BATCH):
+        batch = view.gather(np.arange(start, min(start + registry.BATCH, len(source))))
         rows.append(np.asarray(step({k: v for k, v in batch.items() if k.startswith(CACHED)})))
     return dict(zip(source.ids, np.concatenate(rows), strict=True))
 
@@ -193,8 +193,8 @@ def _stored(planned: Planned) -> dict[str, tuple[str, ...]]:
     if planned.settings["distiller"]:
         # An algorithm of its own reads what its teacher says.
         return dict.fromkeys(frozen_stages(planned.settings), ("out",))
-    paths = build.target_paths(planned.settings["objective"])
-    return build.stored(planned.settings["targets"], paths)
+    paths = registry.target_paths(planned.settings["objective"])
+    return registry.stored(planned.settings["targets"], paths)
 
 
 def _said(planned: Planned) -> Mapping[str, Any] | None:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill import build, evaluation, theory
+from jaxdistill import evaluation, registry, theory
 from jaxdistill._errors import unknown
 from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.recipe.planned import Plan, Planned, only_shapes
@@ -57,7 +57,7 @@ def _predictions(
 ) -> tuple[jax.Array, ...]:
     """Targets ``[n, c]`` of the validation set, and what the two nets say there."""
     source = planned.data["validation"]
-    batches = evaluation_batches(source, min(build.BATCH, len(source)))
+    batches = evaluation_batches(source, min(registry.BATCH, len(source)))
     answers, labels = [], None
     for stage in STAGES:
         name = settings[stage]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill import build, models
+from jaxdistill import models, registry
 from jaxdistill._errors import unknown
 from jaxdistill.data.records import subset
 from jaxdistill.data.split import hashes
@@ -72,13 +72,13 @@ def variables(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> Any:
 def _slopes(stage: Planned, settings: Mapping[str, Any], params: Any, state: Any) -> Any:
     """The gradient of an objective on a few records of a stage, in evaluation mode."""
     source = stage.data["train"]
-    count = min(settings.get("records") or build.BATCH, len(source))
+    count = min(settings.get("records") or registry.BATCH, len(source))
     chosen = np.argsort(hashes(source.ids, "importance"), kind="stable")[:count]
-    batches = evaluation_batches(subset(source, np.sort(chosen)), min(build.BATCH, count))
+    batches = evaluation_batches(subset(source, np.sort(chosen)), min(registry.BATCH, count))
     entries = settings.get("objective") or LABELS
-    objective = combine({name: build.match(name, entry, 0) for name, entry in entries.items()})
-    taps = build.student_taps(entries)
-    prepare = build.view(None, source.info)
+    objective = combine({name: registry.match(name, entry, 0) for name, entry in entries.items()})
+    taps = registry.student_taps(entries)
+    prepare = registry.view(None, source.info)
 
     @jax.jit
     def slope(params, batch):
@@ -103,7 +103,7 @@ def _module(planned: Planned) -> Any:
     given = planned.settings["checkpoint"]
     if pretrained.is_published(given):
         return pretrained.module_of(given)
-    return build.module(planned.settings["student"], planned.data["train"].info)
+    return registry.module(planned.settings["student"], planned.data["train"].info)
 
 
 def _parts(result: Any, parts: Mapping[str, str] | None) -> Any:

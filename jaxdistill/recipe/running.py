@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxdistill import build
+from jaxdistill import registry
 from jaxdistill._errors import unknown
 from jaxdistill._files import write_json
 from jaxdistill.config import (
@@ -51,20 +51,20 @@ def plan(config: Mapping[str, Any]) -> Plan:
             raise ValueError(unknown("key of the config", key, CONFIG_KEYS))
     settings = stage_settings(config)
     hashes = identities(config)
-    shared = build.data(config["data"], config["seed"])
+    shared = registry.data(config["data"], config["seed"])
     nets: dict[str, Net] = {}
     planned: list[Planned] = []
     for name in config["recipe"]:
         sets: split.Splits = shared
         if settings[name]["data"]:
-            sets = build.data(settings[name]["data"], config["seed"])
+            sets = registry.data(settings[name]["data"], config["seed"])
         net = _net_of(settings[name], sets["train"].info)
         needs = needs_of(name, settings[name], list(nets))
         stage = Planned(name, settings[name], net, needs, hashes[name], sets)
         # Resolves every name of the stage, or says which is wrong; codecs need shapes, see below.
         if not caches.is_cached(stage):
             distiller_of(stage, nets)
-        build.records(sets["train"], stage.settings["records"], config["seed"])
+        registry.records(sets["train"], stage.settings["records"], config["seed"])
         given = stage.settings["checkpoint"]
         if given and not pretrained.is_published(given) and not (Path(given) / "result").is_dir():
             raise ValueError(
@@ -207,7 +207,7 @@ def _net_of(settings: Mapping[str, Any], info: Mapping[str, Any]) -> Net:
     """The student that a stage names, or the published one that takes its place."""
     if pretrained.is_published(settings["checkpoint"]):
         return from_linen(pretrained.module_of(settings["checkpoint"]))
-    return build.net(settings["student"], info)
+    return registry.net(settings["student"], info)
 
 
 def _loaded(where: Path | str) -> Any:

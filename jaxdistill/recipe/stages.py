@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxdistill import build
+from jaxdistill import registry
 from jaxdistill.config import frozen_stages, target_stages
 from jaxdistill.data.records import Source
 from jaxdistill.data.stream import Stream, evaluation_batches, stream
@@ -50,7 +50,7 @@ def stage_of(
     if settings["initial"]:
         initial = {"initial": start.variables(plan, planned, results)}
     codecs: Mapping[str, Codec] | None = None
-    source: Source = build.records(sets["train"], settings["records"], seed)
+    source: Source = registry.records(sets["train"], settings["records"], seed)
     if cached:
         source, codecs = caches.attached(plan, planned, results, store)
     evaluations: list[Evaluation] = []
@@ -61,7 +61,7 @@ def stage_of(
         evaluator = evaluator_of(label, spec, planned, seed, nets, compared)
         for part in spec.get("sets", ("validation",)):
             batches = evaluation_batches(
-                sets[part], spec.get("batch_size", build.BATCH), shard=shard
+                sets[part], spec.get("batch_size", registry.BATCH), shard=shard
             )
             every = spec.get("every", 0) if part != "test" else 0
             evaluations.append(Evaluation(part, evaluator, batches, every))
@@ -80,7 +80,7 @@ def stage_of(
             evaluations.append(Evaluation(name, _known(known)))
     between = None
     if settings["between"]:
-        between = build.between(settings["between"], net=planned.net, nets=nets, sets=sets)
+        between = registry.between(settings["between"], net=planned.net, nets=nets, sets=sets)
 
     def data(plan: Any) -> Stream:
         size = min(settings["batch_size"], len(source))
@@ -122,41 +122,43 @@ def distiller_of(
     entries = settings["objective"]
     steps = settings["steps"]
     info = planned.data["train"].info
-    prepare = build.view(settings["view"], info)
+    prepare = registry.view(settings["view"], info)
     if settings["distiller"]:
         optimizer = settings["optimizer"]
-        return build.distiller(
+        return registry.distiller(
             settings["distiller"],
             net=planned.net,
             codecs=codecs,
             student=settings["student"],
             nets=nets,
-            tx=build.transformation(optimizer, steps) if optimizer else None,
+            tx=registry.transformation(optimizer, steps) if optimizer else None,
             prepare=prepare,
             steps=steps,
             info=info,
             seed=seed,
             initial="initial" if settings["initial"] else None,
             optimizer=optimizer,
-            transformation=build.transformation,
+            transformation=registry.transformation,
         )
     terms = combine(
         {
-            name: build.match(name, entry, steps, scale=(weights or {}).get(name, 1.0))
+            name: registry.match(name, entry, steps, scale=(weights or {}).get(name, 1.0))
             for name, entry in entries.items()
         }
     )
-    goal = build.target(settings["targets"], build.target_paths(entries), nets, planned.net, codecs)
-    tx = build.transformation(settings["optimizer"], steps)
+    goal = registry.target(
+        settings["targets"], registry.target_paths(entries), nets, planned.net, codecs
+    )
+    tx = registry.transformation(settings["optimizer"], steps)
     return model_to_model(
         planned.net,
         goal,
         terms,
         tx,
         inputs="student",
-        taps=build.student_taps(entries),
+        taps=registry.student_taps(entries),
         prepare=prepare,
-        ema=build.schedule(settings["ema"], steps),
+        ema=registry.schedule(settings["ema"], steps),
         accumulate=settings["accumulate"],
         initial="initial" if settings["initial"] else None,
         returns=settings["returns"],
@@ -173,7 +175,7 @@ def evaluator_of(
 ):
     """The evaluator of a stage; with the nets of all, one that compares it with its one teacher."""
     name = teachers[0] if len(teachers) == 1 and spec.get("teacher", True) else None
-    return build.evaluator(
+    return registry.evaluator(
         label,
         spec,
         net=planned.net,

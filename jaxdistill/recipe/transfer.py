@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from jaxdistill import build, evaluation
+from jaxdistill import evaluation, registry
 from jaxdistill._errors import unknown
 from jaxdistill.data import split
 from jaxdistill.data.stream import evaluation_batches
@@ -20,7 +20,7 @@ def scores(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> dict[str
     settings = planned.settings["transfer"]
     seed = plan.config["seed"]
     train = split.labelled_subset(planned.data["train"], settings["labelled"], seed=seed)
-    batches = evaluation_batches(train, min(build.BATCH, len(train)))
+    batches = evaluation_batches(train, min(registry.BATCH, len(train)))
     found = {}
     for entry, stage in settings["sources"].items():
         seen = evaluation.features(

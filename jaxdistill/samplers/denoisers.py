@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.losses._numerics import widen
+from jaxdistill.losses.numerics import widen
 from jaxdistill.net import Forward, Net
 from jaxdistill.samplers.guidance import guided
 from jaxdistill.samplers.paths import over

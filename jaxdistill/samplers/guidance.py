@@ -12,7 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.losses._numerics import widen
+from jaxdistill.losses.numerics import widen
 from jaxdistill.samplers.paths import over
 
 

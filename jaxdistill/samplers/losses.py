@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.losses._numerics import same_shape, widen
+from jaxdistill.losses.numerics import same_shape, widen
 from jaxdistill.samplers.paths import Path, over, quotient
 from jaxdistill.samplers.solvers import transition
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill.losses._numerics import HIGHEST, widen
+from jaxdistill.losses.numerics import HIGHEST, widen
 from jaxdistill.samplers.guidance import guided
 from jaxdistill.samplers.paths import Path, edm, over
 

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.losses._numerics import widen
+from jaxdistill.losses.numerics import widen
 
 Coefficient = Callable[[jax.Array], jax.Array]
 Denoise = Callable[[jax.Array, jax.Array], jax.Array]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.distiller import scan
-from jaxdistill.losses._numerics import widen
+from jaxdistill.losses.numerics import widen
 from jaxdistill.samplers.paths import Denoise, Path, of_data, over, quotient
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.losses import _numerics as n
+from jaxdistill.losses import numerics as n
 from jaxdistill.store import _codec as c
 from jaxdistill.store._codec import Arrays, Codec, nbytes
 from jaxdistill.store.classes import polynomial, sampled, top_k, top_p

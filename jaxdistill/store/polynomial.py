@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.losses import _numerics as n
+from jaxdistill.losses import numerics as n
 from jaxdistill.store import bits
 
 TERMS = {"sqrt": np.sqrt, "exp": lambda rank: np.exp(-rank)}

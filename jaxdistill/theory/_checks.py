@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdistill.losses._numerics import widen
+from jaxdistill.losses.numerics import widen
 
 
 def concrete(*arrays: Any) -> bool:

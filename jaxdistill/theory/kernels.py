@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxdistill.losses._geometry import choice, square_distances
-from jaxdistill.losses._numerics import matmul, safe_sqrt, widen
+from jaxdistill.losses.numerics import matmul, safe_sqrt, widen
 from jaxdistill.theory import _checks
 
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxdistill.distiller import Distiller
 from jaxdistill.evaluation.regression import as_targets
-from jaxdistill.losses._numerics import widen
+from jaxdistill.losses.numerics import widen
 from jaxdistill.net import Forward, Net
 from jaxdistill.theory import _checks
 from jaxdistill.theory.ridge import Fit, Spectrum, predict, spectral_fit, spectrum

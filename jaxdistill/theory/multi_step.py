@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.losses._numerics import ratio, widen
+from jaxdistill.losses.numerics import ratio, widen
 from jaxdistill.theory import _checks
 from jaxdistill.theory.ridge import shrinkage
 from jaxdistill.theory.step_filters import direction_inputs

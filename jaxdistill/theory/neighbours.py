@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.losses._numerics import matmul, ratio, same_shape, widen
+from jaxdistill.losses.numerics import matmul, ratio, same_shape, widen
 from jaxdistill.theory import _checks
 from jaxdistill.theory.ridge import shrinkage
 from jaxdistill.theory.step_filters import direction_inputs

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import choice, square_distances
-from jaxdistill.losses._numerics import einsum, l2_normalise, matmul, ratio, safe_sqrt, wide_dtype
+from jaxdistill.losses.numerics import einsum, l2_normalise, matmul, ratio, safe_sqrt, wide_dtype
 from jaxdistill.theory import _checks
 from jaxdistill.theory.kernels import points
 

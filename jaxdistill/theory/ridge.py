@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.losses._numerics import einsum, matmul, ratio, widen
+from jaxdistill.losses.numerics import einsum, matmul, ratio, widen
 from jaxdistill.theory import _checks
 
 

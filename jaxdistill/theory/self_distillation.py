@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.losses._numerics import same_shape, widen
+from jaxdistill.losses.numerics import same_shape, widen
 from jaxdistill.theory import _checks
 from jaxdistill.theory.ridge import (
     Fit,

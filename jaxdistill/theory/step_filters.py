@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill.losses._numerics import ratio, widen
+from jaxdistill.losses.numerics import ratio, widen
 from jaxdistill.theory import _checks
 from jaxdistill.theory.ridge import shrinkage
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdistill import build
+from jaxdistill import registry
 from jaxdistill.data import prepare, sentences
 from jaxdistill.data.sentences import Sentences, encoded
 from jaxdistill.data.text import byte_tokenizer
@@ -132,10 +132,10 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match=r"their token in 0\.\.256"):
         prepare.masked_texts(300, 257)
     with pytest.raises(ValueError, match=r"data set 'sst2' needs a folder: --config.data.dir"):
-        build.data({"name": "sst2", "length": 8})
+        registry.data({"name": "sst2", "length": 8})
     with pytest.raises(ValueError, match="of a view texts have 'mask' alone"):
-        build.view({"augment": ()}, {"vocabulary": 5})
+        registry.view({"augment": ()}, {"vocabulary": 5})
     with pytest.raises(ValueError, match="unknown key of tokenizer 'bpe' 'size'"):
-        build.data(
+        registry.data(
             {"name": "library_passages", "length": 8, "tokenizer": {"name": "bpe", "size": 9}}
         )

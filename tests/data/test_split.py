@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxdistill import build
+from jaxdistill import registry
 from jaxdistill.data import sources
 from jaxdistill.data.split import hashes, labelled_subset, split, splits
 
@@ -81,7 +81,7 @@ def test_labelled_subset_refuses():
 
 
 def test_wrong_labels_are_another_class_in_what_is_trained_on():
-    clean, noisy = (build.data({"name": "digits", "wrong": share}, seed=3) for share in (0, 0.3))
+    clean, noisy = (registry.data({"name": "digits", "wrong": share}, seed=3) for share in (0, 0.3))
     for part in ("train", "validation"):
         own, other = clean[part].labels(), noisy[part].labels()
         assert 0.2 < (own != other).mean() < 0.4
@@ -91,7 +91,7 @@ def test_wrong_labels_are_another_class_in_what_is_trained_on():
         rows = np.arange(5)
         np.testing.assert_array_equal(noisy[part].gather(rows)["label"], other[:5])
     np.testing.assert_array_equal(clean["test"].labels(), noisy["test"].labels())
-    again = build.data({"name": "digits", "wrong": 0.3}, seed=4)["train"].labels()
+    again = registry.data({"name": "digits", "wrong": 0.3}, seed=4)["train"].labels()
     assert (again != noisy["train"].labels()).any()
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 1.5"):
-        build.data({"name": "digits", "wrong": 1.5})
+        registry.data({"name": "digits", "wrong": 1.5})

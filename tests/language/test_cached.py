@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdistill import build, recipe
+from jaxdistill import recipe, registry
 from jaxdistill.data import text
 from jaxdistill.store import open_store
 
@@ -66,7 +66,7 @@ def test_it_teaches_what_a_live_teacher_does(lines, root, monkeypatch):
     stores = [open_store(path) for path in (root / "caches").iterdir()]
     assert [store.manifest["identity"]["tokenizer"] for store in stores] == ["bytes"] * 3
     other = text.byte_tokenizer()._replace(fingerprint="other bytes")
-    monkeypatch.setitem(build.language.TOKENIZERS, "bytes", lambda: other)
+    monkeypatch.setitem(registry.language.TOKENIZERS, "bytes", lambda: other)
     with pytest.raises(ValueError, match=r"tokenizer: 'bytes' .* 'other bytes'"):
         learnt(outputs=DRAWS, missing="sampled")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxdistill import build, recipe
+from jaxdistill import recipe, registry
 from jaxdistill.language.domains import domain_weights, updated_weights
 
 LOSS = {"evaluator": "next_token"}
@@ -114,9 +114,9 @@ def test_a_config_that_does_not_fit(settings, words):
 
 def test_work_between_steps_that_does_not_fit():
     with pytest.raises(ValueError, match="needs 'every'"):
-        build.between({"name": "fixed_shares"})
+        registry.between({"name": "fixed_shares"})
     with pytest.raises(ValueError, match="'domain_weights'"):
-        build.between({"name": "domains_weights", "every": 1})
-    sets = build.data(config()["data"])
+        registry.between({"name": "domains_weights", "every": 1})
+    sets = registry.data(config()["data"])
     with pytest.raises(ValueError, match="has no domains"):
-        build.between({"name": "fixed_shares", "shares": {}, "every": 1}, sets=sets)
+        registry.between({"name": "fixed_shares", "shares": {}, "every": 1}, sets=sets)

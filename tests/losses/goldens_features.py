@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses import logits
-from jaxdistill.losses._numerics import HIGHEST
 from jaxdistill.losses.activations import (
     activation_boundary,
     overhaul,
@@ -20,6 +19,7 @@ from jaxdistill.losses.factors import factor_transfer, kta, srd, srrl
 from jaxdistill.losses.features import hidden_cosine, hint, pkd
 from jaxdistill.losses.generative import mgd, pad, vid, vitkd
 from jaxdistill.losses.grams import affinity, fsp, ickd, nst, token_gram
+from jaxdistill.losses.numerics import HIGHEST
 
 
 def _last(x):

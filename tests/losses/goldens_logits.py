@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxdistill import losses
-from jaxdistill.losses import _numerics as n
+from jaxdistill.losses import numerics as n
 
 
 def _both(x):

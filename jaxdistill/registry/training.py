@@ -10,11 +10,11 @@ import optax
 
 from jaxdistill import models
 from jaxdistill._errors import unknown
-from jaxdistill.build import samplers
-from jaxdistill.build._names import call, named, without
-from jaxdistill.build.condense import kernel_named
-from jaxdistill.build.schedules import schedule
 from jaxdistill.net import Net, from_linen
+from jaxdistill.registry import samplers
+from jaxdistill.registry._names import call, named, without
+from jaxdistill.registry.condense import kernel_named
+from jaxdistill.registry.schedules import schedule
 from jaxdistill.theory import machines
 from jaxdistill.training import optimizer
 

@@ -4,12 +4,12 @@ A config is data. Every name in it is looked up in a table, and every key is che
 is computed: a misspelt one is refused with the nearest valid name.
 """
 
-from jaxdistill.build._names import named, without
-from jaxdistill.build.condense import KERNELS, SETS, kernel_named
-from jaxdistill.build.distillers import DISTILLERS, distiller
-from jaxdistill.build.evaluators import BATCH, EVALUATORS, evaluator
-from jaxdistill.build.language import BETWEEN, TOKENIZERS, between
-from jaxdistill.build.objectives import (
+from jaxdistill.registry._names import named, without
+from jaxdistill.registry.condense import KERNELS, SETS, kernel_named
+from jaxdistill.registry.distillers import DISTILLERS, distiller
+from jaxdistill.registry.evaluators import BATCH, EVALUATORS, evaluator
+from jaxdistill.registry.language import BETWEEN, TOKENIZERS, between
+from jaxdistill.registry.objectives import (
     LOSSES,
     PROJECTORS,
     match,
@@ -18,7 +18,7 @@ from jaxdistill.build.objectives import (
     target,
     target_paths,
 )
-from jaxdistill.build.records import (
+from jaxdistill.registry.records import (
     AUGMENTATIONS,
     DATA,
     MIXES,
@@ -29,8 +29,8 @@ from jaxdistill.build.records import (
     seen,
     view,
 )
-from jaxdistill.build.schedules import SCHEDULES, schedule
-from jaxdistill.build.training import NETS, OPTIMIZERS, module, net, transformation
+from jaxdistill.registry.schedules import SCHEDULES, schedule
+from jaxdistill.registry.training import NETS, OPTIMIZERS, module, net, transformation
 
 __all__ = [
     "AUGMENTATIONS",

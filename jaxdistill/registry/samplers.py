@@ -12,11 +12,11 @@ import numpy as np
 
 from jaxdistill import models, samplers
 from jaxdistill._errors import unknown
-from jaxdistill.build._names import call, named, without
 from jaxdistill.data import sources, split
 from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.distiller import Distiller
 from jaxdistill.net import Net, from_linen
+from jaxdistill.registry._names import call, named, without
 from jaxdistill.samplers import _training as common
 from jaxdistill.samplers import quality
 

@@ -8,7 +8,7 @@ from typing import Any
 import optax
 
 from jaxdistill import targets
-from jaxdistill.build._names import call, without
+from jaxdistill.registry._names import call, without
 
 
 def _warmup_cosine(peak: float, warmup: int, steps: int, end: float = 0.0) -> optax.Schedule:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxdistill.build import condense, language, samplers
-from jaxdistill.build._names import call, named, without
 from jaxdistill.distiller import Distiller
+from jaxdistill.registry import condense, language, samplers
+from jaxdistill.registry._names import call, named, without
 from jaxdistill.theory import machines
 
 

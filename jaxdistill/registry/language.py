@@ -11,8 +11,6 @@ import optax
 
 from jaxdistill import language
 from jaxdistill._errors import unknown
-from jaxdistill.build._names import call, fixed, named, without
-from jaxdistill.build.schedules import schedule
 from jaxdistill.data import split
 from jaxdistill.data import text as texts
 from jaxdistill.data.stream import evaluation_batches
@@ -21,6 +19,8 @@ from jaxdistill.language import domains
 from jaxdistill.language.objective import HIDDEN, is_fused
 from jaxdistill.language.sampling import check_sampling
 from jaxdistill.net import Net
+from jaxdistill.registry._names import call, fixed, named, without
+from jaxdistill.registry.schedules import schedule
 from jaxdistill.store import Codec
 from jaxdistill.targets import cached as read_targets
 

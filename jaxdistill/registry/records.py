@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxdistill._errors import unknown
-from jaxdistill.build import condense, language, samplers, sentences
-from jaxdistill.build._names import call, fixed, named, without
 from jaxdistill.data import augment, mixing, prepare, sources, split
 from jaxdistill.data.replayed import replayed
+from jaxdistill.registry import condense, language, samplers, sentences
+from jaxdistill.registry._names import call, fixed, named, without
 
 AUGMENTATIONS: dict[str, Callable[..., Any]] = {
     "random_resized_crop": augment.random_resized_crop,

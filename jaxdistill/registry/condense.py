@@ -12,10 +12,10 @@ import numpy as np
 import optax
 
 from jaxdistill import condense, theory
-from jaxdistill.build._names import fixed, named, without
 from jaxdistill.data import split
 from jaxdistill.distiller import Distiller
 from jaxdistill.net import Net
+from jaxdistill.registry._names import fixed, named, without
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "linear": theory.linear,

@@ -7,12 +7,12 @@ from typing import Any
 
 from jaxdistill import evaluation
 from jaxdistill._errors import unknown
-from jaxdistill.build import condense, language, samplers, sentences, training
-from jaxdistill.build._names import call, named, without
-from jaxdistill.build.records import seen
 from jaxdistill.data import split
 from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.net import Net
+from jaxdistill.registry import condense, language, samplers, sentences, training
+from jaxdistill.registry._names import call, named, without
+from jaxdistill.registry.records import seen
 from jaxdistill.training.loop import Evaluator
 
 # Records in a batch of an evaluation that names no batch size.

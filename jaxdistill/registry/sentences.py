@@ -7,12 +7,12 @@ from typing import Any
 
 from jaxdistill import evaluation
 from jaxdistill._errors import unknown
-from jaxdistill.build import language
-from jaxdistill.build._names import named
 from jaxdistill.data import sentences, split
 from jaxdistill.data.records import Source
 from jaxdistill.data.text import Tokenizer
 from jaxdistill.net import Net
+from jaxdistill.registry import language
+from jaxdistill.registry._names import named
 
 
 def _tokenizer(settings: Mapping[str, Any] | None, texts: Sequence[str]) -> Tokenizer:

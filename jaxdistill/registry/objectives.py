@@ -11,9 +11,9 @@ import jax
 
 from jaxdistill import adapt, critics, losses, objective, targets
 from jaxdistill._errors import unknown
-from jaxdistill.build._names import call, named, without
-from jaxdistill.build.schedules import schedule
 from jaxdistill.net import Net
+from jaxdistill.registry._names import call, named, without
+from jaxdistill.registry.schedules import schedule
 
 LOSSES: dict[str, Callable[..., jax.Array]] = {
     entry.loss.__name__: entry.loss for entry in losses.catalogue()
