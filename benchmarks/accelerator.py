@@ -43,7 +43,7 @@ from against_torch import decoders, masked_autoencoders, numbers
 
 from jaxdistill import losses, models, targets
 from jaxdistill.distiller import model_to_model
-from jaxdistill.net import from_linen
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.objective import match
 
 # bfloat16, dense, by the name of the device.

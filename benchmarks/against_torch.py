@@ -49,7 +49,7 @@ from _worker import Worker, finds_torch, torch_option
 from jaxdistill import adapt, language, losses, models, targets
 from jaxdistill.data import prepare
 from jaxdistill.distiller import model_to_model
-from jaxdistill.net import from_linen
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.objective import Objective, combine, match, per_example
 from jaxdistill.training.sharding import batch_sharding, make_mesh, on_mesh, replicated
 

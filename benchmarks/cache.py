@@ -42,7 +42,7 @@ from jaxdistill.data.records import Source, arrays, subset
 from jaxdistill.data.replayed import replayed
 from jaxdistill.data.stream import stream
 from jaxdistill.distiller import model_to_model
-from jaxdistill.net import from_linen
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.store import CODECS, CONTAINERS, Layout, begin, codecs, open_store
 from jaxdistill.training import caches
 

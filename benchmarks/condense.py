@@ -31,8 +31,8 @@ from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread
 from _worker import Worker, finds_torch, torch_option
 
 from jaxdistill.condense import Inner, Target, flat, matching_gradient, matching_loss
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import ConvNet
-from jaxdistill.net import from_linen
 
 CLASSES, RATE = 10, 0.02
 TARGETS = {"difference": 1e-4, "stopped": 1e-5, "growth_stopped": 1.05, "vectors_a_step": 1.25}

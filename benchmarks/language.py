@@ -45,9 +45,9 @@ from flax import traverse_util
 
 from jaxdistill import language, losses
 from jaxdistill.distiller import model_to_model
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.language.generation import prefill, read
 from jaxdistill.models import Decoder
-from jaxdistill.net import from_linen
 from jaxdistill.objective import mean
 
 STEP_TARGET, GENERATION_TARGET, LOSS_TARGET = 1.1, 3.0, 1e-4

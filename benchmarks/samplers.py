@@ -30,7 +30,8 @@ import optax
 from _measure import compiled, finish, in_turn, median_ms, parser, ratio, seconds, spread, table
 
 from jaxdistill import models, samplers
-from jaxdistill.net import Net, from_linen
+from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.net import Net
 from jaxdistill.samplers import losses, quality
 
 RATIO, TARGET = 5, 1.10

@@ -38,7 +38,8 @@ from _measure import Compiled, compiled, finish, parser, seconds, table
 from jaxdistill import adapt, language, losses, models, objective, targets
 from jaxdistill.data import prepare
 from jaxdistill.distiller import model_to_model
-from jaxdistill.net import Net, from_linen
+from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.net import Net
 from jaxdistill.training.collectives import tally
 from jaxdistill.training.sharding import (
     batch_sharding,

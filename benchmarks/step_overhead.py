@@ -32,8 +32,8 @@ from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread
 from jaxdistill import adapt, models, targets
 from jaxdistill.data import prepare
 from jaxdistill.distiller import model_to_model
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.losses import cross_entropy, feature_match, hinton_kd
-from jaxdistill.net import from_linen
 from jaxdistill.objective import combine, match
 
 STEP_TARGET, FLOPS_TARGET = 1.03, 0.53

@@ -9,7 +9,8 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
-from jaxdistill.net import Net, from_linen
+from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.net import Net
 
 
 def linear(student: tuple[int, ...], target: tuple[int, ...], *, bias: bool = True) -> Net:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdistill.net import from_linen
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.objective import Objective, lookup, per_example
 
 

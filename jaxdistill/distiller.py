@@ -126,7 +126,7 @@ def model_to_model(
         A :class:`Distiller` with :class:`State`, whose result is the student's ``(params, state)``.
 
     Example:
-        >>> from jaxdistill.net import from_linen
+        >>> from jaxdistill.frameworks.linen import from_linen
         >>> from jaxdistill.objective import per_example
         >>> import flax.linen as nn
         >>> net = from_linen(nn.Dense(3))

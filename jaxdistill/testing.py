@@ -22,10 +22,11 @@ from __future__ import annotations
 
 from flax import linen as nn
 
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.losses._contract import CHECKS, Bench, bench
 from jaxdistill.losses._entry import BATCH, HARD, PER_EXAMPLE, PER_TOKEN, Entry, features, scores
 from jaxdistill.losses._hard_inputs import hard_inputs
-from jaxdistill.net import Net, from_linen
+from jaxdistill.net import Net
 
 __all__ = [
     "BATCH",

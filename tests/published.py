@@ -20,9 +20,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jaxdistill import models
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models.decoder import Decoder
 from jaxdistill.models.resnet import ResNet
-from jaxdistill.net import from_linen
 
 GOLDENS = Path(__file__).parent / "goldens" / "pretrained"
 NAMES = sorted(folder.name for folder in GOLDENS.iterdir() if (folder / "case.npz").exists())

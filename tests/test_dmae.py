@@ -11,8 +11,8 @@ import pytest
 
 from jaxdistill import recipe, registry
 from jaxdistill.config import override, plain, smoke
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import MAE, export, masking
-from jaxdistill.net import from_linen
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mae_vitb.py"
 WEIGHT = 30.0

@@ -12,7 +12,10 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from jaxdistill.net import Net, TapError, from_equinox, from_function, from_linen, from_nnx
+from jaxdistill.frameworks.equinox import from_equinox
+from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.frameworks.nnx import from_nnx
+from jaxdistill.net import Net, TapError, from_function
 
 WIDTH, BLOCKS = 8, 2
 
@@ -267,7 +270,17 @@ def test_float64_is_kept():
             assert forward.out.dtype == forward.taps[first].dtype == jnp.float64
 
 
-def test_importing_the_module_loads_neither_nnx_nor_equinox():
-    code = "import sys, jaxdistill.net; print({'flax.nnx', 'equinox'} & sys.modules.keys())"
+def test_importing_nets_loads_no_framework():
+    code = "import sys, jaxdistill.net; print({'flax', 'equinox'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_without_equinox_the_extra_is_named():
+    code = (
+        "import sys; sys.modules['equinox'] = None\n"
+        "try: from jaxdistill import from_equinox\n"
+        "except ImportError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'jaxdistill[equinox]'" in done.stdout

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill.net import TapError, from_equinox
+from jaxdistill.frameworks.equinox import from_equinox
+from jaxdistill.net import TapError
 
 KEY, OTHER = jax.random.split(jax.random.key(0))
 INPUTS = jax.random.normal(jax.random.key(1), (6, 4))

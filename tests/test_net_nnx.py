@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxdistill.net import TapError, from_nnx
+from jaxdistill.frameworks.nnx import from_nnx
+from jaxdistill.net import TapError
 
 KEY, OTHER = jax.random.split(jax.random.key(0))
 INPUTS = jax.random.normal(jax.random.key(1), (3, 4))

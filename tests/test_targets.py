@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxdistill import losses, targets
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import MLP
-from jaxdistill.net import from_linen
 from jaxdistill.store import CODECS
 
 KEY = jax.random.key(0)

@@ -40,7 +40,7 @@ def flat(net: Net, image_shape: Sequence[int]) -> Flat:
 
     Example:
         >>> from jaxdistill.models import ConvNet
-        >>> from jaxdistill.net import from_linen
+        >>> from jaxdistill.frameworks.linen import from_linen
         >>> net = flat(from_linen(ConvNet(width=4, depth=1, classes=3)), (8, 8, 1))
         >>> vector = net.draw(jax.random.key(0))
         >>> vector.shape, net.apply(vector, jnp.ones((2, 8, 8, 1))).out.shape

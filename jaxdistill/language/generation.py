@@ -123,7 +123,7 @@ def generate(
 
     Example:
         >>> from jaxdistill.models import Decoder
-        >>> from jaxdistill.net import from_linen
+        >>> from jaxdistill.frameworks.linen import from_linen
         >>> net = from_linen(Decoder(vocabulary=11, width=8, depth=1, heads=2))
         >>> prompts, lengths = jnp.array([[1, 2, 3], [4, 0, 0]]), jnp.array([3, 1])
         >>> variables = net.init(jax.random.key(0), prompts)

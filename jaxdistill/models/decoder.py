@@ -91,7 +91,7 @@ class Decoder(nn.Module):
             for the tap of a scanned layer that there is not; for scanned layers that are not alike.
 
     Example:
-        >>> from jaxdistill.net import from_linen
+        >>> from jaxdistill.frameworks.linen import from_linen
         >>> net = from_linen(Decoder(vocabulary=11, width=16, depth=2, heads=4, groups=2))
         >>> tokens = jnp.array([[1, 2, 3]])
         >>> params, state = net.init(jax.random.key(0), tokens)

@@ -22,8 +22,9 @@ from jaxdistill.config import (
     target_stages,
 )
 from jaxdistill.data import split
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import pretrained
-from jaxdistill.net import Net, from_linen
+from jaxdistill.net import Net
 from jaxdistill.recipe import caches
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
 from jaxdistill.recipe.stages import distiller_of, evaluator_of, stage_of

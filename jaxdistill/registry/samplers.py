@@ -15,7 +15,8 @@ from jaxdistill._errors import unknown
 from jaxdistill.data import sources, split
 from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.distiller import Distiller
-from jaxdistill.net import Net, from_linen
+from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.net import Net
 from jaxdistill.registry._names import call, named, without
 from jaxdistill.samplers import _training as common
 from jaxdistill.samplers import quality

@@ -10,7 +10,8 @@ import optax
 
 from jaxdistill import models
 from jaxdistill._errors import unknown
-from jaxdistill.net import Net, from_linen
+from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.net import Net
 from jaxdistill.registry import samplers
 from jaxdistill.registry._names import call, named, without
 from jaxdistill.registry.condense import kernel_named

@@ -19,7 +19,7 @@ from jaxdistill.condense import (
 )
 from jaxdistill.data.sources import arrays, image_folder
 from jaxdistill.data.stream import evaluation_batches
-from jaxdistill.net import from_linen
+from jaxdistill.frameworks.linen import from_linen
 
 DIGITS = load_digits()
 PIXELS = np.round(DIGITS.images[..., None] / 16 * 255).astype(np.uint8)

@@ -25,8 +25,8 @@ from jaxdistill.condense import (
 )
 from jaxdistill.condense.regression import centred, support_fit
 from jaxdistill.condense.synthetic import one_hot
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import ConvNet
-from jaxdistill.net import from_linen
 from jaxdistill.theory.ridge import predict
 from jaxdistill.training.fit import fit
 from jaxdistill.training.sharding import make_mesh

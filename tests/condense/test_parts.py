@@ -10,9 +10,9 @@ from jaxdistill.condense import fit_whitening, flat, pixels, siamese
 from jaxdistill.condense.augment import FAMILIES, Draw
 from jaxdistill.condense.synthetic import centre_rows, cluster_rows, herding_rows, random_rows
 from jaxdistill.distiller import for_each, scan
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import ConvNet
 from jaxdistill.models.convnet import convolved
-from jaxdistill.net import from_linen
 
 DIGITS = load_digits()
 IMAGES = (DIGITS.images[..., None] / 16).astype(np.float32)

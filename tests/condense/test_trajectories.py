@@ -25,8 +25,8 @@ from jaxdistill.condense import (
 )
 from jaxdistill.condense.experts import expert_loss, loss_direction
 from jaxdistill.condense.trajectories import balanced, dealt, perturbed
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import ConvNet
-from jaxdistill.net import from_linen
 from jaxdistill.training.fit import fit
 
 DIGITS = load_digits()

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import Decoder
-from jaxdistill.net import Net, from_function, from_linen
+from jaxdistill.net import Net, from_function
 
 
 def bigram(table) -> Net:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from language.nets import decoder
 
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.language import empty_cache
 from jaxdistill.language.generation import prefill, read
 from jaxdistill.models import Decoder, head_of, stack_blocks, unstack_blocks
 from jaxdistill.models.decoder import soft_cap
-from jaxdistill.net import from_linen
 
 KINDS = {
     "plain": {},

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from language.nets import bigram, context_free, decoder
 
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.language import Sampling, empty_cache, generate, log_probabilities
 from jaxdistill.models import MLP
-from jaxdistill.net import from_linen
 
 NONE = ({}, {})
 PROBABILITIES = jnp.array([0.1, 0.4, 0.05, 0.3, 0.15])

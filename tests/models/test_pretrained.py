@@ -25,9 +25,9 @@ from published import (
 from safetensors.numpy import load_file, save_file
 
 from jaxdistill import models
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.language import Sampling, generate
 from jaxdistill.models.pretrained import forms, loading
-from jaxdistill.net import from_linen
 from jaxdistill.training.sharding import make_mesh, shardings
 
 

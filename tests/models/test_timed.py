@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdistill import models
-from jaxdistill.net import from_linen
+from jaxdistill.frameworks.linen import from_linen
 
 NETS = {
     "mlp": models.TimeMLP(width=8, depth=1, classes=3, guidance=True),

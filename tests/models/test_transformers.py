@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import (
     MAE,
     Encoder,
@@ -19,7 +20,6 @@ from jaxdistill.models import (
     vit_size,
 )
 from jaxdistill.models.blocks import Block
-from jaxdistill.net import from_linen
 
 SMALL = {"patch": 2, "width": 8, "depth": 2, "heads": 2}
 DECODER = {"decoder_width": 12, "decoder_depth": 1, "decoder_heads": 3}

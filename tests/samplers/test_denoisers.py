@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdistill import models, samplers
-from jaxdistill.net import from_linen
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.samplers import denoisers
 
 

@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from jaxdistill import models, samplers
-from jaxdistill.net import Forward, Net, from_linen
+from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.net import Forward, Net
 
 RING = samplers.ring(classes=2)
 ADAM = optax.adam(1e-3)

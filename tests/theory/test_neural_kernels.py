@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxdistill import theory
-from jaxdistill.net import from_function, from_linen
+from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.net import from_function
 
 
 def _by_the_book(x, y, depth, weight, bias):

@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxdistill import targets
 from jaxdistill.data import sources
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import MLP
-from jaxdistill.net import from_linen
 from jaxdistill.store import open_store, writer
 from jaxdistill.training import caches
 

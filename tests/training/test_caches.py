@@ -23,8 +23,8 @@ from jaxdistill.data.records import arrays, subset
 from jaxdistill.data.replayed import replayed
 from jaxdistill.data.stream import stream
 from jaxdistill.distiller import model_to_model
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import MLP
-from jaxdistill.net import from_linen
 from jaxdistill.objective import match
 from jaxdistill.store import CONTAINERS, Damaged, open_store
 from jaxdistill.training import caches

@@ -9,7 +9,7 @@ import pytest
 from jaxdistill import adapt, language, losses, models, targets
 from jaxdistill.data import prepare
 from jaxdistill.distiller import model_to_model
-from jaxdistill.net import from_linen
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.objective import combine, match, per_batch
 from jaxdistill.training.collectives import Collective, collectives, purpose, tally
 from jaxdistill.training.sharding import batch_sharding, make_mesh, on_mesh, replicated, shardings

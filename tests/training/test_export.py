@@ -13,7 +13,9 @@ import pytest
 from flax import nnx
 
 from jaxdistill import models
-from jaxdistill.net import from_function, from_linen, from_nnx
+from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.frameworks.nnx import from_nnx
+from jaxdistill.net import from_function
 from jaxdistill.training.checkpoint import fingerprint
 from jaxdistill.training.export import (
     export_student,

@@ -11,8 +11,8 @@ from jaxdistill import adapt, models, targets
 from jaxdistill.data import prepare, sources
 from jaxdistill.data.stream import stream
 from jaxdistill.distiller import model_to_model
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.losses import feature_match
-from jaxdistill.net import from_linen
 from jaxdistill.objective import combine, match
 from jaxdistill.training.loop import Stage, run_stage
 from jaxdistill.training.sharding import make_mesh, path_name, shardings

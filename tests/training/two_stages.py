@@ -14,8 +14,8 @@ from jaxdistill import targets
 from jaxdistill.data import sources
 from jaxdistill.data.stream import stream
 from jaxdistill.distiller import model_to_model
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.losses import cross_entropy, hinton_kd
-from jaxdistill.net import from_linen
 from jaxdistill.objective import per_example
 from jaxdistill.training.loop import Evaluation, Stage, run_stage
 

@@ -16,6 +16,7 @@ from flax import traverse_util
 
 from jaxdistill._errors import unknown
 from jaxdistill._hub import folder_of
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models.blocks import stacked_path, unstack_blocks
 from jaxdistill.models.pretrained import (
     convolutional,
@@ -32,7 +33,7 @@ from jaxdistill.models.pretrained import (
 from jaxdistill.models.pretrained.differences import compare, grown
 from jaxdistill.models.pretrained.family import Config, Family
 from jaxdistill.models.pretrained.forms import SAME, Entry, Form, aligned, lay_out
-from jaxdistill.net import Net, from_linen
+from jaxdistill.net import Net
 
 FAMILIES: dict[str, Family] = {
     **vision.FAMILIES,

@@ -1,4 +1,4 @@
-"""Nets from Equinox modules: an extra, imported by :func:`jaxdistill.net.from_equinox` alone."""
+"""Nets from Equinox modules; importing this without the extra ``equinox`` says so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import equinox as eqx
+try:
+    import equinox as eqx
+except ModuleNotFoundError as error:
+    if error.name != "equinox":
+        raise
+    raise ImportError("from_equinox needs Equinox: pip install 'jaxdistill[equinox]'") from error
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
@@ -17,12 +22,41 @@ from jax.extend.core import get_opaque_trace_state
 from jaxdistill.net import Forward, Net, TapError, as_taps, feature, unknown_tap
 
 
-def make(
+def from_equinox(
     build: Callable[[jax.Array], Any],
-    batched: bool,
-    call: Callable[[Any, Any, Any, Any], tuple[Any, Any]] | None,
+    *,
+    batched: bool = False,
+    call: Callable[[Any, Any, Any, Any], tuple[Any, Any]] | None = None,
 ) -> Net:
-    """See :func:`jaxdistill.net.from_equinox`."""
+    """A net from an Equinox module.
+
+    The parameters are the floating point arrays of the module, by the path of attributes; the state
+    is its other arrays and whatever ``equinox.nn.StateIndex`` holds (the statistics of
+    ``equinox.nn.BatchNorm``). Equinox models take one example: they run under ``jax.vmap`` with
+    ``axis_name="batch"``, each example with its own key. In evaluation mode the module goes through
+    ``equinox.nn.inference_mode`` and the state comes back as it was given.
+
+    A tap is the path of attributes to a layer (``"layers/0"``); a stateful layer is tapped without
+    its state. Inside a transformation of the model's own (``jax.lax.scan`` over layers,
+    ``jax.checkpoint``) no layer can be tapped.
+
+    Args:
+        build: makes the module, from a key.
+        batched: whether the model takes the whole batch itself, so that there is no ``jax.vmap``.
+        call: ``(model, inputs, state, key) -> (out, state)``, for a model that is called in another
+            way; else it gets ``state`` and ``key`` if its ``__call__`` takes them.
+
+    Raises:
+        TapError: at ``apply``, if a tap names no layer, or a layer that was not called exactly
+            once.
+
+    Example:
+        >>> import equinox as eqx
+        >>> net = from_equinox(lambda key: eqx.nn.Linear(3, 2, key=key))
+        >>> params, state = net.init(jax.random.key(0), None)
+        >>> net.apply(params, state, jax.numpy.ones((8, 3))).out.shape
+        (8, 2)
+    """
     construct = eqx.nn.make_with_state(build)
 
     @functools.cache

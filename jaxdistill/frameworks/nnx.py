@@ -1,4 +1,4 @@
-"""Nets from Flax NNX modules, imported by :func:`jaxdistill.net.from_nnx` alone."""
+"""Nets from Flax NNX modules."""
 
 from __future__ import annotations
 
@@ -13,8 +13,39 @@ from flax import nnx, traverse_util
 from jaxdistill.net import Forward, Net, as_taps, caller, feature, split_index, unknown_tap
 
 
-def make(build: Callable[[nnx.Rngs], Any], call: Callable[[Any, Any, bool], Any] | None) -> Net:
-    """See :func:`jaxdistill.net.from_nnx`."""
+def from_nnx(
+    build: Callable[..., Any], *, call: Callable[[Any, Any, bool], Any] | None = None
+) -> Net:
+    """A net from a Flax NNX module.
+
+    The parameters are the variables of type ``nnx.Param``, the state is all others
+    (``nnx.BatchStat``, ...) without the random streams, which are built anew from ``rng`` at every
+    call. The module is called with the inputs, one pytree, after its ``train()`` or ``eval()``; a
+    keyword for it is passed as for Linen. In evaluation mode the state comes back as it was given,
+    but for variables of type ``nnx.Cache``.
+
+    A tap is the path of attributes to a layer (``"layers/0"``), or to a value that a layer sows as
+    ``nnx.Intermediate``. Layers inside ``nnx.scan`` are tapped all together, stacked on a new first
+    axis (``"layers/dense"``), or one by one (``"layers/dense[3]"``).
+
+    Args:
+        build: makes the module, from ``nnx.Rngs``. It is traced once without computing anything,
+            for the structure of the module, so a net also works where only its variables were
+            restored.
+        call: ``(module, inputs, train) -> out``, for a module that is called in another way.
+
+    Raises:
+        TapError: at ``apply``, if a tap names no layer, or a layer that was not called exactly
+            once.
+        ValueError: at ``apply``, if a random stream is used and there is no ``rng``.
+
+    Example:
+        >>> from flax import nnx
+        >>> net = from_nnx(lambda rngs: nnx.Linear(3, 2, rngs=rngs))
+        >>> params, state = net.init(jax.random.key(0), None)
+        >>> net.apply(params, state, jax.numpy.ones((8, 3))).out.shape
+        (8, 2)
+    """
 
     @functools.cache
     def structure():

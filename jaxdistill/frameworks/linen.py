@@ -1,0 +1,123 @@
+"""Nets from Flax Linen modules."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from flax import linen as nn
+from flax import traverse_util
+
+from jaxdistill.net import (
+    Forward,
+    Net,
+    TapError,
+    as_taps,
+    caller,
+    feature,
+    split_index,
+    unknown_tap,
+)
+
+# Collections of Linen that hold what a call saw, not what it remembers.
+_SEEN = ("intermediates", "perturbations")
+
+
+def from_linen(
+    module: nn.Module, *, call: Callable[[nn.Module, Any, bool], Any] | None = None
+) -> Net:
+    """A net from a Flax Linen module.
+
+    The inputs are one pytree, the single positional argument of the module. Whether it trains is
+    passed as the keyword that its ``__call__`` takes: ``train``, or ``deterministic`` or
+    ``use_running_average`` (the opposite), or not at all. ``rng`` serves every name that the module
+    asks a key for (``dropout``, ``droppath``, ...).
+
+    The state is every collection that ``init`` leaves besides the parameters and what is merely
+    recorded (``intermediates``, ``perturbations``, and collections of values that are sown). In
+    evaluation mode it comes back as it was given, but for the collection ``cache``, where decoders
+    keep their keys and values.
+
+    A tap is the output of a module (``"encoder/block_3"``), or a value that a module sows into
+    ``intermediates`` (``"encoder/block_3/weights"``). Layers inside ``nn.scan`` with
+    ``"intermediates"`` in its ``variable_axes`` are tapped all together, stacked on a new first
+    axis (``"layers/dense"``), or one by one (``"layers/dense[3]"``).
+
+    Args:
+        module: a module that is not bound. If it has a method ``for_taps(taps) -> module``, that is
+            called before it is applied, so that it can arrange itself around the tapped layers; it
+            must keep its parameters.
+        call: ``(module, inputs, train) -> out``, for a module that is called in another way.
+
+    Raises:
+        TapError: at ``apply``, if a tap names no layer, or a layer that was called more than once.
+    """
+    call = call or caller(module)
+
+    def init(key, inputs):
+        variables = nn.meta.unbox(module.init(key, inputs, False, method=call))
+        params = variables.pop("params", {})
+        return params, {k: v for k, v in variables.items() if not _recorded(k, v)}
+
+    def apply(params, state, inputs, *, taps=(), train=False, rng=None):
+        taps = as_taps(taps)
+        own = module.for_taps(taps) if taps and hasattr(module, "for_taps") else module
+        wanted = {split_index(tap)[0] for tap in taps}
+        ranks: dict[str, list[int]] = {}
+
+        def record(layer_call, args, kwargs, context):
+            out = layer_call(*args, **kwargs)
+            path = "/".join(context.module.path)
+            if path and context.method_name == "__call__":
+                ranks[path] = _ranks(out)
+                if path in wanted:
+                    context.module.sow("intermediates", "__call__", out)
+            return out
+
+        run = functools.partial(
+            own.apply,
+            {"params": params, **state},
+            inputs,
+            train,
+            method=call,
+            # A module that asks for a key of another name is given one drawn from `params`.
+            rngs=None if rng is None else {"params": rng},
+            mutable=[*state, *(["intermediates"] if taps else [])],
+        )
+        if taps:
+            with nn.intercept_methods(record):
+                out, moved = run()
+        else:
+            out, moved = run()
+        seen: Any = traverse_util.flatten_dict(moved.get("intermediates", {}), sep="/")
+        found = {tap: _linen_tap(tap, seen, ranks) for tap in taps}
+        state = {k: moved.get(k, v) if train or k == "cache" else v for k, v in state.items()}
+        return Forward(out, found, state, params)
+
+    return Net(init, apply)
+
+
+def _recorded(collection: str, tree: Mapping) -> bool:
+    sown = any(isinstance(leaf, tuple) for leaf in traverse_util.flatten_dict(tree).values())
+    return collection in _SEEN or sown
+
+
+def _ranks(out: Any) -> list[int]:
+    return [getattr(leaf, "ndim", 0) for leaf in jax.tree.leaves(out)]
+
+
+def _linen_tap(tap: str, seen: Mapping[str, tuple], ranks: Mapping[str, list[int]]) -> Any:
+    path, index = split_index(tap)
+    fired = seen.get(f"{path}/__call__", seen.get(path))
+    if fired is None and path in ranks:
+        raise TapError(
+            f"tap {tap!r} is inside nn.scan or nn.vmap, which keeps what its layers put out only "
+            "if told to: add 'intermediates': 0 to its variable_axes, or tap a layer outside it"
+        )
+    if fired is None:
+        raise unknown_tap(tap, {*ranks, *(name.removesuffix("/__call__") for name in seen)})
+    if index is not None and ranks.get(path) == _ranks(fired[0]):
+        raise TapError(f"tap {tap!r} picks from a stack of layers, but {path!r} is a single layer")
+    return feature(tap, fired)
