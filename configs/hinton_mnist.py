@@ -24,23 +24,35 @@ correction of the bias is chosen on it, not on the test set.
 
 from ml_collections import ConfigDict
 
+from jaxdistill.presets import chosen
 
-def get_config(size: str = "") -> ConfigDict:
+
+def get_config(variant: str = "") -> ConfigDict:
     """The whole of MNIST, or with ``small`` scikit-learn's digits."""
-    if size not in ("", "small"):
-        raise ValueError(f"configs/hinton_mnist.py knows no size {size!r}, only :small")
-    return ConfigDict(
-        recipe(
-            data={"name": "digits", "dir": "", "validation": 0.15, "test": 0.2}
-            if size
-            else {"name": "mnist", "dir": "", "validation": 0.1, "test": 0.0},
-            teacher=(256, 256) if size else (1200, 1200),
-            student=(64, 64) if size else (800, 800),
-            pixels=1 if size else 2,
-            batch=64 if size else 128,
-            teacher_steps=1500 if size else 20 * 422,
-            student_steps=600 if size else 12 * 422,
-        )
+    return chosen(VARIANTS, variant, __file__)
+
+
+def mnist() -> dict:
+    return recipe(
+        data={"name": "mnist", "dir": "", "validation": 0.1, "test": 0.0},
+        teacher=(1200, 1200),
+        student=(800, 800),
+        pixels=2,
+        batch=128,
+        teacher_steps=20 * 422,
+        student_steps=12 * 422,
+    )
+
+
+def small() -> dict:
+    return recipe(
+        data={"name": "digits", "dir": "", "validation": 0.15, "test": 0.2},
+        teacher=(256, 256),
+        student=(64, 64),
+        pixels=1,
+        batch=64,
+        teacher_steps=1500,
+        student_steps=600,
     )
 
 
@@ -142,3 +154,6 @@ def recipe(
             },
         },
     }
+
+
+VARIANTS = {"": mnist, "small": small}

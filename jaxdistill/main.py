@@ -1,9 +1,10 @@
 """Runs the recipe of a config, from data to report.
 
-    python -m jaxdistill.main --config=configs/mae_vitb.py:small --workdir=runs/mae
+    python -m jaxdistill.main --config=mae_vitb:small --workdir=runs/mae
 
 The same command goes on with a run that was stopped. Every value of the config can be set on the
-command line: ``--config.stages.distil.steps=100``.
+command line: ``--config.stages.distil.steps=100``. A config of your own is given by its file:
+``--config=mine.py:small``.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
-from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "the config, e.g. configs/mae_vitb.py:small", lock_config=True
+CONFIG = flags.DEFINE_string(
+    "config", None, "the config: one of the library, mae_vitb:small, or a file, mine.py:small"
+)
+SETTINGS = flags.DEFINE_multi_string(
+    "set",
+    [],
+    "a value of the config, e.g. stages.distil.steps=100: --config.<path>=<value> in full",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "where checkpoints, metrics, results and the report go"
@@ -36,14 +41,12 @@ TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "write TensorBoard events 
 
 def read_config() -> dict[str, Any]:
     """The config as plain data, varied for its data set, cut for a smoke run."""
-    from jaxdistill.config import plain, smoke, vary
+    from jaxdistill import config_files
+    from jaxdistill.config import smoke
 
     if CONFIG.value is None:
-        raise ValueError(
-            "which config? Give --config=configs/<system>.py, and :small for a run of minutes"
-        )
-    given = config_flags.get_override_values(flags.FLAGS["config"])
-    config = vary(plain(CONFIG.value), given)
+        raise ValueError("which config? Give --config=<system>, and :small for a run of minutes")
+    config = config_files.read(CONFIG.value, SETTINGS.value)
     return smoke(config) if SMOKE.value else config
 
 
@@ -98,6 +101,13 @@ def guarded(run: Callable[[], int]) -> int:
             raise
         print(f"error: {fault}", file=sys.stderr)
         return 2
+
+
+def parsed(argv: list[str]) -> list[str]:
+    """Reads the flags of a command, those that set values of the config among them."""
+    from jaxdistill.config_files import spelt
+
+    return app.parse_flags_with_usage(spelt(argv))
 
 
 def main(argv: list[str]) -> None:
@@ -169,4 +179,4 @@ def run(
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parsed)

@@ -1,0 +1,223 @@
+"""Config files: found by name, read as plain data, with what the command line sets in them.
+
+A name is that of a config of the library, ``hinton_mnist:small``, or the path of a file,
+``configs/mae_vitb.py:small`` or one of your own; behind the colon stands one of its variants.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxdistill._errors import unknown
+from jaxdistill.config import CONFIG_KEYS, STAGE_DEFAULTS, flattened, override, plain
+
+_PACKAGE = Path(__file__).parent
+# In a clone the configs stand beside the package, in what pip installed inside of it.
+_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+# Groups whose keys are names of the config's own choice: a misspelt one must not make a new entry.
+_NAMED = ("objective", "evaluate", "members", "arms", "contrasts", "variants")
+_SETTING = re.compile(r"--?config\.(.+)", re.DOTALL)
+
+
+def folder() -> Path:
+    """Where the configs of the library are."""
+    return next(path for path in _FOLDERS if (path / "hinton_mnist.py").exists())
+
+
+def names() -> list[str]:
+    """The configs of the library.
+
+    Example:
+        >>> "hinton_mnist" in names()
+        True
+    """
+    return sorted(path.stem for path in folder().glob("*.py"))
+
+
+def find(name: str) -> tuple[Path, str]:
+    """The file of a config and the variant that is wanted, empty for the default.
+
+    Raises:
+        ValueError: if there is none, with the nearest.
+
+    Example:
+        >>> path, variant = find("hinton_mnist:small")
+        >>> path.name, variant
+        ('hinton_mnist.py', 'small')
+        >>> find("hinton_minst")
+        Traceback (most recent call last):
+            ...
+        ValueError: unknown config 'hinton_minst': did you mean 'hinton_mnist'? Possible: ...
+    """
+    given, _, variant = name.partition(":")
+    path = Path(given)
+    if path.suffix == ".py":
+        if path.is_file():
+            return path, variant
+        there = [str(other) for other in path.parent.glob("*.py")]
+        raise ValueError(unknown("config file", given, [*there, *names()]))
+    if given not in names():
+        raise ValueError(unknown("config", given, names()))
+    return folder() / f"{given}.py", variant
+
+
+def load(name: str) -> dict[str, Any]:
+    """A config as plain data, as its file says it.
+
+    Raises:
+        ValueError: if there is no such config, or no such variant of it.
+
+    Example:
+        >>> load("hinton_mnist:small")["recipe"][:2]
+        ('teacher', 'alone')
+    """
+    path, variant = find(name)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} cannot be read as Python")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} is no config: it has no function 'get_config'")
+    return plain(module.get_config(variant) if variant else module.get_config())
+
+
+def read(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """A config with what was set, and with what it becomes for its data set.
+
+    A config's sizes are chosen for its default data; its ``variants`` say what becomes of them on
+    other data sets. What was set wins over these.
+
+    Args:
+        name: as for :func:`find`.
+        settings: each as ``"stages.distil.steps=100"``.
+
+    Raises:
+        ValueError: if there is no such config, variant or key, with the nearest.
+
+    Example:
+        >>> read("ssld:small", ["data.name=mnist", "stages.teacher.steps=7"])["stages"]["teacher"][
+        ...     "steps"]
+        7
+    """
+    config = changed(load(name), settings)
+    variants = config.get("variants") or {}
+    varied = override(config, flattened(variants.get(config["data"].get("name")) or {}))
+    return changed(varied, settings)
+
+
+def changed(config: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """A config in which some values are set, each as ``"path=value"``.
+
+    A value is a Python literal where it can be read as one, else a string; ``true`` and ``false``
+    are truth values. A key may be new: what the parts of a stage know is checked at planning.
+
+    Raises:
+        ValueError: for a path that cannot be, with the nearest key.
+
+    Example:
+        >>> config = {"data": {"name": "digits"}, "stages": {"distil": {"steps": 5}}}
+        >>> changed(config, ["stages.distil.view.mask.ratio=0.5", "data.dir=~/data"])
+        {'data': {'name': 'digits', 'dir': '~/data'},
+         'stages': {'distil': {'steps': 5, 'view': {'mask': {'ratio': 0.5}}}}}
+        >>> changed(config, ["stages.distil.step=3"])
+        Traceback (most recent call last):
+            ...
+        ValueError: unknown key of stage 'distil' 'step': did you mean 'steps'? Possible: ...
+    """
+    found = dict(config)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--config.{path} needs a value: --config.{path}=<value>")
+        # Places in a sequence are written as augment[0].size or augment.0.size.
+        keys = re.sub(r"\[(-?\d+)\]", r".\1", path).split(".")
+        if keys[0] not in CONFIG_KEYS:
+            raise ValueError(unknown("key of the config", keys[0], CONFIG_KEYS))
+        if keys[0] == "stages" and len(keys) > 1:
+            if keys[1] not in found["stages"]:
+                raise ValueError(unknown("stage", keys[1], found["stages"]))
+            if len(keys) > 2 and keys[2] not in STAGE_DEFAULTS:
+                raise ValueError(unknown(f"key of stage {keys[1]!r}", keys[2], STAGE_DEFAULTS))
+        found = _set(found, keys, text, ())
+    return found
+
+
+def spelt(argv: Sequence[str]) -> list[str]:
+    """Arguments in which every ``--config.<path>=<value>`` is spelt ``--set=<path>=<value>``, as
+    the flags of a command cannot know all paths beforehand.
+
+    Example:
+        >>> spelt(["main", "--config=x", "--config.seed", "3", "--config.data.dir=a=b"])
+        ['main', '--config=x', '--set=seed=3', '--set=data.dir=a=b']
+    """
+    found, rest = [], list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*found, word, *rest]
+        if matched := _SETTING.fullmatch(word):
+            setting = matched[1]
+            if "=" not in setting and rest and not rest[0].startswith("--"):
+                setting = f"{setting}={rest.pop(0)}"
+            word = f"--set={setting}"
+        found.append(word)
+    return found
+
+
+def _set(node: Any, keys: Sequence[str], text: str, above: tuple[str, ...]) -> Any:
+    """A copy of a part of a config in which the value at a path below it is set."""
+    (key, *below), here = keys, ".".join(above) or "the config"
+    if isinstance(node, (list, tuple)):
+        if not re.fullmatch(r"-?\d+", key) or not -len(node) <= int(key) < len(node):
+            raise ValueError(f"{here} is a sequence of {len(node)}, which has no entry {key!r}")
+        place = int(key) % len(node)
+        items = list(node)
+        items[place] = _new(items[place], below, text, (*above, key))
+        return tuple(items)
+    if not isinstance(node, Mapping):
+        raise ValueError(f"{here} is {node!r} and has no key {key!r}")
+    if below and key not in node and above and above[-1] in _NAMED:
+        raise ValueError(unknown(f"entry of {here}", key, node))
+    default = STAGE_DEFAULTS.get(key) if len(above) == 2 and above[0] == "stages" else None
+    there = node.get(key, default)
+    return {**node, key: _new(there, below, text, (*above, key))}
+
+
+def _new(there: Any, below: Sequence[str], text: str, path: tuple[str, ...]) -> Any:
+    if below:
+        return _set({} if there is None else there, below, text, path)
+    value = _parsed(text, there)
+    if isinstance(there, Mapping) and not (value is None or isinstance(value, Mapping)):
+        where = ".".join(path)
+        raise ValueError(
+            f"{where} is a group of settings and cannot be {value!r}: set --config.{where}.<key>, "
+            f"where a key is one of {', '.join(map(repr, there)) or 'none yet'}"
+        )
+    return value
+
+
+def _parsed(text: str, there: Any) -> Any:
+    """What a value written on the command line means, in the place of another one."""
+    try:
+        value = (
+            {"true": True, "false": False}[text] if text in ("true", "false") else _literal(text)
+        )
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    if isinstance(there, str) and not isinstance(value, str):
+        return text
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and isinstance(there, float) else plain(value)
+
+
+def _literal(text: str) -> Any:
+    value = ast.literal_eval(text.strip())
+    if isinstance(value, (bytes, set, complex)) or value is Ellipsis:
+        raise ValueError(text)
+    return value
