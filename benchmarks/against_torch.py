@@ -47,7 +47,7 @@ from _measure import (
 from _worker import Worker, finds_torch, torch_option
 
 from jaxdistill import adapt, language, losses, models, targets
-from jaxdistill.data import prepare
+from jaxdistill.data import views
 from jaxdistill.distiller import model_to_model
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.objective import Objective, combine, match, per_example
@@ -189,7 +189,7 @@ def masked_autoencoders(settings: dict[str, Any], tx: Any, **kinds: Any) -> Taug
         tx,
         inputs="student",
         taps=(ours,),
-        prepare=prepare.masked(patch, 0.75),
+        prepare=views.masked(patch, 0.75),
     )
     return distiller, teacher, student, {"image": numbers(settings["batch"], side, side, 3)}
 

@@ -37,9 +37,9 @@ import optax
 from _measure import Seconds, finish, in_turn, median_ms, parser, ratio, spread, table
 
 from jaxdistill import losses, models, objective, targets
-from jaxdistill.data import prepare
+from jaxdistill.data import views
 from jaxdistill.data.records import Source, arrays, subset
-from jaxdistill.data.replayed import replayed
+from jaxdistill.data.seeded import seeded
 from jaxdistill.data.stream import stream
 from jaxdistill.distiller import model_to_model
 from jaxdistill.frameworks.linen import from_linen
@@ -126,7 +126,7 @@ def residual(args: argparse.Namespace, root: Path) -> dict[str, Any]:
     teacher = from_linen(models.cifar_resnet(deep, classes=100))
     student = from_linen(models.cifar_resnet(shallow, classes=100))
     variables = jax.jit(teacher.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    view = prepare.views()
+    view = views.augmented()
     cache = caches.Cache(
         source,
         targets.merge({"teacher": targets.live(teacher, inputs="teacher")}),
@@ -149,7 +149,7 @@ def residual(args: argparse.Namespace, root: Path) -> dict[str, Any]:
     return paired(
         {
             "cached": steps(targets.attach(source, store), both, args.batch),
-            "student": steps(replayed(source), alone, args.batch),
+            "student": steps(seeded(source), alone, args.batch),
         },
         args.repeats,
     )
@@ -182,9 +182,7 @@ def decoder(args: argparse.Namespace, root: Path) -> dict[str, Any]:
                 distiller(targets.cached(caches.codecs(cache)), sparse),
                 args.sequences,
             ),
-            "student": steps(
-                replayed(source), distiller(lambda *_: {}, next_token), args.sequences
-            ),
+            "student": steps(seeded(source), distiller(lambda *_: {}, next_token), args.sequences),
         },
         args.repeats,
     )

@@ -36,7 +36,7 @@ import optax
 from _measure import Compiled, compiled, finish, parser, seconds, table
 
 from jaxdistill import adapt, language, losses, models, objective, targets
-from jaxdistill.data import prepare
+from jaxdistill.data import views
 from jaxdistill.distiller import model_to_model
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Net
@@ -164,7 +164,7 @@ def dmae(examples: int, taps: int = 1, depth: int = 2, side: int = 32) -> Case:
         optax.adamw(1e-3),
         inputs="student",
         taps=paths,
-        prepare=prepare.masked(4, 0.75),
+        prepare=views.masked(4, 0.75),
     )
     return Case(distiller, {"teacher": teacher}, images(examples, side), "student")
 

@@ -30,7 +30,7 @@ import optax
 from _measure import compiled, finish, in_turn, median_ms, parser, ratio, spread, table
 
 from jaxdistill import adapt, models, targets
-from jaxdistill.data import prepare
+from jaxdistill.data import views
 from jaxdistill.distiller import model_to_model
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.losses import cross_entropy, feature_match, hinton_kd
@@ -104,7 +104,7 @@ def dmae(args: argparse.Namespace) -> Case:
     )
     teacher_tap = f"encoder/block_{3 * args.teacher_depth // 4 - 1}"
     student_tap = f"encoder/block_{3 * args.student_depth // 4 - 1}"
-    view = prepare.masked(4, 0.75)
+    view = views.masked(4, 0.75)
     tx = optax.adamw(1e-3, b2=0.95, weight_decay=0.05)
     weight = 3.0
 

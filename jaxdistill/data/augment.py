@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.data.mixing import Mixed, cutmix, mixup, mixup_or_cutmix
-from jaxdistill.data.replay import (
+from jaxdistill.data.operations import (
     Operation,
     coarse_exp,
     inside_box,
@@ -271,7 +271,7 @@ def resize(size: int) -> Operation:
     """Resizes to ``[size, size, C]`` (bilinear, antialiased); nothing is random."""
 
     def apply(key, image):
-        # Weights that hang on the key keep an axis of their own for the batch, see views.
+        # Weights that depend on the key keep an axis of their own for the batch, see views.
         nothing = 0.0 * jax.random.uniform(key, (2,), image.dtype)
         return resample(image, nothing, nothing + jnp.array(image.shape[:2]), size)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.data.replay import inside_box, to_float
+from jaxdistill.data.operations import inside_box, to_float
 
 
 class Mixed(NamedTuple):

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxdistill.data.array_records import tfds
 from jaxdistill.data.files import decode_image, idx, image_folder, npz, pillow
-from jaxdistill.data.prepared import tfds
 from jaxdistill.data.records import (
     Ids,
     Records,

@@ -228,7 +228,8 @@ def _with_labels(source: Source, labels: np.ndarray) -> Source:
 def wrong_labels(source: Source, share: float, *, seed: int) -> Source:
     """All records, a share of whose labels are wrong: another class, each as likely.
 
-    Which ones hangs on their ids, so every record is wrong by itself, and the share is met about.
+    Which ones depends on their ids alone: every record is wrong or right by itself, and the share
+    is met about.
 
     Raises:
         ValueError: for a share outside [0, 1].

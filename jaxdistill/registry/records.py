@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxdistill._errors import unknown
-from jaxdistill.data import augment, mixing, prepare, sources, split
-from jaxdistill.data.replayed import replayed
+from jaxdistill.data import augment, mixing, sources, split, views
+from jaxdistill.data.seeded import seeded
 from jaxdistill.registry import condense, language, samplers, sentences
 from jaxdistill.registry._names import call, fixed, named, without
 
@@ -126,9 +126,9 @@ def augmentations(specs: Sequence[Mapping[str, Any]] | None) -> list[augment.Ope
     ]
 
 
-def fixed_view(specs: Sequence[Mapping[str, Any]] | None) -> prepare.Prepare | None:
+def fixed_view(specs: Sequence[Mapping[str, Any]] | None) -> views.Prepare | None:
     """What is done to the images that a net is evaluated on, or None if that is nothing."""
-    return prepare.views(augmentations(specs)) if specs else None
+    return views.augmented(augmentations(specs)) if specs else None
 
 
 def seen(specs: Sequence[Mapping[str, Any]] | None, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,14 +136,14 @@ def seen(specs: Sequence[Mapping[str, Any]] | None, info: Mapping[str, Any]) -> 
     if "vocabulary" in info:
         if specs:
             raise ValueError("texts have no view: take 'augment' out")
-        return {"prepare": prepare.texts, "inputs": "student"}
+        return {"prepare": views.texts, "inputs": "student"}
     return {"prepare": fixed_view(specs), "inputs": "image"}
 
 
 VIEW_KEYS = ("augment", "mix", "mask")
 
 
-def view(settings: Mapping[str, Any] | None, info: Mapping[str, Any]) -> prepare.Prepare:
+def view(settings: Mapping[str, Any] | None, info: Mapping[str, Any]) -> views.Prepare:
     """What is drawn before either net runs: augmentation, mixing of pairs, masking."""
     settings = settings or {}
     for key in settings:
@@ -155,16 +155,16 @@ def view(settings: Mapping[str, Any] | None, info: Mapping[str, Any]) -> prepare
                 raise ValueError(f"of a view texts have 'mask' alone: take {key!r} out")
         mask = settings.get("mask")
         if not mask:
-            return prepare.texts
+            return views.texts
         given = {"vocabulary": info["vocabulary"]}
-        return call("mask", {"tokens": prepare.masked_texts}, "tokens", without(mask), **given)
-    parts = [prepare.views(augmentations(settings.get("augment")))]
+        return call("mask", {"tokens": views.masked_texts}, "tokens", without(mask), **given)
+    parts = [views.augmented(augmentations(settings.get("augment")))]
     if mix := settings.get("mix"):
         function = fixed("mix", MIXES, named("mix", mix), without(mix, "name", "smoothing"))
-        parts.append(prepare.mixed(function, info["classes"], smoothing=mix.get("smoothing", 0.0)))
+        parts.append(views.mixed(function, info["classes"], smoothing=mix.get("smoothing", 0.0)))
     if mask := settings.get("mask"):
-        parts.append(call("mask", {"patches": prepare.masked}, "patches", without(mask)))
-    return prepare.chain(*parts)
+        parts.append(call("mask", {"patches": views.masked}, "patches", without(mask)))
+    return views.chain(*parts)
 
 
 RECORD_KEYS = ("exclude", "only", "share", "shuffled", "labelled", "labels", "selected", "views")
@@ -203,7 +203,7 @@ def records(
     found = labelled or whole
     if settings.get("labels"):
         found = split.hidden_labels(found, settings["labels"], seed=seed)
-    return replayed(found, settings["views"]) if settings.get("views") else found
+    return seeded(found, settings["views"]) if settings.get("views") else found
 
 
 def pool(source: Any, settings: Mapping[str, Any] | None, seed: int) -> Any:

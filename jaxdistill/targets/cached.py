@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdistill._errors import unknown
 from jaxdistill.data.records import Ids, Records, Source
-from jaxdistill.data.replayed import with_partner
+from jaxdistill.data.seeded import with_partner
 from jaxdistill.store import Codec, Store, manifest
 from jaxdistill.store.reader import find
 from jaxdistill.targets.live import Targets
@@ -73,7 +73,7 @@ def attach(source: Source, store: Store) -> Source:
 
     Returns:
         A source with one record for every stored view. Added are the seeds of the view and the
-        partner of a mixed pair, see :mod:`jaxdistill.data.replayed`, and the stored fields as
+        partner of a mixed pair, see :mod:`jaxdistill.data.seeded`, and the stored fields as
         ``cached/<output>/<field>``. Views that the store has left out as damaged are left out.
 
     Raises:

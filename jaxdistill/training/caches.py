@@ -20,11 +20,11 @@ import jax
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.data import prepare as prepares
 from jaxdistill.data.augment import keys_of
 from jaxdistill.data.records import Records, Source
-from jaxdistill.data.replayed import replayed
+from jaxdistill.data.seeded import seeded
 from jaxdistill.data.stream import ahead
+from jaxdistill.data.views import Prepare, augmented
 from jaxdistill.store import CODECS, Codec, Layout, Store, begin, manifest, open_store
 from jaxdistill.store.writer import PART
 from jaxdistill.targets.cached import (
@@ -48,7 +48,7 @@ from jaxdistill.training.sharding import (
 )
 
 # Images as floats, nothing drawn.
-AS_THEY_ARE = prepares.views()
+AS_THEY_ARE = augmented()
 # Codecs draw from a fold of the view's key that no view and no mask takes.
 _CODEC_FOLD = 2000
 
@@ -90,7 +90,7 @@ class Cache:
     targets: Targets
     frozen: Mapping[str, Any]
     outputs: Mapping[str, Mapping[str, Any]]
-    prepare: prepares.Prepare = AS_THEY_ARE
+    prepare: Prepare = AS_THEY_ARE
     views: int = 1
     seed: int = 0
     pairs: bool = False
@@ -98,7 +98,7 @@ class Cache:
 
     def records(self) -> Source:
         """The records with their views, in the order of the rows."""
-        return replayed(self.source, self.views, seed=self.seed, pairs=self.pairs)
+        return seeded(self.source, self.views, seed=self.seed, pairs=self.pairs)
 
 
 def codecs(cache: Cache) -> dict[str, Codec]:

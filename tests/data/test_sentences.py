@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdistill import registry
-from jaxdistill.data import prepare, sentences
+from jaxdistill.data import sentences, views
 from jaxdistill.data.sentences import Sentences, encoded
 from jaxdistill.data.text import byte_tokenizer
 
@@ -108,7 +108,7 @@ def test_published_files(name, form, texts, others, labels, tmp_path):
 
 
 def test_hidden_tokens():
-    view = prepare.masked_texts(255, 257, 0.3)
+    view = views.masked_texts(255, 257, 0.3)
     _, batch = rows(Sentences("s", ["abcdefghij" * 6, "abc"], np.array([0, 1])), 64)
     batch = {k: np.repeat(v, 50, 0) for k, v in batch.items()}
     seen = jax.device_get(view(batch, jax.random.key(0)))
@@ -130,7 +130,7 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="1 texts and 2 labels"):
         encoded(Sentences("s", ["a"], np.array([0, 1])), BYTES, 9)
     with pytest.raises(ValueError, match=r"their token in 0\.\.256"):
-        prepare.masked_texts(300, 257)
+        views.masked_texts(300, 257)
     with pytest.raises(ValueError, match=r"data set 'sst2' needs a folder: --config.data.dir"):
         registry.data({"name": "sst2", "length": 8})
     with pytest.raises(ValueError, match="of a view texts have 'mask' alone"):

@@ -18,9 +18,9 @@ import pytest
 from flax import linen as nn
 
 from jaxdistill import losses, targets
-from jaxdistill.data import augment, mixing, prepare, sources
+from jaxdistill.data import augment, mixing, sources, views
 from jaxdistill.data.records import arrays, subset
-from jaxdistill.data.replayed import replayed
+from jaxdistill.data.seeded import seeded
 from jaxdistill.data.stream import stream
 from jaxdistill.distiller import model_to_model
 from jaxdistill.frameworks.linen import from_linen
@@ -32,12 +32,12 @@ from jaxdistill.training import caches
 DIGITS = subset(sources.digits(), np.arange(300))
 TEACHER = from_linen(MLP(widths=(32, 16)))
 VIEWS = {
-    "plain": prepare.views(),
-    "crops": prepare.views((augment.random_resized_crop(8), augment.flip())),
-    "mixup": prepare.chain(
-        prepare.views((augment.random_resized_crop(8),)), prepare.mixed(mixing.mixup, 10)
+    "plain": views.augmented(),
+    "crops": views.augmented((augment.random_resized_crop(8), augment.flip())),
+    "mixup": views.chain(
+        views.augmented((augment.random_resized_crop(8),)), views.mixed(mixing.mixup, 10)
     ),
-    "cutmix": prepare.chain(prepare.views(), prepare.mixed(mixing.cutmix, 10)),
+    "cutmix": views.chain(views.augmented(), views.mixed(mixing.cutmix, 10)),
 }
 
 
@@ -82,7 +82,7 @@ def test_cached_arrays_equal_live_ones_on_replayed_views(tmp_path, variables, vi
     # Another order and another size of the batch than the writer had.
     rows = np.random.default_rng(0).permutation(600)[:37]
     batch = attached.gather(rows)
-    again = replayed(DIGITS, 2, pairs=cache.pairs).gather(rows)
+    again = seeded(DIGITS, 2, pairs=cache.pairs).gather(rows)
     np.testing.assert_array_equal(batch["view_seed"], again["view_seed"])
     prepared = cache.prepare({k: v for k, v in batch.items() if k != "partner"}, jax.random.key(9))
     live = cache.targets({"teacher": variables}, prepared, jax.random.key(9), 0)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxdistill import adapt, language, losses, models, targets
-from jaxdistill.data import prepare
+from jaxdistill.data import views
 from jaxdistill.distiller import model_to_model
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.objective import combine, match, per_batch
@@ -71,7 +71,7 @@ def test_masks_projectors_and_relations_send_gradients_parameters_and_features(a
         optax.sgd(1e-3, momentum=0.9),
         inputs="student",
         taps=(TAP,),
-        prepare=prepare.masked(2, 0.75),
+        prepare=views.masked(2, 0.75),
     )
     batch = {"image": keep["image"], "label": shape(EXAMPLES, dtype=jnp.int32)}
     found = sent(distiller, frozen, batch, make_mesh({"data": 1, axis: 2}, jax.devices()[:2]))

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from jaxdistill import adapt, models, targets
-from jaxdistill.data import prepare, sources
+from jaxdistill.data import sources, views
 from jaxdistill.data.stream import stream
 from jaxdistill.distiller import model_to_model
 from jaxdistill.frameworks.linen import from_linen
@@ -57,7 +57,7 @@ def dmae():
         optax.adamw(1e-3, weight_decay=0.05),
         inputs="student",
         taps=(TAP,),
-        prepare=prepare.chain(prepare.views(), prepare.masked(2, 0.75)),
+        prepare=views.chain(views.augmented(), views.masked(2, 0.75)),
     )
     # The whole state as the result, so that its places can be looked at.
     distiller = distiller._replace(result=lambda state: state)

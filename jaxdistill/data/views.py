@@ -1,7 +1,7 @@
 """What both nets of a step must share, drawn once before either runs: ``(batch, key) -> batch``.
 
 A prepared batch holds an input for each net, ``batch["student"]`` and ``batch["teacher"]``, beside
-the entries that losses read. Batches of :func:`jaxdistill.data.replayed.replayed` records are drawn
+the entries that losses read. Batches of :func:`jaxdistill.data.seeded.seeded` records are drawn
 from the seeds that they carry, all others from the step's key.
 """
 
@@ -30,7 +30,7 @@ def chain(*parts: Prepare) -> Prepare:
     return prepare
 
 
-def views(operations: Sequence[Callable[[jax.Array, jax.Array], jax.Array]] = ()) -> Prepare:
+def augmented(operations: Sequence[Callable[[jax.Array, jax.Array], jax.Array]] = ()) -> Prepare:
     """Images as float, each changed by the same operations in its own way; both nets see the same
     view.
 

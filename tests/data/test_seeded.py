@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdistill.data import augment, mixing, prepare, sources, split
+from jaxdistill.data import augment, mixing, sources, split, views
 from jaxdistill.data.records import arrays, subset
-from jaxdistill.data.replayed import replayed
+from jaxdistill.data.seeded import seeded
 from jaxdistill.store.manifest import digests
 
 DIGITS = subset(sources.digits(), np.arange(60))
@@ -16,9 +16,9 @@ def inputs(batch):
     return {k: v for k, v in batch.items() if k != "partner"}
 
 
-def test_seeds_hang_on_the_record_alone():
-    whole = replayed(DIGITS, 3, seed=1)
-    few = replayed(subset(DIGITS, np.array([40, 5])), 3, seed=1)
+def test_seeds_depend_on_the_record_alone():
+    whole = seeded(DIGITS, 3, seed=1)
+    few = seeded(subset(DIGITS, np.array([40, 5])), 3, seed=1)
     assert len(whole) == 180
     assert whole.ids[60 + 7] == "digits/0007#1"
     np.testing.assert_array_equal(
@@ -26,13 +26,13 @@ def test_seeds_hang_on_the_record_alone():
     )
     seeds = whole.gather(np.arange(180))["view_seed"]
     assert len(np.unique(seeds, axis=0)) == 180
-    other = replayed(DIGITS, 3, seed=2).gather(np.arange(180))["view_seed"]
+    other = seeded(DIGITS, 3, seed=2).gather(np.arange(180))["view_seed"]
     assert not (seeds == other).all(1).any()
     np.testing.assert_array_equal(whole.labels(), np.tile(DIGITS.labels(), 3))
 
 
 def test_partners_are_others_and_bring_their_own_view():
-    mixed = replayed(DIGITS, 4, pairs=True).gather(np.arange(240))
+    mixed = seeded(DIGITS, 4, pairs=True).gather(np.arange(240))
     own = digests([DIGITS.ids[i % 60] for i in range(240)])
     assert not (mixed["partner"] == own).all(1).any()
     known = digests(list(DIGITS.ids))
@@ -47,15 +47,15 @@ def test_partners_are_others_and_bring_their_own_view():
 @pytest.mark.parametrize(
     "view",
     [
-        prepare.views((augment.random_resized_crop(8), augment.flip())),
-        prepare.chain(prepare.views((augment.shift(1),)), prepare.mixed(mixing.mixup, 10)),
-        prepare.chain(prepare.views(), prepare.mixed(mixing.mixup_or_cutmix, 10, smoothing=0.1)),
-        prepare.chain(prepare.views(), prepare.masked(2, 0.75, shared=False)),
+        views.augmented((augment.random_resized_crop(8), augment.flip())),
+        views.chain(views.augmented((augment.shift(1),)), views.mixed(mixing.mixup, 10)),
+        views.chain(views.augmented(), views.mixed(mixing.mixup_or_cutmix, 10, smoothing=0.1)),
+        views.chain(views.augmented(), views.masked(2, 0.75, shared=False)),
     ],
     ids=["crops", "mixup", "mixup_or_cutmix", "masks"],
 )
 def test_a_view_is_the_same_in_every_batch_and_for_every_key(view):
-    source = replayed(DIGITS, 2, pairs=True)
+    source = seeded(DIGITS, 2, pairs=True)
     draw = jax.jit(view)
     whole = draw(inputs(source.gather(np.arange(120))), jax.random.key(0))
     rows = np.array([119, 3, 64])
@@ -69,8 +69,8 @@ def test_a_view_is_the_same_in_every_batch_and_for_every_key(view):
 
 
 def test_mixed_labels_are_those_of_the_pair():
-    view = prepare.chain(prepare.views(), prepare.mixed(mixing.mixup, 10))
-    batch = replayed(DIGITS, pairs=True).gather(np.arange(30))
+    view = views.chain(views.augmented(), views.mixed(mixing.mixup, 10))
+    batch = seeded(DIGITS, pairs=True).gather(np.arange(30))
     found = view(inputs(batch), jax.random.key(0))
     soft = np.asarray(found["soft_label"])
     np.testing.assert_allclose(soft.sum(1), 1, rtol=1e-6)
@@ -83,9 +83,9 @@ def test_mixed_labels_are_those_of_the_pair():
 
 def test_bad_views_are_refused():
     with pytest.raises(ValueError, match="at least one view, got 0"):
-        replayed(DIGITS, 0)
+        seeded(DIGITS, 0)
     with pytest.raises(ValueError, match="no other to mix it with"):
-        replayed(subset(DIGITS, np.array([1])), pairs=True)
+        seeded(subset(DIGITS, np.array([1])), pairs=True)
 
 
 def test_labels_can_be_hidden_shuffled_and_chosen_by_a_teacher():

@@ -1,7 +1,7 @@
 """Records with the seeds of their views: what is drawn of them is drawn once, and can be repeated.
 
-A replayed record carries ``view_seed`` (uint32 ``[2]``, eight bytes), and for mixed pairs the
-record it is mixed with under ``partner/...`` and a ``pair_seed``. :mod:`jaxdistill.data.prepare`
+A seeded record carries ``view_seed`` (uint32 ``[2]``, eight bytes), and for mixed pairs the
+record it is mixed with under ``partner/...`` and a ``pair_seed``. :mod:`jaxdistill.data.views`
 draws from these instead of the step's key, so that a view is a function of its record alone,
 whichever batch or run it comes in.
 """
@@ -19,7 +19,7 @@ from jaxdistill.store.manifest import digests
 PARTNER = "partner/"
 
 
-def replayed(source: Source, views: int = 1, *, seed: int = 0, pairs: bool = False) -> Source:
+def seeded(source: Source, views: int = 1, *, seed: int = 0, pairs: bool = False) -> Source:
     """A source in which every record appears with one or more views of its own.
 
     The seed of a view is a hash of the record's id, the number of the view and ``seed``: it does
@@ -42,7 +42,7 @@ def replayed(source: Source, views: int = 1, *, seed: int = 0, pairs: bool = Fal
 
     Example:
         >>> from jaxdistill.data import sources
-        >>> twice = replayed(sources.digits(), 2)
+        >>> twice = seeded(sources.digits(), 2)
         >>> len(twice), twice.ids[1797], twice.gather(np.array([0, 1797]))["view_seed"].shape
         (3594, 'digits/0000#1', (2, 2))
     """
