@@ -157,6 +157,8 @@ def says(domain: Any) -> str:
         return f"a sequence{_each(arguments)}"
     if _is_mapping(origin or domain):
         return f"a mapping{_each(arguments[1:])}"
+    if (origin or domain) is collections.abc.Callable:
+        return "a function"
     return _NAMES.get(domain) or f"a mapping of {', '.join(map(repr, keys(domain)))}"
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from jaxdistill.evaluation.batches import Evaluator, Prepare, Read
+from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.evaluation.representations import reader
 from jaxdistill.net import Net
+from jaxdistill.settings import Natural
 
 # What may be added to a logit: 0 first, then ever larger steps of 0.1 to either side.
 OFFSETS = np.array(sorted(np.arange(-200, 201) / 10, key=abs))
@@ -18,12 +20,12 @@ OFFSETS = np.array(sorted(np.arange(-200, 201) / 10, key=abs))
 def class_bias(
     net: Net,
     chosen_on: Iterable[Any],
-    classes: Sequence[int],
-    *,
-    read: Read = "out",
-    inputs: str = "image",
-    label: str = "label",
     prepare: Prepare | None = None,
+    inputs: str = "image",
+    *,
+    classes: Sequence[Natural],
+    read: Read = "out",
+    label: str = "label",
 ) -> Evaluator:
     """What a classifier would do if one number were added to the logits of some classes.
 
@@ -40,14 +42,14 @@ def class_bias(
     Args:
         net: the classifier.
         chosen_on: batches of the validation set.
+        prepare: ``(batch, key) -> batch`` before the net runs.
+        inputs: which entry of the batch the net sees.
         classes: to whose logits the number is added.
         read: where the logits ``[B, K]`` are.
-        inputs: which entry of the batch the net sees.
         label: which entry holds the labels.
-        prepare: ``(batch, key) -> batch`` before the net runs.
 
     Raises:
-        ValueError: if a class is not one of the net's, when it runs.
+        ValueError: without a class, or for one below 0; when it runs, if one is not the net's.
 
     References:
         Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. 2015, section 3 (where
@@ -55,6 +57,8 @@ def class_bias(
     """
     measure = reader(net, read, pool="flatten", inputs=inputs, label=label, prepare=prepare)
     listed = list(classes)
+    if not listed or min(listed) < 0:
+        raise ValueError(f"classes must be some of 0, 1, ..., got {listed}")
 
     def wrong(logits: np.ndarray, labels: np.ndarray, offset: float) -> np.ndarray:
         shifted = logits.copy()
@@ -64,7 +68,7 @@ def class_bias(
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
         logits, labels = measure(result, chosen_on)
         count = logits.shape[-1]
-        if not listed or any(not 0 <= each < count for each in listed):
+        if max(listed) >= count:
             raise ValueError(f"classes must be some of 0..{count - 1}, got {listed}")
         errors = [wrong(logits, labels, offset).sum() for offset in OFFSETS]
         offset = float(OFFSETS[int(np.argmin(errors))])
@@ -78,4 +82,5 @@ def class_bias(
             "class_errors": float((plain & own).sum()),
         }
 
-    return evaluator
+    names = ("bias_offset", "bias_errors", "bias_class_errors", "class_errors")
+    return measuring(names, evaluator)

@@ -19,10 +19,12 @@ from jaxdistill.evaluation.batches import (
     summed,
     sweep,
 )
+from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.losses.divergences import jensen_shannon
 from jaxdistill.losses.logits import cross_entropy, hinton_kd
 from jaxdistill.losses.probabilities import brier_score
 from jaxdistill.net import Net
+from jaxdistill.settings import Count
 
 
 class Reliability(NamedTuple):
@@ -47,17 +49,17 @@ class Reliability(NamedTuple):
 
 def classification(
     net: Net,
-    *,
-    inputs: str = "image",
-    label: str = "label",
-    read: Read = "out",
     teacher: Net | None = None,
     teacher_name: str = "teacher",
+    prepare: Prepare | None = None,
+    inputs: str = "image",
+    *,
+    label: str = "label",
+    read: Read = "out",
     teacher_inputs: str | None = None,
     teacher_read: Read | None = None,
-    prepare: Prepare | None = None,
-    top: Sequence[int] = (1,),
-    bins: int = 15,
+    top: Sequence[Count] = (1,),
+    bins: Count = 15,
 ) -> Evaluator:
     r"""Accuracy, likelihood and calibration of a classifier, and its fidelity to a teacher.
 
@@ -77,16 +79,16 @@ def classification(
 
     Args:
         net: the classifier.
-        inputs: which entry of the batch it sees.
+        teacher: the net of the teacher, if it is to be compared with one.
+        teacher_name: whose weights it runs with: ``frozen[teacher_name]``.
+        prepare: ``(batch, key) -> batch`` before either runs, with the same key at every
+            evaluation.
+        inputs: which entry of the batch the classifier sees.
         label: which entry holds the labels, ints ``[B]``.
         read: where its logits ``[B, K]`` are: a path (``"out"``, ``"out/logits"``, a tap), or a
             function of the :class:`~jaxdistill.net.Forward`.
-        teacher: the net of the teacher, if it is to be compared with one.
-        teacher_name: whose weights it runs with: ``frozen[teacher_name]``.
         teacher_inputs: which entry it sees, by default the same.
         teacher_read: where its logits are, by default where the student's are.
-        prepare: ``(batch, key) -> batch`` before either runs, with the same key at every
-            evaluation.
         top: for which k the label among the k likeliest classes is counted.
         bins: of confidence.
 
@@ -154,7 +156,10 @@ def classification(
                 values[name] = float(totals[name] / totals["count"])
         return values
 
-    return evaluator
+    own = ("accuracy", "errors", *(f"top{k}_accuracy" for k in top if k > 1))
+    own = (*own, "nll", "brier", "ece", "entropy")
+    both = (*(f"teacher_{name}" for name in own), "agreement", "kl", "loyalty")
+    return measuring((*own, *both) if teacher is not None else own, evaluator)
 
 
 def reliability(
@@ -164,7 +169,7 @@ def reliability(
     label: str = "label",
     read: Read = "out",
     prepare: Prepare | None = None,
-    bins: int = 15,
+    bins: Count = 15,
 ) -> Callable[[Any, Iterable[Any]], Reliability]:
     """The bins behind the calibration error, for a reliability diagram.
 

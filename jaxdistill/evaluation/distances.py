@@ -7,6 +7,7 @@ is the floor that any figure is to be read against.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,9 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.losses.numerics import HIGHEST, widen
+from jaxdistill.settings import Count, Natural, Positive
 
 
-def sliced_wasserstein(samples: Any, data: Any, *, directions: int = 256, seed: int = 0) -> float:
+def sliced_wasserstein(
+    samples: Any, data: Any, *, directions: Count = 256, seed: Natural = 0
+) -> float:
     r"""The sliced Wasserstein distance, the root of the mean over directions of :math:`W_2^2`.
 
     Args:
@@ -85,7 +89,9 @@ def modes(samples: jax.Array, means: jax.Array, deviation: float, weights: Any =
     }
 
 
-def kernel_distance(samples: jax.Array, data: jax.Array, *, widths: Any = (0.05, 0.2, 0.8)):
+def kernel_distance(
+    samples: jax.Array, data: jax.Array, *, widths: Sequence[Positive] = (0.05, 0.2, 0.8)
+) -> jax.Array:
     r"""The unbiased squared maximum mean discrepancy, a mean over Gaussian kernels.
 
     Args:
@@ -169,7 +175,7 @@ def fid(samples: Any, data: Any) -> float:
     return float(max(gap + np.trace(first) + np.trace(second) - 2 * cross, 0.0))
 
 
-def precision_recall(samples: jax.Array, data: jax.Array, *, neighbours: int = 3) -> dict:
+def precision_recall(samples: jax.Array, data: jax.Array, *, neighbours: Count = 3) -> dict:
     """Which share of the samples lies among the data, and of the data among the samples.
 
     A point lies among others if it is within the distance from one of them to its k-th neighbour.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,13 @@ from jaxdistill.evaluation.batches import (
     run,
     sweep,
 )
+from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.net import Net
+from jaxdistill.settings import Range
 
 KINDS = ("pearson", "spearman", "mae")
+# The base of a logarithm.
+Base = Annotated[float, Range(1, above=True)]
 
 
 def label_loyalty(student: Any, teacher: Any) -> float:
@@ -44,7 +48,7 @@ def label_loyalty(student: Any, teacher: Any) -> float:
     return float((student.argmax(-1) == teacher.argmax(-1)).mean())
 
 
-def probability_loyalty(student: Any, teacher: Any, *, base: float = 2.0) -> float:
+def probability_loyalty(student: Any, teacher: Any, *, base: Base = 2.0) -> float:
     r"""The mean over examples of :math:`1 - \sqrt{\mathrm{JS}(t, s)}`.
 
     Args:
@@ -111,13 +115,13 @@ def regression_loyalty(
 def loyalty(
     net: Net,
     teachers: Mapping[str, Net],
+    prepare: Prepare | None = None,
+    inputs: str = "image",
     *,
     scores: bool = False,
-    base: float = 2.0,
-    inputs: str = "image",
+    base: Base = 2.0,
     label: str = "label",
     read: Read = "out",
-    prepare: Prepare | None = None,
 ) -> Evaluator:
     """Loyalty of a student to several teachers together, and to each.
 
@@ -126,12 +130,12 @@ def loyalty(
     Args:
         net: the student.
         teachers: the nets of the teachers, by the names of their variables in ``frozen``.
+        prepare: ``(batch, key) -> batch`` before they run.
+        inputs: which entry of the batch all of them see.
         scores: whether outputs are scores ``[B, 1]``; logits ``[B, K]`` otherwise.
         base: see :func:`probability_loyalty`.
-        inputs: which entry of the batch all of them see.
         label: which entry holds the scores that are to be predicted.
         read: where the outputs are.
-        prepare: ``(batch, key) -> batch`` before they run.
 
     Returns:
         An evaluator with ``label_loyalty`` and ``probability_loyalty``; of scores with
@@ -189,7 +193,11 @@ def loyalty(
             found["pearson"] = regression_loyalty(out[""], labels.reshape(out[""].shape))
         return found
 
-    return evaluator
+    own = ("label_loyalty", "probability_loyalty")
+    if scores:
+        own = ("regression_loyalty", "rank_loyalty", "absolute_gap")
+    each = [f"{name}_{metric}" for name in teachers for metric in own if len(teachers) > 1]
+    return measuring((*own, *each, *(("pearson",) if scores else ())), evaluator)
 
 
 def _mixed(logits: list[np.ndarray]) -> np.ndarray:

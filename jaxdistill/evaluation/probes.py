@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from jaxdistill.evaluation.batches import Evaluator, Prepare, Read
-from jaxdistill.evaluation.representations import Features, reader
+from jaxdistill.evaluation.measuring import measuring
+from jaxdistill.evaluation.representations import Features, Pool, reader
 from jaxdistill.net import Net
+from jaxdistill.settings import Count, Positive
 
 # The inverse strengths C of the L2 penalty among which a linear probe chooses.
 GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -21,13 +23,13 @@ SMALL = 1_000_000
 def linear_probe(
     net: Net,
     train_batches: Iterable[Any],
+    seed: int = 0,
+    prepare: Prepare | None = None,
+    inputs: str = "image",
     *,
     read: Read = "out",
-    pool: str = "mean",
-    inputs: str = "image",
+    pool: Pool = "mean",
     label: str = "label",
-    prepare: Prepare | None = None,
-    seed: int = 0,
 ) -> Evaluator:
     """Logistic regression on frozen features: ``probe_accuracy``.
 
@@ -39,12 +41,12 @@ def linear_probe(
         net: the net whose features are read; its weights are the ``result``.
         train_batches: the labelled records that the probe is fitted on, as batches that can be gone
             through again: ``evaluation_batches(labelled_subset(train, 100, seed=0), 100)``.
+        seed: of the folds of the cross-validation.
+        prepare: ``(batch, key) -> batch`` before the net runs.
+        inputs: which entry of the batch the net sees.
         read: where the features are, see :func:`~jaxdistill.evaluation.representations.features`.
         pool: what becomes of positions: ``"mean"``, ``"first"`` or ``"flatten"``.
-        inputs: which entry of the batch the net sees.
         label: which entry holds the labels.
-        prepare: ``(batch, key) -> batch`` before the net runs.
-        seed: of the folds of the cross-validation.
 
     Raises:
         ValueError: if the labelled records are of one class only.
@@ -79,14 +81,14 @@ def linear_probe(
 def nearest_neighbours(
     net: Net,
     train_batches: Iterable[Any],
+    prepare: Prepare | None = None,
+    inputs: str = "image",
     *,
     read: Read = "out",
-    pool: str = "mean",
-    inputs: str = "image",
+    pool: Pool = "mean",
     label: str = "label",
-    prepare: Prepare | None = None,
-    neighbours: int = 20,
-    temperature: float = 0.07,
+    neighbours: Count = 20,
+    temperature: Positive = 0.07,
 ) -> Evaluator:
     r"""The vote of the nearest labelled records, with nothing fitted: ``neighbours_accuracy``.
 
@@ -94,7 +96,7 @@ def nearest_neighbours(
     :math:`e^{c / \tau}`.
 
     Args:
-        net, train_batches, read, pool, inputs, label, prepare: as for :func:`linear_probe`.
+        net, train_batches, prepare, inputs, read, pool, label: as for :func:`linear_probe`.
         neighbours: how many vote; all, if there are fewer.
         temperature: :math:`\tau`; a small one makes the nearest decide alone.
 
@@ -125,4 +127,4 @@ def _probe(name: str, fit: Any, measure: Any, train_batches: Iterable[Any]) -> E
         scored = measure(result, data)
         return {name: float(fit(train).score(*scored))}
 
-    return evaluator
+    return measuring([name], evaluator)

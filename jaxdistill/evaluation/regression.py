@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.evaluation.batches import Evaluator, Prepare, Read, compiled, run, summed, sweep
+from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.net import Net
 
 
@@ -30,21 +31,23 @@ def as_targets(labels: jax.Array, outputs: int) -> jax.Array:
 
 def squared_error(
     net: Net,
-    *,
+    classes: int | None = None,
+    prepare: Prepare | None = None,
     inputs: str = "image",
+    *,
     label: str = "label",
     read: Read = "out",
-    prepare: Prepare | None = None,
 ) -> Evaluator:
     """The mean over the records of the squared error, summed over the outputs.
 
     Args:
         net: whose outputs are ``[B, c]``.
+        classes: how many classes the labels are; None where they are no classes.
+        prepare: ``(batch, key) -> batch`` before it runs.
         inputs: which entry of the batch it sees.
         label: which entry holds the targets: floating ``[B]`` or ``[B, c]``, or integers ``[B]``,
             classes that the outputs are to say one-hot.
         read: where its outputs are, as for :func:`~jaxdistill.evaluation.classification`.
-        prepare: ``(batch, key) -> batch`` before it runs.
 
     Returns:
         An evaluator with ``squared_error``, and for classes ``accuracy``, that of the largest
@@ -66,12 +69,14 @@ def squared_error(
     def step(variables, batch):
         (out,) = run(net, variables, batch, inputs, read)
         labels, where = batch[label], batch["where"]
+        if classes is not None and not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise ValueError(f"labels of {classes} classes must be integers, got {labels.dtype}")
         wanted = as_targets(labels, out.shape[-1])
         if out.shape != wanted.shape:
             raise ValueError(f"outputs {out.shape} do not fit targets {wanted.shape}")
         out = out.astype(jnp.promote_types(out.dtype, jnp.float32))
         sums = {"squared_error": jnp.square(out - wanted).sum(-1)}
-        if jnp.issubdtype(labels.dtype, jnp.integer):
+        if classes is not None:
             sums["accuracy"] = out.argmax(-1) == labels
         return {"count": where.sum(), **{k: jnp.where(where, v, 0).sum() for k, v in sums.items()}}
 
@@ -82,4 +87,5 @@ def squared_error(
         count = totals.pop("count")
         return {name: float(value / count) for name, value in totals.items()}
 
-    return evaluator
+    names = ("squared_error", "accuracy") if classes is not None else ("squared_error",)
+    return measuring(names, evaluator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxdistill._errors import unknown
 from jaxdistill.evaluation.batches import Prepare, Read, compiled, run, sweep
 from jaxdistill.net import Net
 
+Pool = Literal["mean", "first", "flatten"]
 POOLS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "mean": lambda x: x.reshape(x.shape[0], -1, x.shape[-1]).mean(1),
     "first": lambda x: x.reshape(x.shape[0], -1, x.shape[-1])[:, 0],
@@ -38,7 +39,7 @@ def features(
     data: Iterable[Any],
     read: Read = "out",
     *,
-    pool: str = "mean",
+    pool: Pool = "mean",
     inputs: str = "image",
     label: str = "label",
     prepare: Prepare | None = None,
@@ -77,7 +78,7 @@ def reader(
     net: Net,
     read: Read,
     *,
-    pool: str = "mean",
+    pool: Pool = "mean",
     inputs: str = "image",
     label: str = "label",
     prepare: Prepare | None = None,

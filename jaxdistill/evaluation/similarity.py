@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -19,9 +19,11 @@ from jaxdistill.evaluation.batches import (
     run,
     sweep,
 )
-from jaxdistill.evaluation.representations import POOLS, flat
+from jaxdistill.evaluation.measuring import measuring
+from jaxdistill.evaluation.representations import POOLS, Pool, flat
 from jaxdistill.losses.kernels import cka_similarity
 from jaxdistill.net import Net
+from jaxdistill.settings import Count
 
 _similarity = jax.jit(lambda s, t: cka_similarity(s, t, estimator="debiased"))
 
@@ -29,14 +31,14 @@ _similarity = jax.jit(lambda s, t: cka_similarity(s, t, estimator="debiased"))
 def cka(
     net: Net,
     teacher: Net | None,
-    pairs: Mapping[str, Sequence[Read]],
-    *,
     teacher_name: str = "teacher",
-    inputs: str = "image",
-    teacher_inputs: str | None = None,
     prepare: Prepare | None = None,
-    pool: str = "flatten",
-    records: int = 4096,
+    inputs: str = "image",
+    *,
+    pairs: Mapping[str, tuple[Read, Read]],
+    teacher_inputs: str | None = None,
+    pool: Pool = "flatten",
+    records: Count = 4096,
 ) -> Evaluator:
     """Linear centred kernel alignment of student and teacher, debiased: ``cka_<name>``.
 
@@ -47,13 +49,13 @@ def cka(
         net: the student.
         teacher: the teacher's net. Without one there is nothing to compare, and nothing is
             measured.
-        pairs: ``{name: (student, teacher)}``, where each side's features are: a path (``"out"``, a
-            tap) or a function of the :class:`~jaxdistill.net.Forward`.
         teacher_name: whose weights the teacher runs with: ``frozen[teacher_name]``.
-        inputs: which entry of the batch the student sees.
-        teacher_inputs: which entry the teacher sees, by default the same.
         prepare: ``(batch, key) -> batch`` before either runs, with the same key at every
             evaluation.
+        inputs: which entry of the batch the student sees.
+        pairs: ``{name: (student, teacher)}``, where each side's features are: a path (``"out"``, a
+            tap) or a function of the :class:`~jaxdistill.net.Forward`.
+        teacher_inputs: which entry the teacher sees, by default the same.
         pool: what becomes of positions: ``"flatten"``, their ``"mean"``, or the ``"first"``.
         records: the first so many records of the set are used; memory grows with their square.
 
@@ -95,4 +97,5 @@ def cka(
             for name, s, t in zip(pairs, own, other, strict=True)
         }
 
-    return evaluator
+    names = [f"cka_{name}" for name in pairs]
+    return measuring(names if teacher is not None else (), evaluator)

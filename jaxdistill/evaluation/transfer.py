@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from jaxdistill.settings import NonNegative
+
 
 def parc(features: np.ndarray, labels: np.ndarray) -> float:
     r"""How well the distances between a net's features follow those between labels.
@@ -61,7 +63,7 @@ def parc(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def source_weights(
-    scores: Mapping[str, float], power: float | Literal["nearest"] = 12.0
+    scores: Mapping[str, float], power: NonNegative | Literal["nearest"] = 12.0
 ) -> dict[str, float]:
     r"""What each source is worth: :math:`w_s = a_s^p / \sum_k a_k^p`.
 

@@ -9,6 +9,7 @@ from jaxdistill import evaluation
 from jaxdistill._errors import unknown
 from jaxdistill.data import split
 from jaxdistill.data.stream import evaluation_batches
+from jaxdistill.evaluation.representations import Pool
 from jaxdistill.net import Net
 from jaxdistill.registry import condense, language, samplers, sentences, training
 from jaxdistill.registry._names import call, named, without
@@ -26,7 +27,7 @@ def _linear_probe(
     prepare: Any = None,
     labelled: int | None = None,
     read: str = "out",
-    pool: str = "mean",
+    pool: Pool = "mean",
 ) -> Evaluator:
     train = _labelled(sets, labelled, seed)
     return evaluation.linear_probe(net, train, read=read, pool=pool, prepare=prepare, seed=seed)
@@ -39,7 +40,7 @@ def _nearest_neighbours(
     prepare: Any = None,
     labelled: int | None = None,
     read: str = "out",
-    pool: str = "mean",
+    pool: Pool = "mean",
     neighbours: int = 20,
     temperature: float = 0.07,
 ) -> Evaluator:
@@ -58,7 +59,20 @@ def _class_bias(
     read: str = "out",
 ) -> Evaluator:
     chosen_on = evaluation_batches(sets["validation"], BATCH)
-    return evaluation.class_bias(net, chosen_on, classes, read=read, prepare=prepare)
+    return evaluation.class_bias(net, chosen_on, prepare, classes=classes, read=read)
+
+
+def _squared_error(
+    net: Net,
+    info: Mapping[str, Any],
+    prepare: Any = None,
+    inputs: str = "image",
+    label: str = "label",
+    read: str = "out",
+) -> Evaluator:
+    return evaluation.squared_error(
+        net, info.get("classes"), prepare, inputs, label=label, read=read
+    )
 
 
 def _labelled(sets: split.Splits, labelled: int | None, seed: int) -> Any:
@@ -74,7 +88,7 @@ EVALUATORS: dict[str, Callable[..., Evaluator]] = {
     "linear_probe": _linear_probe,
     "nearest_neighbours": _nearest_neighbours,
     "cka": evaluation.cka,
-    "squared_error": evaluation.squared_error,
+    "squared_error": _squared_error,
     **condense.EVALUATORS,
     **samplers.EVALUATORS,
     **language.EVALUATORS,

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import optax
 
+from jaxdistill.settings import NonNegative, Positive, Scheduled
 from jaxdistill.training.sharding import path_name
 
 # Biases, norms and single tokens are not decayed: the common practice for ViTs and ResNets alike.
@@ -17,12 +18,12 @@ NO_DECAY = r"(bias|scale|cls_token|mask_token|position\w*)$"
 
 def by_path(
     scale_by: optax.GradientTransformation,
-    learning_rate: Any,
     *,
-    weight_decay: float = 0.0,
+    learning_rate: Scheduled[NonNegative],
+    weight_decay: NonNegative = 0.0,
     no_decay: str = NO_DECAY,
-    clip: float | None = None,
-    rates: Sequence[tuple[str, float]] = (),
+    clip: Positive | None = None,
+    rates: Sequence[tuple[str, NonNegative]] = (),
     frozen: Sequence[str] = (),
 ) -> optax.GradientTransformation:
     """An optimizer with decoupled weight decay and learning rates by the path of a parameter.
@@ -40,16 +41,21 @@ def by_path(
     Paths begin with ``net/`` for the student and with ``objective/`` for what belongs to the loss.
 
     Raises:
-        ValueError: at ``init``, for a pattern that no parameter matches.
+        ValueError: for a pattern that is no regular expression; at ``init``, for one that no
+            parameter matches (that of ``no_decay`` may).
 
     Example:
-        >>> tx = by_path(optax.scale_by_adam(), 0.1, frozen=["net/head"])
+        >>> tx = by_path(optax.scale_by_adam(), learning_rate=0.1, frozen=["net/head"])
         >>> params = {"net": {"head": {"kernel": jax.numpy.ones(2)}, "body": jax.numpy.ones(2)}}
         >>> grads = jax.tree.map(jax.numpy.ones_like, params)
         >>> updates, _ = tx.update(grads, tx.init(params), params)
         >>> updates["net"]["head"]["kernel"].tolist(), updates["net"]["body"].round(3).tolist()
         ([0.0, 0.0], [-0.1..., -0.1...])
     """
+    own = {"no_decay": [no_decay], "rates": [each for each, _ in rates], "frozen": frozen}
+    for key, patterns in own.items():
+        for pattern in patterns:
+            _refuse_no_expression(key, pattern)
     parts = [] if clip is None else [optax.clip_by_global_norm(clip)]
     parts.append(scale_by)
     if weight_decay:
@@ -71,6 +77,16 @@ def by_path(
 
         tx = optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, label)
     return _checked(tx, [pattern for pattern, _ in rates] + list(frozen))
+
+
+def _refuse_no_expression(key: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as fault:
+        raise ValueError(
+            f"{key} has {pattern!r}, which is no regular expression: {fault}; "
+            r"a parameter's path is e.g. 'net/head/kernel', and a literal character is written \."
+        ) from fault
 
 
 def _scale_by_path(rates: Sequence[tuple[str, float]]) -> optax.GradientTransformation:

@@ -18,8 +18,14 @@ def test_padding_counts_nowhere():
 
 def test_classes_are_one_hot():
     batch = {"image": np.array([[1.0, 0.0], [0.5, 0.0]], np.float32), "label": np.array([0, 1])}
-    found = squared_error(NET)(PLAIN, {}, [batch])
+    found = squared_error(NET, 2)(PLAIN, {}, [batch])
     assert found == {"squared_error": 0.625, "accuracy": 0.5}
+
+
+def test_labels_that_are_no_classes():
+    batch = {"image": np.ones((2, 3), np.float32), "label": np.ones(2, np.float32)}
+    with pytest.raises(ValueError, match="labels of 3 classes must be integers, got float32"):
+        squared_error(NET, 3)(PLAIN, {}, [batch])
 
 
 def test_outputs_that_do_not_fit():

@@ -135,7 +135,7 @@ def test_a_probe_of_one_class_is_refused():
 def test_cka_of_rotated_features_is_one():
     data = batches(*clusters(21))
     pairs = {"turned": ("out/turned", "out/turned"), "grid": ("grid", "out/turned")}
-    found = cka(NET, NET, pairs)(turn(), {"teacher": turn(seed=1)}, data)
+    found = cka(NET, NET, pairs=pairs)(turn(), {"teacher": turn(seed=1)}, data)
     assert found == pytest.approx({"cka_turned": 1.0, "cka_grid": 1.0}, abs=1e-5)
 
 
@@ -145,7 +145,7 @@ def test_debiased_cka_by_hand():
 
     values = RNG.normal(size=(6, 4)).astype(np.float32)
     other = np.asarray(turn(seed=2)[0]["turn"]) * np.array([3.0, 1.0, 0.1, 0.0])
-    found = cka(NET, NET, {"x": ("out/turned", "out/turned")})(
+    found = cka(NET, NET, pairs={"x": ("out/turned", "out/turned")})(
         IDENTITY,
         {"teacher": ({"turn": jnp.asarray(other, jnp.float32)}, {})},
         batches(values, np.arange(6)),
@@ -174,13 +174,13 @@ def test_unrelated_features_are_not_drawn_to_one():
     )
     data = batches(*clusters(16), size=16)
     sides = [({"key": jax.random.key(seed)}, {}) for seed in (0, 1)]
-    found = cka(wide, wide, {"x": ("out", "out")})(sides[0], {"teacher": sides[1]}, data)
+    found = cka(wide, wide, pairs={"x": ("out", "out")})(sides[0], {"teacher": sides[1]}, data)
     assert abs(found["cka_x"]) < 0.2
 
 
 def test_cka_reads_no_more_records_than_asked():
     values, labels = clusters(21)
-    evaluator = cka(NET, NET, {"x": ("out/turned", "grid")}, records=10)
+    evaluator = cka(NET, NET, pairs={"x": ("out/turned", "grid")}, records=10)
     frozen = {"teacher": turn(seed=1)}
 
     def endless():
@@ -194,7 +194,9 @@ def test_cka_reads_no_more_records_than_asked():
 
 def test_cka_settings():
     with pytest.raises(ValueError, match="student, teacher"):
-        cka(NET, NET, {"x": "out"})
+        cka(NET, NET, pairs={"x": "out"})
     with pytest.raises(ValueError, match="at least 4"):
-        cka(NET, NET, {"x": ("grid", "grid")})(IDENTITY, {"teacher": turn()}, batches(*clusters(3)))
-    assert cka(NET, None, {"x": ("grid", "grid")})(IDENTITY, {}, []) == {}
+        cka(NET, NET, pairs={"x": ("grid", "grid")})(
+            IDENTITY, {"teacher": turn()}, batches(*clusters(3))
+        )
+    assert cka(NET, None, pairs={"x": ("grid", "grid")})(IDENTITY, {}, []) == {}
