@@ -45,7 +45,7 @@ from jaxdistill import recipe, registry
 from jaxdistill.data import sentences, text
 from jaxdistill.data.records import Ids, Source
 from jaxdistill.recipe.stages import stage_of
-from jaxdistill.training.loop import abstract, check, stream_of
+from jaxdistill.training.loop import abstract, check, first_batch
 from jaxdistill.training.sharding import (
     batch_sharding,
     make_mesh,
@@ -191,7 +191,7 @@ def lowered(name: str, compiling: bool, devices: Sequence[Any]) -> Iterator[dict
     for planned in plan.stages:
         stage = stage_of(plan, planned, {other: results[other] for other in planned.needs})
         takes = stage.distiller.takes
-        batch = abstract(stream_of(stage.data, None).at(0, takes))
+        batch = abstract(first_batch(stage))
         leaves = [leaf for leaf in jax.tree.leaves(batch) if leaf.ndim > (takes > 1)]
         examples = leaves[0].shape[int(takes > 1)] if leaves else None
         mesh, parts = mesh_for(config, examples, devices)

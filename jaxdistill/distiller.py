@@ -31,7 +31,7 @@ class Distiller(NamedTuple):
         result: ``state -> result``, what the algorithm was for: a student's ``(params, state)``, a
             synthetic set.
         takes: how many batches one step eats; with more than one they are stacked on a new first
-            axis.
+            axis, with 0 the batch is an empty dict.
         kind: what the result is. Export, restoring, pictures and reports ask for it.
     """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def stream(
     *,
     seed: int,
     weights: Any = None,
-    shuffle: bool = True,
+    order: Literal["shuffled", "given"] = "shuffled",
     threads: int = 2,
     prefetch: int = 8,
     shard: tuple[int, int] = (0, 1),
@@ -97,7 +97,8 @@ def stream(
             over the groups of a concatenated source (the share of each in the mixture, spread
             evenly over its records). Batches are then drawn with replacement. The weights may
             change between steps: make a new stream and go on from the step.
-        shuffle: whether to permute; without, records come in the order of the source.
+        order: ``"shuffled"``, or ``"given"`` for that of the source, as learning online needs;
+            weights draw in no order, and refuse it.
         threads: how many threads read ahead.
         prefetch: how many batches are read ahead.
         shard: which process this is and of how many. Each reads its own slice of every batch.
@@ -121,14 +122,18 @@ def stream(
             f"a batch of {batch_size} is larger than {source.name!r}, which holds {len(source)} "
             "records"
         )
+    if order not in ("shuffled", "given"):
+        raise ValueError(unknown("order of a stream", order, ("shuffled", "given")))
+    if order == "given" and weights is not None:
+        raise ValueError("records that are drawn by weights have no order to keep")
     if not 0 <= seed < _MAX_SEED:
         raise ValueError(f"seed must lie in 0..{_MAX_SEED - 1}, not {seed}")
     share = batch_size // processes
     mine = slice(process * share, (process + 1) * share)
 
     @functools.lru_cache(maxsize=2)
-    def order(epoch: int) -> np.ndarray:
-        if not shuffle:
+    def permutation(epoch: int) -> np.ndarray:
+        if order == "given":
             return np.arange(len(source))
         return np.argsort(_bits(len(source), seed, epoch), kind="stable")
 
@@ -137,7 +142,7 @@ def stream(
         epochs, inside = np.divmod(positions, len(source))
         read = np.empty(share, np.int64)
         for epoch in np.unique(epochs):
-            read[epochs == epoch] = order(int(epoch))[inside[epochs == epoch]]
+            read[epochs == epoch] = permutation(int(epoch))[inside[epochs == epoch]]
         return read
 
     if weights is None:

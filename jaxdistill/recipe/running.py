@@ -30,7 +30,7 @@ from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
 from jaxdistill.recipe.stages import distiller_of, evaluator_of, stage_of
 from jaxdistill.training.checkpoint import refuse_other_arrays
 from jaxdistill.training.fit import load_result
-from jaxdistill.training.loop import Outcome, Stage, abstract, check, run_stage, stream_of
+from jaxdistill.training.loop import Outcome, Stage, abstract, check, first_batch, run_stage
 from jaxdistill.training.metrics import Writer
 from jaxdistill.training.processes import is_first
 from jaxdistill.training.sharding import make_mesh
@@ -156,7 +156,7 @@ def shapes(plan: Plan) -> dict[str, Any]:
 
 def _traced(stage: Stage) -> tuple[Any, Any]:
     """The shapes of a stage's state and of its batches, once a step was traced on them."""
-    batch = abstract(stream_of(stage.data, None).at(0, stage.distiller.takes))
+    batch = abstract(first_batch(stage))
     started = {**stage.frozen, **stage.initial}
     state = check(stage.distiller, jax.random.key(0), started, dict(stage.frozen), batch)
     return state, batch

@@ -26,8 +26,10 @@ def fit(
     evaluations: Sequence[Evaluation] = (),
     between: tuple[int, Callable[..., Any]] | None = None,
     workdir: Path | str | None = None,
+    spans: Mapping[str, tuple[int, int]] | None = None,
     log_every: int = 50,
     checkpoint_every: int = 0,
+    checkpoint_minutes: float = 5.0,
     mesh: jax.sharding.Mesh | None = None,
     rules: Sequence[tuple[str, Any]] = (),
     quiet: bool = False,
@@ -40,7 +42,7 @@ def fit(
         frozen: the variables that the step reads and never changes: ``{"teacher": (params,
             state)}``.
         data: a dict of arrays with records on the first axis, a source, a stream, or a function
-            from the plan to a stream.
+            from the plan to a stream; None for a distiller that takes no batches.
         steps: how many steps to do.
         batch_size: how many records a batch holds, where ``data`` is no stream.
         seed: of the run's key and of the order of the records.
@@ -50,8 +52,11 @@ def fit(
             :class:`~jaxdistill.training.loop.Stage`.
         workdir: where metrics, checkpoints and the result are kept; the same call goes on with what
             is there.
+        spans: parts of the run whose mean metrics are wanted, by name: ``(first step, step behind
+            the last)``.
         log_every: after how many steps mean metrics are written.
         checkpoint_every: after how many steps a checkpoint is written.
+        checkpoint_minutes: after how many minutes one is written besides; 0 for none.
         mesh: the devices to use, all by default.
         rules: partition rules, see :mod:`jaxdistill.training.sharding`.
         quiet: no progress bar.
@@ -78,8 +83,10 @@ def fit(
         seed=seed,
         evaluations=tuple(evaluations),
         between=between,
+        spans=dict(spans or {}),
         log_every=log_every,
         checkpoint_every=checkpoint_every,
+        checkpoint_minutes=checkpoint_minutes,
         identity=identity,
     )
     return run_stage(stage, workdir, mesh=mesh, rules=rules, quiet=quiet)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import jax
+from jaxdistill._files import write_text
 
 
 class Writer(Protocol):
@@ -18,20 +19,27 @@ class Writer(Protocol):
     def __call__(self, step: int, values: Mapping[str, float], kind: str) -> None: ...
 
 
-def reduce(metrics: Iterable[Mapping[str, tuple[Any, Any]]]) -> dict[str, float]:
-    """The means over some steps of metrics that are pairs (sum, count); what was never counted is
-    left out.
+# Of every metric the sum and the count over some steps.
+Totals = Mapping[str, tuple[float, float]]
+
+
+def added(totals: Totals, step: Mapping[str, tuple[float, float]]) -> Totals:
+    """Totals with one step more. Steps are added one by one, in order, so that it does not matter
+    for the last bit where a run was stopped.
 
     Example:
-        >>> reduce([{"kd": (6.0, 2.0)}, {"kd": (3.0, 1.0)}])
+        >>> means(added(added({}, {"kd": (6.0, 2.0)}), {"kd": (3.0, 1.0)}))
         {'kd': 3.0}
     """
-    totals: dict[str, list[float]] = {}
-    for step in jax.device_get(list(metrics)):
-        for name, (total, count) in step.items():
-            sums = totals.setdefault(name, [0.0, 0.0])
-            sums[0] += float(total)
-            sums[1] += float(count)
+    found = dict(totals)
+    for name, (total, count) in step.items():
+        before = found.get(name, (0.0, 0.0))
+        found[name] = (before[0] + float(total), before[1] + float(count))
+    return found
+
+
+def means(totals: Totals) -> dict[str, float]:
+    """The mean of every metric; what was never counted is left out."""
     return {name: total / count for name, (total, count) in totals.items() if count}
 
 
@@ -40,36 +48,53 @@ def json_lines(path: str | os.PathLike) -> Writer:
     path = Path(path)
 
     def write(step: int, values: Mapping[str, float], kind: str) -> None:
-        finite = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
         with path.open("a") as file:
-            file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
+            file.write(as_text([{"step": step, "kind": kind, **values}]))
 
     return write
+
+
+def as_text(lines: Iterable[Mapping[str, Any]]) -> str:
+    """Lines as a file holds them."""
+    return "".join(json.dumps({k: _strict(v) for k, v in line.items()}) + "\n" for line in lines)
+
+
+def from_text(text: str) -> list[dict[str, Any]]:
+    """The lines of a file, less a last one that a killed run left half written."""
+    lines = []
+    for line in text.splitlines():
+        try:
+            found = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        lines.append({key: _number(value) for key, value in found.items()})
+    return lines
 
 
 def read_json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
     """What :func:`json_lines` wrote, less a last line that a killed run left half written."""
     path = Path(path)
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+    return from_text(path.read_text()) if path.exists() else []
 
 
-def cut_json_lines(path: str | os.PathLike, step: int) -> None:
-    """Drops what was written after a step, so that a resumed run writes it anew."""
-    path = Path(path)
-    if not path.exists():
+def bring_back(path: str | os.PathLike, text: str) -> None:
+    """Makes a file of lines what a checkpoint knows of it: what was written later goes, and what
+    was damaged since comes back, with a warning."""
+    path, wanted = Path(path), text.encode()
+    there = path.read_bytes() if path.exists() else b""
+    if there == wanted:
         return
-    kept = [line for line in read_json_lines(path) if line["step"] <= step]
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    os.replace(temporary, path)
+    if not there.startswith(wanted):
+        logging.warning("%s is missing or damaged: brought back from the checkpoint", path)
+    write_text(path, text)
+
+
+def _strict(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: Any) -> Any:
+    return float(value) if value in ("nan", "inf", "-inf") else value
 
 
 def tensorboard(directory: str | os.PathLike) -> Writer:

@@ -57,7 +57,7 @@ def test_the_order_is_fixed_for_all_time():
 
 
 def test_without_shuffling_records_come_in_order():
-    read = indices(stream(numbers(10), 4, seed=0, shuffle=False), 5)
+    read = indices(stream(numbers(10), 4, seed=0, order="given"), 5)
     assert (read == np.arange(20) % 10).all()
 
 
@@ -105,6 +105,8 @@ def test_a_mixture_may_change_between_steps():
         (10, {"shard": (0, 3)}, "a batch of 10 cannot be shared evenly by 3 processes"),
         (9, {"shard": (3, 3)}, "process in 0..processes-1"),
         (8, {"seed": -1}, "seed must lie in"),
+        (8, {"order": "givn"}, "unknown order of a stream 'givn': did you mean 'given'"),
+        (8, {"order": "given", "weights": np.ones(50)}, "no order to keep"),
         (8, {"weights": np.ones(49)}, "50 records but weights have shape"),
         (8, {"weights": np.zeros(50)}, "not all zero"),
         (8, {"weights": -np.ones(50)}, "not negative"),

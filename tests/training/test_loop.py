@@ -61,7 +61,7 @@ def test_a_loss_that_is_nan_stops_the_run_and_names_the_last_good_checkpoint(tmp
         run(stage(counter(trouble=6), checkpoint_every=3), tmp_path)
     assert checkpoints(tmp_path) == [3, 6]
     written = read_json_lines(tmp_path / "metrics.jsonl")
-    assert [line["step"] for line in written] == [2, 3, 4, 6]
+    assert [line["step"] for line in written] == [2, 4, 6]
     mended = run(stage(checkpoint_every=3), tmp_path)
     assert fingerprint(mended.result) == fingerprint(run(stage()).result)
 
@@ -76,6 +76,78 @@ def test_a_nan_state_is_not_saved_though_its_line_is_not_due(tmp_path):
     with pytest.raises(FloatingPointError, match=r"at step 5: .*0000000003"):
         run(stage(counter(trouble=4), checkpoint_every=3, log_every=100), tmp_path)
     assert checkpoints(tmp_path) == [3]
+
+
+def spoilt(at, where) -> Distiller:
+    """One array of the state turns bad while all metrics stay fine."""
+    base = counter()
+
+    def init(key, frozen, batch):
+        # A least value so far begins at infinity, which is no fault.
+        state = {**base.init(key, frozen, batch), "least": jnp.full((), jnp.inf)}
+        return {**state, "bad": {"kernel": jnp.ones((2, 2), jnp.bfloat16)}}
+
+    def step(state, frozen, batch):
+        kept = {"least": state["least"], "bad": state["bad"]}
+        state, metrics = base.step({k: state[k] for k in ("step", "sum")}, frozen, batch)
+        turned = jnp.where(state["step"] == at, where, 1.0).astype(jnp.bfloat16)
+        kept["bad"] = {"kernel": kept["bad"]["kernel"] * turned}
+        return {**state, **kept}, metrics
+
+    return Distiller(init, step, lambda state: state)
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
+def test_a_state_that_is_not_finite_stops_the_run_though_its_losses_are(tmp_path, value):
+    message = r"at step 6: bad/kernel of the state, finite at step 4; .*0000000003"
+    with pytest.raises(FloatingPointError, match=message):
+        run(stage(spoilt(5, value), checkpoint_every=3), tmp_path)
+    assert checkpoints(tmp_path) == [3]
+    # Neither a checkpoint between two lines, nor an evaluation, nor the end passes it.
+    with pytest.raises(FloatingPointError, match="at step 6: bad/kernel"):
+        run(stage(spoilt(5, value), checkpoint_every=6, log_every=12), tmp_path / "checkpoint")
+    seen = Evaluation("validation", lambda *_: {"x": 1.0}, every=6)
+    with pytest.raises(FloatingPointError, match="at step 6: bad/kernel"):
+        run(stage(spoilt(5, value), evaluations=(seen,), log_every=12))
+    with pytest.raises(FloatingPointError, match="at step 12: bad/kernel"):
+        run(stage(spoilt(12, value), log_every=100))
+    run(stage(spoilt(100, value)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_an_evaluation_that_is_not_finite_stops_the_run(tmp_path, value):
+    def evaluator(result, frozen, data):
+        return {"fine": 1.0, "odd": value if int(result["step"]) == 8 else 0.5}
+
+    trial = stage(evaluations=(Evaluation("validation", evaluator, every=4),), checkpoint_every=3)
+    with pytest.raises(FloatingPointError, match=r"at step 8: .*validation/odd.*0000000006"):
+        run(trial, tmp_path)
+    own = Evaluation("validation", lambda *_: {"x": value})
+    with pytest.raises(FloatingPointError, match=r"at step 0: .*teacher:validation/x"):
+        run(stage(frozen={"teacher": jnp.ones(1)}, before=(("teacher", own),)))
+
+
+def test_a_count_that_is_not_finite_stops_the_run():
+    base = counter()
+
+    def step(state, frozen, batch):
+        state, metrics = base.step(state, frozen, batch)
+        return state, {**metrics, "odd": (1.0, jnp.where(state["step"] == 3, jnp.inf, 1.0))}
+
+    with pytest.raises(FloatingPointError, match=r"at step 3: .*odd"):
+        run(stage(base._replace(step=step)))
+
+
+def test_a_term_of_which_nothing_counts_is_warned_about_once(caplog):
+    base = counter()
+
+    def step(state, frozen, batch):
+        state, metrics = base.step(state, frozen, batch)
+        return state, {**metrics, "ce": (0.0, 0.0)}
+
+    run(stage(base._replace(step=step)))
+    said = [record.getMessage() for record in caplog.records]
+    assert [text for text in said if "nothing counted for 'ce' up to step 2" in text] == said
 
 
 def test_a_workdir_that_cannot_be_written_is_refused_before_anything_runs(tmp_path):
@@ -179,11 +251,38 @@ def test_the_best_is_kept_besides_the_newest_and_returned(tmp_path):
     outcome = run(scored(checkpoint_every=1, keep=2, returns="best"), tmp_path)
     assert checkpoints(tmp_path) == [4, 11, 12]
     assert int(outcome.result["step"]) == 4
-    assert outcome.values == {"validation/score": 0.2}
+    assert outcome.values["validation/score"] == 0.2
     assert int(jd.load_result(tmp_path)["step"]) == 4
     again = run(scored(checkpoint_every=1, keep=2, returns="best"), tmp_path)
     assert int(again.result["step"]) == 4
     assert again.metrics == outcome.metrics
+
+
+def test_a_metric_that_is_nan_is_never_the_best(tmp_path, caplog):
+    values = {3: 0.5, 6: float("nan"), 9: 0.4, 12: 0.3}
+
+    def evaluator(result, frozen, data):
+        return {"acc": values[int(result["step"])]}
+
+    for first in (0.5, float("nan")):
+        values[3] = first
+        best = 3 if first == 0.5 else 9
+        trial = stage(
+            evaluations=(Evaluation("validation", evaluator, every=3),),
+            best=("validation/acc", "max"),
+            returns="best",
+            checkpoint_every=1,
+        )
+        outcome = run(trial, tmp_path / str(best))
+        assert int(outcome.result["step"]) == best
+        assert checkpoints(tmp_path / str(best)) == [best, 11, 12]
+        assert "validation/acc is nan at step 6" in caplog.text
+        again = run(trial, tmp_path / str(best))
+        np.testing.assert_equal(again.metrics, outcome.metrics)
+    # The last one is a result, and that must be a number.
+    values[12] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"at step 12: .*validation/acc"):
+        run(trial, tmp_path / "last")
 
 
 def test_the_last_is_returned_unless_told_otherwise(tmp_path):
@@ -226,7 +325,7 @@ def test_the_test_set_is_evaluated_once_at_the_end():
     )
     outcome = run(stage(evaluations=(final,)))
     assert seen == [12]
-    assert outcome.values == {"test/x": 1.0}
+    assert outcome.values["test/x"] == 1.0
 
 
 def test_teachers_are_measured_before_step_one(tmp_path):
@@ -234,7 +333,7 @@ def test_teachers_are_measured_before_step_one(tmp_path):
     trial = stage(frozen={"teacher": jnp.full(1, 3.0)}, before=(("teacher", own),))
     outcome = run(trial, tmp_path)
     assert outcome.metrics[0] == {"step": 0, "kind": "teacher", "teacher:validation/mean": 3.0}
-    assert outcome.values == {"teacher:validation/mean": 3.0}
+    assert outcome.values["teacher:validation/mean"] == 3.0
     assert read_json_lines(tmp_path / "metrics.jsonl") == outcome.metrics
 
 
@@ -308,6 +407,75 @@ def test_metrics_are_means_since_the_last_line(tmp_path):
     assert all(line["steps_per_second"] > 0 for line in outcome.metrics)
 
 
+def test_means_over_a_run_and_its_parts_are_values_and_no_stop_changes_a_bit(tmp_path):
+    settings = {"spans": {"early": (0, 5), "late": (7, 12)}, "log_every": 5, "checkpoint_every": 3}
+    whole = run(stage(**settings))
+    sums = [float(DATA.at(step)["image"].sum()) for step in range(12)]
+    for name, first, last in (("loss", 0, 12), ("early/loss", 0, 5), ("late/loss", 7, 12)):
+        assert whole.values[f"train/{name}"] == pytest.approx(np.mean(sums[first:last]), rel=1e-6)
+    with pytest.raises(FloatingPointError):
+        run(stage(counter(trouble=10), **settings), tmp_path)
+    resumed = run(stage(**settings), tmp_path)
+    assert resumed.values == whole.values
+    assert run(stage(**settings), tmp_path).values == whole.values
+
+    def numbers(outcome):
+        lines = outcome.metrics
+        return [{k: v for k, v in line.items() if k != "steps_per_second"} for line in lines]
+
+    # Nor does it add a line where a checkpoint was written.
+    assert numbers(resumed) == numbers(whole)
+
+
+def test_checkpoints_by_the_clock_change_no_number(tmp_path):
+    outcome = run(stage(log_every=5, checkpoint_minutes=1e-9), tmp_path)
+    assert checkpoints(tmp_path) == [10, 11]
+    whole = run(stage(log_every=5))
+    assert [line["step"] for line in outcome.metrics] == [5, 10, 12]
+    assert outcome.values == whole.values
+    assert fingerprint(outcome.result) == fingerprint(whole.result)
+    run(stage(log_every=5, checkpoint_minutes=0), tmp_path / "none")
+    assert not (tmp_path / "none" / "checkpoints").exists()
+
+
+def test_a_distiller_without_data_and_its_resumption(tmp_path):
+    def init(key, frozen, batch):
+        assert batch == {}
+        return {"step": jnp.int32(0), "key": key, "sum": jnp.zeros(())}
+
+    def distiller(trouble=None):
+        def step(state, frozen, batch):
+            assert batch == {}
+            drawn = jax.random.normal(jax.random.fold_in(state["key"], state["step"]))
+            if trouble is not None:
+                drawn = jnp.where(state["step"] == trouble, jnp.nan, drawn)
+            sums = {"sum": state["sum"] + drawn, "step": state["step"] + 1}
+            return {**state, **sums}, {"drawn": (drawn, 1.0)}
+
+        return Distiller(init, step, lambda state: state["sum"], takes=0)
+
+    whole = jd.fit(distiller(), {}, None, 12, quiet=True)
+    settings = {"workdir": tmp_path, "checkpoint_every": 4, "quiet": True}
+    with pytest.raises(FloatingPointError, match="at step 10"):
+        jd.fit(distiller(9), {}, None, 12, **settings)
+    assert jd.fit(distiller(), {}, None, 12, **settings).result == whole.result
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 2.5}, "steps of stage 'trial' is 2.5, not 0 or more"),
+        ({"log_every": 0}, "log_every of stage 'trial' is 0, not 1 or more"),
+        ({"keep": -1}, "keep of stage 'trial' is -1, not 1 or more"),
+        ({"checkpoint_minutes": float("nan")}, "checkpoint_minutes is nan"),
+        ({"spans": {"late": (8, 13)}}, r"span 'late' .* is \(8, 13\): wanted .* in 0..12"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        stage(**settings)
+
+
 # --- without a config -------------------------------------------------------------------------
 
 
@@ -371,7 +539,7 @@ def test_fit_with_everything_it_takes(outside):
         quiet=True,
     )
     assert plans == [None, 1, 2]
-    assert outcome.values == {"validation/one": 1.0}
+    assert outcome.values["validation/one"] == 1.0
 
 
 def test_fit_refuses_arrays_of_unequal_length(outside):
