@@ -3,10 +3,11 @@
     python -m jaxdistill.claim --config=configs/mae_vitb.py:small --seeds=5 --workdir=runs/claim
 
 A claim is a contrast of arms in one metric, fixed in the config before any seed runs. It holds if
-the 95 % interval of the contrast (paired over seeds, Student's t) lies above its margin, is
-contradicted if it lies below, and is not shown otherwise. A contrast of a chosen arm with a grid,
-in a loss, holds if it is within one standard error of the grid's best. Exit status: 0 if every
-claim holds, 1 if any is contradicted, 3 if any is not shown.
+the interval of the contrast (paired over seeds, Student's t, several contrasts by Holm) lies above
+its margin; it is smaller than asked if the interval lies above zero but not above the margin, not
+shown if it contains zero, and contradicted if it lies below. A contrast of a chosen arm with a
+grid, in a loss, asks whether the arm is worse than the grid's best by no more than a margin. Exit
+status: 0 if every contrast holds, 1 if any is contradicted, 3 otherwise.
 """
 
 from __future__ import annotations
@@ -14,64 +15,36 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
+from jaxdistill import claims
 from jaxdistill import main as command
 from jaxdistill._errors import unknown
+from jaxdistill.claims import TUNING_SEED, answer, arms_of, metric_of, refuse, table
 from jaxdistill.config import flattened, override
+from jaxdistill.settings import Count
 
-SEEDS = flags.DEFINE_integer("seeds", 3, "how many seeds each arm is run with", lower_bound=1)
+SEEDS = flags.DEFINE_integer(
+    "seeds", claims.ENOUGH, "how many seeds each arm is run with", lower_bound=1
+)
 FIRST_SEED = flags.DEFINE_integer("first_seed", 0, "the first of them", lower_bound=0)
 TUNE = flags.DEFINE_bool(
     "tune", False, "run the grid of config.tune on the validation set, with seeds of its own"
 )
 
-CLAIM_KEYS = ("metric", "common", "arms", "contrasts", "held_equal", "sentence")
-CONTRAST_KEYS = ("sentence", "coefficients", "metric", "margin", "chosen", "grid")
-EXIT = {"holds": 0, "not shown": 3, "contradicted": 1}
-# Seeds that no claim is ever answered with.
-TUNING_SEED = 1000
+__all__ = ["answer", "arms_of", "main", "measure", "table", "tune"]
 
-
-def arms_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The config of every arm, checked.
-
-    Raises:
-        ValueError: for an unknown key, and for a contrast of arms that there are not.
-    """
-    claim = config.get("claim")
-    if not claim:
-        raise ValueError("this config makes no claim: it has no 'claim'")
-    for key in claim:
-        if key not in CLAIM_KEYS:
-            raise ValueError(unknown("key of the claim", key, CLAIM_KEYS))
-    base = override(config, flattened(claim.get("common") or {}))
-    arms = {}
-    for name, changes in claim["arms"].items():
-        arms[name] = override(base, flattened(changes or {}))
-    for name, contrast in claim["contrasts"].items():
-        for key in contrast:
-            if key not in CONTRAST_KEYS:
-                raise ValueError(unknown(f"key of contrast {name!r}", key, CONTRAST_KEYS))
-        for arm in _arms_in(name, contrast):
-            if arm not in arms:
-                raise ValueError(unknown(f"arm in contrast {name!r}", arm, arms))
-    return arms
-
-
-def _arms_in(name: str, contrast: Mapping[str, Any]) -> list[str]:
-    """The arms of a contrast: those with coefficients, or a chosen one and those of its grid."""
-    if ("grid" in contrast) == ("coefficients" in contrast):
-        raise ValueError(f"contrast {name!r} needs either 'coefficients', or 'chosen' and 'grid'")
-    if "grid" not in contrast:
-        return list(contrast["coefficients"])
-    if not contrast.get("chosen"):
-        raise ValueError(f"contrast {name!r} needs 'chosen', the arm to compare with the grid")
-    return [contrast["chosen"], *contrast["grid"]]
+TUNE_KEYS: dict[str, Any] = {
+    "metric": str,
+    "lower": bool,
+    "seeds": Count,
+    "grid": Mapping[str, Mapping[str, Mapping[str, Any]]],
+}
+EXIT = {"holds": 0, "smaller than asked": 3, "not shown": 3, "contradicted": 1}
 
 
 def run_arm(
@@ -116,90 +89,37 @@ def measure(
     return found
 
 
-def answer(claim: Mapping[str, Any], found: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """What the measured arms say to the claim's contrasts."""
-    from jaxdistill.evaluation import statistics
-
-    def values(metric: str, arms: Sequence[str]) -> dict[str, list[float]]:
-        for name in arms:
-            if metric not in found[name][0]:
-                raise ValueError(unknown(f"metric of arm {name!r}", metric, found[name][0]))
-        return {name: [run[metric] for run in found[name]] for name in arms}
-
-    contrasts = {}
-    for name, contrast in claim["contrasts"].items():
-        metric = contrast.get("metric") or claim["metric"]
-        arms = _arms_in(name, contrast)
-        if "grid" in contrast:
-            # Less is better here: the differences say by how much the best of the grid is ahead.
-            choice = statistics.one_standard_error(values(metric, arms), arms[0], arms[1:])
-            differences, margin = choice.differences, -choice.error
-            coefficients = {choice.best: 1, arms[0]: -1}
-            own = {"verdict": choice.verdict, "spread": choice.spread, "rule": "standard error"}
-        else:
-            coefficients = dict(contrast["coefficients"])
-            differences = statistics.contrast(values(metric, arms), coefficients)
-            margin, own = contrast.get("margin", 0.0), {}
-        mean, low, high = statistics.paired_interval(differences)
-        contrasts[name] = {
-            "sentence": contrast.get("sentence", ""),
-            "metric": metric,
-            "coefficients": coefficients,
-            "margin": margin,
-            "differences": [float(d) for d in differences],
-            "mean": mean,
-            "low": low,
-            "high": high,
-            "verdict": statistics.verdict(low, high, margin),
-            **own,
-        }
-    verdicts = [contrast["verdict"] for contrast in contrasts.values()]
-    overall = next((v for v in ("contradicted", "not shown") if v in verdicts), "holds")
-    return {
-        "sentence": claim.get("sentence", ""),
-        "held_equal": list(claim.get("held_equal", ())),
-        "metric": claim["metric"],
-        "arms": values(claim["metric"], list(found)),
-        "contrasts": contrasts,
-        "verdict": overall,
-    }
-
-
-def table(result: Mapping[str, Any], seeds: Sequence[int]) -> str:
-    """The answer as text."""
-    lines = [result["sentence"], f"metric: {result['metric']}", ""]
-    lines.append(
-        f"{'arm':24} " + " ".join(f"{f'seed {seed}':>9}" for seed in seeds) + f" {'mean':>9}"
-    )
-    for name, values in result["arms"].items():
-        cells = " ".join(f"{value:9.4f}" for value in values)
-        lines.append(f"{name:24} {cells} {sum(values) / len(values):9.4f}")
-    lines += ["", f"{'contrast':24} {'mean':>9} {'95 % interval':>20}  verdict"]
-    for name, c in result["contrasts"].items():
-        interval = f"[{c['low']:.4f}, {c['high']:.4f}]"
-        margin = f" (margin {c['margin']:g})" if c["margin"] else ""
-        lines.append(
-            f"{name:24} {c['mean']:9.4f} {interval:>20}  {c['verdict']}{margin}: {c['sentence']}"
-        )
-    return "\n".join(lines)
-
-
-TUNE_KEYS = ("metric", "lower", "seeds", "grid")
+def measured(plan: Any) -> set[str]:
+    """What the stages of a plan measure, see :func:`refuse_unmeasured`."""
+    last = plan.stages[-1].name
+    found = set()
+    for planned in plan.stages:
+        sets = {"train", "sources", "guidance"}
+        for spec in planned.settings["evaluate"].values():
+            sets |= set(spec.get("sets", ("validation",)))
+        sets |= {f"{other}:validation" for other in planned.needs}
+        for stage in (planned.name, "last") if planned.name == last else (planned.name,):
+            found |= {f"{stage}/{part}/" for part in sets} | {f"{stage}/step_flops"}
+    return found
 
 
 def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
     """Runs ``config.tune``: for every arm its grid, ``{label: changes}``, on validation data.
 
     Seeds are such as no claim uses; the setting with the best mean of the metric is the choice, the
-    lowest with ``lower``, else the highest.
+    lowest with ``lower``, else the highest. ``edges`` says of every arm which numbers of its choice
+    are the smallest or the largest of their grid: the best may lie outside.
+
+    Raises:
+        ValueError: for an unknown key, arm or metric, one of the test set, and a metric that is not
+            finite.
     """
+    from jaxdistill import recipe
 
     settings = config.get("tune")
     if not settings:
         raise ValueError("this config has nothing to tune: it has no 'tune'")
-    for key in settings:
-        if key not in TUNE_KEYS:
-            raise ValueError(unknown("key of tune", key, TUNE_KEYS))
+    refuse("tune", settings, TUNE_KEYS, ("metric", "grid"))
     metric = settings["metric"]
     if "/test/" in metric:
         raise ValueError(f"tuning reads the validation set, not {metric!r}")
@@ -213,10 +133,13 @@ def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
         for arm, grid in settings["grid"].items()
         for label, changes in grid.items()
     }
+    for (arm, label), candidate in candidates.items():
+        claims.refuse_unmeasured(metric, f"{arm}, {label}", measured(recipe.plan(candidate)))
     rows = []
     for (arm, label), candidate in candidates.items():
-        runs = measure({f"{arm}, {label}": candidate}, seeds, root, quiet)
-        values = [run[metric] for run in next(iter(runs.values()))]
+        name = f"{arm}, {label}"
+        runs = measure({name: candidate}, seeds, root, quiet)
+        values = claims.finite_values(metric, name, runs[name], seeds)
         rows.append(
             {"arm": arm, "setting": label, "values": values, "mean": sum(values) / len(values)}
         )
@@ -225,67 +148,148 @@ def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
     for arm in settings["grid"]:
         own = [row for row in rows if row["arm"] == arm]
         best[arm] = choose(own, key=lambda row: row["mean"])["setting"]
-    return {"metric": metric, "seeds": list(seeds), "rows": rows, "best": best}
+    edges = {arm: _edges(settings["grid"][arm], label) for arm, label in best.items()}
+    return {"metric": metric, "seeds": list(seeds), "rows": rows, "best": best, "edges": edges}
+
+
+def _edges(grid: Mapping[str, Mapping[str, Any]], best: str) -> list[str]:
+    """The numbers of the best setting that are the smallest or the largest of their grid."""
+    found = []
+    for key, value in grid[best].items():
+        values = [changes.get(key) for changes in grid.values()]
+        numbers = {v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)}
+        for word, edge in (("smallest", min), ("largest", max)):
+            if len(numbers) > 1 and value == edge(numbers):
+                found.append(f"{key}={value} is the {word}")
+    return found
+
+
+def _tune(config: Mapping[str, Any], root: Path, quiet: bool) -> int:
+    from jaxdistill._files import write_json
+
+    tuned = tune(config, root, quiet)
+    write_json(root / "tune.json", tuned)
+    print(f"{'arm':24} {'setting':24} {tuned['metric']} over seeds {tuned['seeds']}")
+    for row in tuned["rows"]:
+        chosen = "  <- best" if tuned["best"][row["arm"]] == row["setting"] else ""
+        edges = ", ".join(tuned["edges"][row["arm"]]) if chosen else ""
+        chosen += f", on the edge of its grid: {edges}" if edges else ""
+        print(f"{row['arm']:24} {row['setting']:24} {row['mean']:.4f}{chosen}")
+    print(json.dumps(tuned, allow_nan=False))
+    return 0
+
+
+def _measured_by_seed(
+    config: Mapping[str, Any],
+    arms: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+    root: Path,
+    quiet: bool,
+) -> list[dict[str, Any]]:
+    """The record of every seed; one that has run is read, not run again."""
+    from jaxdistill.training import report
+    from jaxdistill.training.processes import is_first
+
+    claim, own = config["claim"], claims.digest_of(config, arms)
+    wanted = [claim["metric"]]
+    wanted += [
+        contrast.get("metric") or claim["metric"] for contrast in claim["contrasts"].values()
+    ]
+    records = []
+    for seed in seeds:
+        record = claims.read_seed(root, seed)
+        if record is None:
+            found = measure(arms, [seed], root, quiet, tuple(dict.fromkeys(wanted)))
+            values = {name: runs[0] for name, runs in found.items()}
+            record = {"seed": seed, "environment": report.environment(), "arms": values}
+            if is_first():
+                claims.write_seed(root, seed, own, values, record["environment"])
+        records.append(record)
+    return records
+
+
+def _scope(plans: Mapping[str, Any], metrics: Iterable[str]) -> dict[str, Any]:
+    """How many records the metrics are measured on, and which results all seeds share."""
+    counts: dict[str, set[int]] = {}
+    for plan in plans.values():
+        sets = {planned.name: planned.data for planned in plan.stages}
+        sets["last"] = plan.stages[-1].data
+        for metric in metrics:
+            stage, _, part = metric.rpartition("/")[0].partition("/")
+            if part in sets.get(stage, ()):
+                counts.setdefault(metric, set()).add(len(sets[stage][part]))
+    shared = {p.name for plan in plans.values() for p in plan.stages if p.settings["checkpoint"]}
+    tests = {
+        len(plan.stages[-1].data["test"])
+        for plan in plans.values()
+        if "test" in plan.stages[-1].data
+    }
+    return {
+        "records": tests.pop() if len(tests) == 1 else None,
+        "measured_on": {metric: own.pop() for metric, own in counts.items() if len(own) == 1},
+        "shared": sorted(shared),
+    }
 
 
 def _run() -> int:
     import jax
 
     from jaxdistill import recipe
-    from jaxdistill._files import write_json
     from jaxdistill.training import report
 
     config = command.read_config()
     arms = arms_of(config)
+    plans = {}
     for name, arm in arms.items():
         try:
-            recipe.plan(arm)
-        except ValueError as fault:
-            raise ValueError(f"arm {name!r}: {fault}") from fault
+            plans[name] = recipe.plan(arm)
+        except ValueError as wrong:
+            raise ValueError(f"arm {name!r}: {wrong}") from wrong
+    claims.refuse_others(config, {name: measured(plan) for name, plan in plans.items()})
+    if command.WORKDIR.value:
+        own = claims.digest_of(config, arms)
+        claims.refuse_other_configs(Path(command.WORKDIR.value), config, own)
     root = command.start(command.WORKDIR.value, config)
     quiet = command.QUIET.value
     # Arms and seeds compile the same few programs again and again.
     jax.config.update("jax_compilation_cache_dir", str((root / "compiled").absolute()))
     if TUNE.value:
-        tuned = tune(config, root, quiet)
-        write_json(root / "tune.json", tuned)
-        print(f"{'arm':24} {'setting':24} {tuned['metric']} over seeds {tuned['seeds']}")
-        for row in tuned["rows"]:
-            chosen = "  <- best" if tuned["best"][row["arm"]] == row["setting"] else ""
-            print(f"{row['arm']:24} {row['setting']:24} {row['mean']:.4f}{chosen}")
-        print(json.dumps(tuned))
-        return 0
+        return _tune(config, root, quiet)
     seeds = range(FIRST_SEED.value, FIRST_SEED.value + SEEDS.value)
+    records = _measured_by_seed(config, arms, seeds, root, quiet)
+    found = {name: [record["arms"][name] for record in records] for name in arms}
     claim = config["claim"]
-    wanted = [
-        claim["metric"],
-        *(c.get("metric") or claim["metric"] for c in claim["contrasts"].values()),
-    ]
-    result = answer(claim, measure(arms, seeds, root, quiet, tuple(dict.fromkeys(wanted))))
+    metrics = {claim["metric"], *(metric_of(claim, c) for c in claim["contrasts"].values())}
+    scope = _scope(plans, metrics)
     result = {
         "title": config["title"],
         "command": command.shown("jaxdistill.claim"),
         "created": time.strftime("%Y-%m-%d %H:%M"),
         "seeds": list(seeds),
-        **result,
+        "first_seed": seeds[0],
+        **answer(claim, found, seeds, scope["measured_on"]),
+        "scope": scope,
+        "digest": claims.digest_of(config, arms),
         "config": config,
         "environment": report.environment(),
+        "environments": claims.environments(records),
     }
     report.write_claim(root, result)
     print(table(result, list(seeds)))
-    shown = ("mean", "low", "high", "verdict")
-    contrasts = {n: {k: c[k] for k in shown} for n, c in result["contrasts"].items()}
-    print(
-        json.dumps(
-            {
-                "claim": config["title"],
-                "verdict": result["verdict"],
-                "file": str(root / "claim.json"),
-                "contrasts": contrasts,
-            }
-        )
-    )
+    print(json.dumps(report.plain(_short(result, root)), allow_nan=False))
     return EXIT[result["verdict"]]
+
+
+def _short(result: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """What a program reads off the last line."""
+    shown = ("mean", "low", "high", "confidence", "margin", "verdict")
+    return {
+        "claim": result["title"],
+        "verdict": result["verdict"],
+        "file": root / "claim.json",
+        "seeds": result["seeds"],
+        "contrasts": {n: {k: c[k] for k in shown} for n, c in result["contrasts"].items()},
+    }
 
 
 def main(argv: list[str]) -> None:

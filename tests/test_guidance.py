@@ -101,26 +101,6 @@ def test_refusals(changes, words):
         assert word in str(refusal.value)
 
 
-def test_a_grid_is_answered_by_one_standard_error():
-    settings = {
-        "metric": "loss",
-        "contrasts": {"grid": {"chosen": "ours", "grid": ("low", "high")}},
-    }
-
-    def answered(*ours):
-        arms = {"ours": ours, "low": (1.0, 5.2), "high": (3.0, 7.0)}
-        found = {arm: [{"loss": value} for value in values] for arm, values in arms.items()}
-        return claim.answer(settings, found)["contrasts"]["grid"]
-
-    good, bad = answered(1.2, 5.0), answered(2.0, 6.0)
-    assert (good["verdict"], bad["verdict"]) == ("holds", "contradicted")
-    assert good["coefficients"] == {"low": 1, "ours": -1}
-    assert good["margin"] == pytest.approx(-0.05)
-    assert bad["mean"] == pytest.approx(-0.9)
-    flat = {arm: [{"loss": v} for v in (1.0, 1.1)] for arm in ("ours", "low", "high")}
-    assert claim.answer(settings, flat)["verdict"] == "not shown"
-
-
 def test_a_contrast_is_of_one_kind():
     both = {"chosen": "estimated", "grid": ("tenths 1",), "coefficients": {"tenths 1": 1}}
     with pytest.raises(ValueError, match="either 'coefficients', or"):

@@ -25,7 +25,12 @@ MISSING = (
 NAMES = ("ink", "soft", "line", "first", "second", "third", "fourth", "good", "bad", "open")
 STAND_IN = {name: f"#0{place:x}0{place:x}0{place:x}" for place, name in enumerate(NAMES, 1)}
 SERIES = ("first", "second", "third", "fourth")
-TONES = {"holds": "good", "contradicted": "bad", "not shown": "open"}
+TONES = {
+    "holds": "good",
+    "contradicted": "bad",
+    "not shown": "open",
+    "smaller than asked": "open",
+}
 # Curves with more points than this are smoothed, and drawn with at most this many.
 LONG = 200
 # Images with a side shorter than this are magnified with hard edges.

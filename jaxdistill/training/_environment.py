@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -14,7 +15,7 @@ import jaxdistill
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices, and the commit of the checkout if there is one, as plain data.
+    """Versions, processor, devices, and the commit of the checkout if there is one, as plain data.
 
     Example:
         >>> environment()["platform"]
@@ -27,6 +28,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
         "devices": ", ".join(f"{kinds.count(kind)} × {kind}" for kind in dict.fromkeys(kinds)),
+        "processor": _processor(),
         "platform": f"{jax.default_backend()} on {platform.system()} {platform.machine()}",
     }
     if jax.process_count() > 1:
@@ -34,6 +36,17 @@ def environment() -> dict[str, Any]:
     if commit := _commit():
         found["commit"] = commit
     return found
+
+
+def _processor() -> str:
+    """The processor by name and the number of its cores: both change how sums are rounded."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not on Linux
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    name = next(names, platform.processor() or platform.machine())
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _commit() -> str | None:

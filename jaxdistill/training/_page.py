@@ -81,7 +81,7 @@ svg * { stroke-linejoin: round; }
   font-weight: 600; color: var(--tone); border: 1px solid var(--tone); white-space: nowrap;
 }
 .holds { --tone: var(--good); } .contradicted { --tone: var(--bad); }
-.not-shown { --tone: var(--open); }
+.not-shown, .smaller-than-asked { --tone: var(--open); }
 details { margin: 2px 0; }
 details > div { margin: 2px 0 6px 5px; padding-left: 14px; border-left: 1px solid var(--line); }
 summary { cursor: pointer; }

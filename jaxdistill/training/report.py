@@ -89,9 +89,9 @@ def write_claim(directory: Path | str, claim: Mapping[str, Any]) -> Path:
         directory: where to; made if it is not there.
         claim: ``{"title", "sentence", "held_equal": [...], "metric", "seeds": [...],
             "arms": {arm: [a value a seed]}, "contrasts": {name: {"sentence", "metric",
-            "coefficients": {arm: weight}, "margin", "mean", "low", "high", "verdict"}},
-            "verdict"}``, and optionally ``"intervals": {arm: (mean, low, high)}``, drawn beside the
-            arms, ``"command"``, ``"created"``, ``"config"`` and ``"environment"`` as in a report.
+            "coefficients": {arm: weight}, "margin", "mean", "low", "high", "confidence",
+            "verdict"}}, "verdict"}``, and optionally ``"intervals": {arm: (mean, low, high)}``,
+            drawn beside the arms, ``"command"``, ``"created"``, ``"config"`` and ``"environment"`` as in a report.
 
     Returns:
         The path of the page.
@@ -324,6 +324,8 @@ def _contrasts(contrasts: Mapping[str, Any], metric: str) -> str:
         measured = f"{weights.removeprefix('+ ')}, in {contrast.get('metric') or metric}"
         title += f'<br><span class="soft">{html.text(measured)}</span>'
         interval = f"[{html.number(contrast['low'])}, {html.number(contrast['high'])}]"
+        # Of several contrasts each interval has a confidence of its own.
+        interval += f"<br>{html.number(100 * contrast.get('confidence', 0.95))} %"
         rows.append(
             [
                 title,
@@ -333,7 +335,7 @@ def _contrasts(contrasts: Mapping[str, Any], metric: str) -> str:
                 _verdict(contrast.get("verdict")),
             ]
         )
-    header = ["contrast", "mean", "95 % interval", "margin", ""]
+    header = ["contrast", "mean", "interval", "margin", ""]
     return html.table(header, rows, words=(4,))
 
 

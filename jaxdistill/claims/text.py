@@ -1,0 +1,115 @@
+"""The answer to a claim as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxdistill.claims.seeds import ranges
+from jaxdistill.evaluation import statistics
+
+# Of fewer seeds the table says what they can show.
+ENOUGH = 5
+# Seeds from here on are those of tuning and of pilots: no claim is answered with them.
+TUNING_SEED = 1000
+
+
+def table(result: Mapping[str, Any], seeds: Sequence[int]) -> str:
+    """The answer as text, its tables in Markdown.
+
+    Args:
+        result: as :func:`jaxdistill.claim.answer` gives it, or as ``claim.json`` holds it.
+        seeds: which ran.
+    """
+    arms = [
+        [name, *(f"{float(v):.4f}" for v in values), f"{_mean(values):.4f}"]
+        for name, values in result["arms"].items()
+    ]
+    contrasts = [
+        [
+            name,
+            f"{float(c['mean']):+.4f}",
+            f"[{float(c['low']):+.4f}, {float(c['high']):+.4f}]",
+            f"{100 * c['confidence']:.4g} %",
+            _asked(c),
+            c["verdict"],
+            c["sentence"],
+        ]
+        for name, c in result["contrasts"].items()
+    ]
+    parts = [
+        f"{result['sentence']} «{result['verdict']}»".strip(),
+        f"{result['metric']}, seeds {ranges(seeds)}:",
+        _grid(["arm", *(f"seed {seed}" for seed in seeds), "mean"], arms),
+        _grid(
+            ["contrast", "mean", "interval", "confidence", "asked: above", "verdict", ""], contrasts
+        ),
+        "\n".join(notes(result, seeds)),
+    ]
+    return "\n\n".join(parts)
+
+
+def notes(result: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
+    """What a reader of the table must know: what the intervals hold, and what they do not."""
+    found = []
+    count = len(result["contrasts"])
+    if count > 1:
+        found.append(
+            f"The {count} contrasts are answered together, by Holm's procedure: where there is no "
+            "effect at all, any of them holds, or is contradicted, by chance in at most 5 % of "
+            "such claims. A contrast that is answered early has the wider interval."
+        )
+    scope = result.get("scope") or {}
+    records = scope.get("records")
+    missing = f"another test split ({records} records)" if records else "another test split"
+    shared = scope.get("shared") or ()
+    if shared:
+        missing += (
+            f", or another result of {' and '.join(map(repr, shared))}, which all seeds share"
+        )
+    found.append(
+        f"Intervals are over {len(seeds)} seeds (Student's t, paired by seed). They do not hold "
+        f"what {missing}, would change."
+    )
+    if len(seeds) < ENOUGH:
+        own, enough = _power(len(seeds)), _power(ENOUGH)
+        found.append(
+            f"{len(seeds)} seeds are few: an effect of one standard deviation is shown in "
+            f"{own[0]:.0f} % of cases, one of two in {own[1]:.0f} %; with {ENOUGH} seeds in "
+            f"{enough[0]:.0f} % and {enough[1]:.0f} %."
+        )
+    if any(seed >= TUNING_SEED for seed in seeds):
+        found.append(
+            f"Seeds from {TUNING_SEED} on are for tuning and pilots: this answers no claim."
+        )
+    for machine in result.get("environments") or ():
+        found.append(
+            f"Seeds {ranges(machine['seeds'])}: {machine['devices']}, {machine['processor']}, "
+            f"jaxdistill {machine['jaxdistill']}, jax {machine['jax']}, Python {machine['python']}."
+        )
+    return found
+
+
+def _asked(contrast: Mapping[str, Any]) -> str:
+    origin = contrast.get("margin_from")
+    return f"{contrast['margin']:g}" + (f" ({origin})" if origin else "")
+
+
+def _mean(values: Sequence[Any]) -> float:
+    return sum(map(float, values)) / len(values)
+
+
+def _power(seeds: int) -> tuple[float, float]:
+    return 100 * statistics.power(seeds, 1.0), 100 * statistics.power(seeds, 2.0)
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown whose columns stand under each other."""
+    cells = [list(header), *([cell.replace("|", "/") for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
