@@ -91,7 +91,8 @@ def write_claim(directory: Path | str, claim: Mapping[str, Any]) -> Path:
             "arms": {arm: [a value a seed]}, "contrasts": {name: {"sentence", "metric",
             "coefficients": {arm: weight}, "margin", "mean", "low", "high", "confidence",
             "verdict"}}, "verdict"}``, and optionally ``"intervals": {arm: (mean, low, high)}``,
-            drawn beside the arms, ``"command"``, ``"created"``, ``"config"`` and ``"environment"`` as in a report.
+            drawn beside the arms, ``"command"``, ``"created"``, ``"config"`` and
+            ``"environment"`` as in a report.
 
     Returns:
         The path of the page.
