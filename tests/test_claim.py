@@ -9,7 +9,7 @@ import pytest
 from absl.flags import FLAGS
 from absl.testing import flagsaver
 
-from jaxdistill import claim, claims, recipe
+from jaxdistill import claim, claims, config_files, recipe
 from jaxdistill.config import override
 from jaxdistill.training.report import write_claim
 
@@ -191,7 +191,21 @@ def test_metrics_that_no_stage_measures(path, value, words):
     names = {name: claim.measured(recipe.plan(arm)) for name, arm in arms.items()}
     with pytest.raises(ValueError, match=words):
         claims.refuse_others(config, names)
-    claims.refuse_others(CONFIG, names)
+    names = {name: claim.measured(recipe.plan(arm)) for name, arm in claim.arms_of(CONFIG).items()}
+    claims.refuse_others({**CONFIG, "table": ("test/accuracy",)}, names)
+    with pytest.raises(ValueError, match="metric of the table 'tset/accuracy': did you mean"):
+        claims.refuse_others({**CONFIG, "table": ("tset/accuracy",)}, names)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").glob("*.py")))
+def test_claims_of_all_configs_are_well_formed(path):
+    for variant in ("", ":small", ":mixture", ":order"):
+        try:
+            config = config_files.read(f"{path}{variant}")
+        except ValueError:  # it has no such variant
+            continue
+        if config.get("claim"):
+            assert claims.digest_of(config, claim.arms_of(config))
 
 
 def test_nothing_is_tuned_on_the_test_set(tmp_path):

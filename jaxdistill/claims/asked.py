@@ -116,7 +116,7 @@ def refuse_unmeasured(metric: str, arm: str, names: Collection[str]) -> None:
 
 
 def refuse_others(config: Mapping[str, Any], names: Mapping[str, Collection[str]]) -> None:
-    """Refuses a claim about what its arms do not measure.
+    """Refuses a claim about what its arms do not measure, and a ``table`` of what none measures.
 
     Args:
         config: with the claim.
@@ -128,6 +128,11 @@ def refuse_others(config: Mapping[str, Any], names: Mapping[str, Collection[str]
     for name, contrast in claim["contrasts"].items():
         for arm in arms_in(name, contrast):
             refuse_unmeasured(metric_of(claim, contrast), arm, names[arm])
+    # A table has a column for every stage, so that its metrics are named without one.
+    there = {name.partition("/")[2] for own in names.values() for name in own}
+    for metric in config.get("table") or ():
+        if metric not in there and metric.rpartition("/")[0] + "/" not in there:
+            raise ValueError(unknown("metric of the table", metric, there))
 
 
 def metric_of(claim: Mapping[str, Any], contrast: Mapping[str, Any]) -> str:

@@ -19,7 +19,13 @@ from jaxdistill.evaluation.probes import linear_probe, nearest_neighbours
 from jaxdistill.evaluation.regression import as_targets, squared_error
 from jaxdistill.evaluation.representations import Features, features
 from jaxdistill.evaluation.similarity import cka
-from jaxdistill.evaluation.statistics import contrast, paired_interval, verdict
+from jaxdistill.evaluation.statistics import (
+    contrast,
+    grid_interval,
+    holm,
+    paired_interval,
+    verdict,
+)
 from jaxdistill.evaluation.transfer import parc, source_weights
 
 __all__ = [
@@ -31,6 +37,8 @@ __all__ = [
     "classification",
     "contrast",
     "features",
+    "grid_interval",
+    "holm",
     "label_loyalty",
     "linear_probe",
     "loyalty",
