@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdistill import gradients
 from jaxdistill._errors import unknown
 from jaxdistill.net import Net
-from jaxdistill.objective import Objective, Term, as_objective, at, mean, weighted
+from jaxdistill.objective import Objective, as_objective, at
+from jaxdistill.settings import Count, Fraction, Scheduled
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 # What a result is: a net's (params, state), arrays that are a data set, records that a teacher
 # wrote, a choice (names, numbers, indices), or images.
 Kind = Literal["net", "data_set", "records", "choice", "images"]
+# What is trained: a net, or a function of what is frozen to one, for a student that shares weights
+# with it (low-rank adapters on their teacher).
+Student = Net | Callable[[Mapping[str, Any]], Net]
 
 
 class Distiller(NamedTuple):
@@ -56,23 +61,18 @@ class Work(NamedTuple):
     kind: Kind
 
 
-class Whole(NamedTuple):
-    """A target that has no examples, such as a teacher's head: microbatches are given all of it."""
-
-    value: Any
-
-
 class State(NamedTuple):
-    """The state of :func:`model_to_model`.
+    """The state of :func:`model_to_model`, and of :func:`~jaxdistill.players.players`.
 
     Attributes:
         step: how many steps were done, int32.
         key: the key of the run; the randomness of a step is drawn from ``fold_in(key, step)``.
-        params: ``{"net": ..., "objective": ...}``, all that is trained.
-        state: the same two parts of what moves without being trained: batch statistics, memory
-            banks.
-        opt: the optimizer's state over ``params``.
-        ema: the running average of the student's ``(params, state)``, or None.
+        params: all that is trained, by part: ``{"net": ..., "objective": ...}``, or the parts that
+            players train.
+        state: the same parts of what moves without being trained: batch statistics, memory banks.
+        opt: the optimizer's state over ``params``; of players one for each of them.
+        ema: the running average of the student's ``(params, state)``, or None; of players those of
+            the parts that have one.
     """
 
     step: jax.Array
@@ -84,7 +84,7 @@ class State(NamedTuple):
 
 
 def model_to_model(
-    student: Net,
+    student: Student,
     targets: Callable[..., Any],
     objective: Objective | Callable,
     tx: optax.GradientTransformation,
@@ -92,8 +92,8 @@ def model_to_model(
     inputs: str = "image",
     taps: Sequence[str] = (),
     prepare: Callable[[Any, jax.Array], Any] | None = None,
-    ema: float | Callable[[jax.Array], Any] | None = None,
-    accumulate: int = 1,
+    ema: Scheduled[Fraction] | None = None,
+    accumulate: Count = 1,
     initial: str | None = None,
     returns: Literal["student", "ema"] = "student",
     gradient_norm: bool = False,
@@ -101,7 +101,7 @@ def model_to_model(
     """Distils into a student net: the one step factory of knowledge distillation.
 
     Args:
-        student: the net that is trained.
+        student: the net that is trained, or a function of the frozen variables to it.
         targets: ``(sources, batch, key, step) -> dict``, what it learns from, see
             :mod:`jaxdistill.targets`. ``sources`` holds ``frozen`` and, stopped, ``"ema"`` and
             ``"self"``.
@@ -146,133 +146,101 @@ def model_to_model(
         (1, ['l2', 'loss'])
     """
     objective = as_objective(objective)
+    gradients_of = gradients.accumulated(accumulate)
     taps = tuple(taps)
-    if accumulate < 1:
-        raise ValueError(f"accumulate must be 1 or more microbatches, got {accumulate}")
     if returns not in ("student", "ema"):
         raise ValueError(unknown("result", returns, ("student", "ema")))
     if returns == "ema" and ema is None:
         raise ValueError("returns='ema' needs the decay of a running average: give ema")
 
-    def sources(state: State, frozen):
-        own = (state.params["net"], state.state["net"])
-        return {
-            **frozen,
-            "ema": jax.lax.stop_gradient(state.ema),
-            "self": jax.lax.stop_gradient(own),
-        }
+    def forward(frozen, own, batch, rng):
+        return net_of(student, frozen).apply(*own, batch[inputs], taps=taps, train=True, rng=rng)
 
     def init(key, frozen, batch):
         key_net, key_objective, key_step = jax.random.split(key, 3)
         batch = prepare(batch, key_step) if prepare else batch
-        params, net_state = student.init(key_net, batch[inputs])
+        own = net_of(student, frozen).init(key_net, batch[inputs])
         if initial is not None:
-            if initial not in frozen:
-                raise ValueError(unknown("initial student", initial, frozen))
-            params, net_state = transplant((params, net_state), frozen[initial])
-        average = jax.tree.map(jnp.copy, (params, net_state)) if ema is not None else None
-        state = State(
-            jnp.zeros((), jnp.int32), key, {"net": params}, {"net": net_state}, None, average
-        )
-        forward = student.apply(
-            params, net_state, batch[inputs], taps=taps, train=True, rng=key_step
-        )
-        goal = targets(sources(state, frozen), batch, key_step, state.step)
-        learned, moving = objective.init(key_objective, forward, goal, batch)
-        params = {"net": params, "objective": learned}
-        return state._replace(
-            params=params, state={"net": net_state, "objective": moving}, opt=tx.init(params)
-        )
-
-    def forward_terms(params, moving, goal, batch, rng, step):
-        forward = student.apply(
-            params["net"], moving["net"], batch[inputs], taps=taps, train=True, rng=rng
-        )
-        terms, own = objective.terms(
-            params["objective"], moving["objective"], forward, goal, batch, step=step
-        )
-        return terms, {"net": forward.state, "objective": own}
-
-    def gradients(state: State, goal, batch, rng):
-        def loss(params):
-            terms, moving = forward_terms(params, state.state, goal, batch, rng, state.step)
-            value, metrics = weighted(terms, state.step)
-            return value, (metrics, moving)
-
-        (_, (metrics, moving)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        return grads, metrics, moving
-
-    def accumulated_gradients(state: State, goal, batch, rng):
-        leaves, tree = jax.tree.flatten((goal, batch), is_leaf=_is_whole)
-        micro = [None if _is_whole(x) else _microbatches(x, accumulate) for x in leaves]
-        indices = jnp.arange(accumulate)
-
-        def only_sums(params, moving, part):
-            own, index = part
-            goal, batch = tree.unflatten(
-                [x if _is_whole(x) else cut for x, cut in zip(leaves, own, strict=True)]
-            )
-            terms, moving = forward_terms(
-                params, moving, goal, batch, jax.random.fold_in(rng, index), state.step
-            )
-            _refuse_coupled(terms)
-            return terms, moving
-
-        # What is divided by must be known before the gradient. Of this first pass only what the
-        # counts need is compiled: nothing of the nets, unless a count itself depends on them.
-        def counting(moving, part):
-            terms, moving = only_sums(state.params, moving, part)
-            return moving, {
-                name: jnp.asarray(term.count, jnp.float32) for name, term in terms.items()
-            }
-
-        _, counts = scan(counting, state.state, (micro, indices))
-        counts = jax.lax.stop_gradient(jax.tree.map(lambda count: count.sum(0), counts))
-
-        def one(carry, part):
-            grads, moving = carry
-
-            def loss(params):
-                terms, new = only_sums(params, moving, part)
-                shares = {
-                    name: at(term.weight, state.step) * mean(jnp.asarray(term.total), counts[name])
-                    for name, term in terms.items()
-                }
-                return sum(shares.values()), (
-                    {n: jnp.asarray(t.total) for n, t in terms.items()},
-                    new,
-                )
-
-            (value, (totals, moving)), new = jax.value_and_grad(loss, has_aux=True)(state.params)
-            return (jax.tree.map(jnp.add, grads, new), moving), (value, totals)
-
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
-        (grads, moving), (values, totals) = scan(one, (zeros, state.state), (micro, indices))
-        metrics = {name: (total.sum(0), counts[name]) for name, total in totals.items()}
-        return grads, {"loss": (values.sum(), jnp.ones(())), **metrics}, moving
+            own = transplant(own, entry("initial student", initial, frozen))
+        average = jax.tree.map(jnp.copy, own) if ema is not None else None
+        seen = forward(frozen, own, batch, key_step)
+        start = jnp.zeros((), jnp.int32)
+        goal = targets(_sources(frozen, own, average), batch, key_step, start)
+        learned, kept = objective.init(key_objective, seen, goal, batch)
+        params = {"net": own[0], "objective": learned}
+        moving = {"net": own[1], "objective": kept}
+        return State(start, key, params, moving, tx.init(params), average)
 
     def step(state: State, frozen, batch):
-        key_prepare, key_targets, key_net = jax.random.split(
-            jax.random.fold_in(state.key, state.step), 3
-        )
+        key = jax.random.fold_in(state.key, state.step)
+        key_prepare, key_targets, key_net = jax.random.split(key, 3)
         batch = prepare(batch, key_prepare) if prepare else batch
-        goal = targets(sources(state, frozen), batch, key_targets, state.step)
-        compute = gradients if accumulate == 1 else accumulated_gradients
-        grads, metrics, moving = compute(state, goal, batch, key_net)
+        sources = _sources(frozen, (state.params["net"], state.state["net"]), state.ema)
+        goal = targets(sources, batch, key_targets, state.step)
+
+        def terms(params, moving, goal, batch, rng):
+            seen = forward(frozen, (params["net"], moving["net"]), batch, rng)
+            found, kept = objective.terms(
+                params["objective"], moving["objective"], seen, goal, batch, step=state.step
+            )
+            return found, {"net": seen.state, "objective": kept}
+
+        grads, metrics, moving = gradients_of(terms, state, goal, batch, key_net)
         if gradient_norm:
             metrics["gradient_norm"] = (optax.tree.norm(grads), jnp.ones(()))
-        updates, opt = tx.update(grads, state.opt, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        average = state.ema
-        if ema is not None:
-            decay = at(ema, state.step + 1)
-            average = _moved(average, (params["net"], moving["net"]), decay)
+        params, opt = advance(tx, state.params, state.opt, grads)
+        average = averaged(ema, state.ema, (params["net"], moving["net"]), state.step)
         return State(state.step + 1, state.key, params, moving, opt, average), metrics
 
     def result(state: State):
         return state.ema if returns == "ema" else (state.params["net"], state.state["net"])
 
     return Distiller(init, step, result)
+
+
+def net_of(student: Student, frozen: Mapping[str, Any]) -> Net:
+    """The net of a student that may be built on what is frozen."""
+    return student if isinstance(student, Net) else student(frozen)
+
+
+def entry(kind: str, name: str, frozen: Mapping[str, Any]) -> Any:
+    """The frozen variables of a name.
+
+    Raises:
+        ValueError: if there are none; ``kind`` says what they should have been.
+    """
+    if name not in frozen:
+        raise ValueError(unknown(kind, name, frozen))
+    return frozen[name]
+
+
+def advance(tx: optax.GradientTransformation, params: Any, opt: Any, grads: Any) -> tuple[Any, Any]:
+    """Parameters and the optimizer's state after one update."""
+    updates, opt = tx.update(grads, opt, params)
+    return optax.apply_updates(params, updates), opt
+
+
+def averaged(decay: Any, average: Any, new: Any, step: jax.Array) -> Any:
+    """A running average after a step, or None where there is no decay; integers are copied."""
+    if decay is None:
+        return None
+    share = at(decay, step + 1)
+
+    def move(old, value):
+        if not jnp.issubdtype(value.dtype, jnp.inexact):
+            return value
+        return (share * old + (1 - share) * value).astype(value.dtype)
+
+    return jax.tree.map(move, average, new)
+
+
+def _sources(frozen: Mapping[str, Any], own: Any, average: Any) -> dict[str, Any]:
+    """What targets are made of."""
+    return {
+        **frozen,
+        "ema": jax.lax.stop_gradient(average),
+        "self": jax.lax.stop_gradient(own),
+    }
 
 
 def transplant(own: Any, given: Any) -> Any:
@@ -310,57 +278,3 @@ def transplant(own: Any, given: Any) -> Any:
     if faults:
         raise ValueError("the initial student does not fit:\n" + "\n".join(faults))
     return grown
-
-
-def scan(body: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
-    """``jax.lax.scan``, unrolled on CPU where the body has convolutions: there XLA runs those in
-    loops 50 times slower."""
-    unroll = jax.default_backend() == "cpu" and _convolves(body, carry, xs)
-    return jax.lax.scan(body, carry, xs, unroll=unroll)
-
-
-def for_each(function: Callable, xs: Any) -> Any:
-    """``function`` of every row of ``xs``, all at once; on CPU one after another, which is faster
-    there, unless it has convolutions, see :func:`scan`."""
-
-    def body(carry, x):
-        return carry, function(x)
-
-    if jax.default_backend() == "cpu" and not _convolves(body, None, xs):
-        return jax.lax.map(function, xs)
-    return jax.vmap(function)(xs)
-
-
-def _convolves(body: Callable, carry: Any, xs: Any) -> bool:
-    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
-    return "conv_general_dilated" in str(jax.make_jaxpr(body)(carry, first))
-
-
-def _is_whole(x: Any) -> bool:
-    return isinstance(x, Whole)
-
-
-def _microbatches(x: jax.Array, parts: int) -> jax.Array:
-    if x.ndim == 0 or x.shape[0] % parts:
-        raise ValueError(f"cannot cut an array of shape {x.shape} into {parts} microbatches")
-    # Every microbatch takes rows from all over the batch, so that a batch sharded over devices
-    # stays so.
-    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
-
-
-def _refuse_coupled(terms: dict[str, Term]) -> None:
-    coupled = [name for name, term in terms.items() if term.coupled]
-    if coupled:
-        raise ValueError(
-            f"terms {coupled} couple the examples of a batch: they are not the sum of their "
-            "microbatches, so they refuse accumulate > 1; take a larger batch, or drop them"
-        )
-
-
-def _moved(average: Any, new: Any, decay: Any) -> Any:
-    def move(old, value):
-        if not jnp.issubdtype(value.dtype, jnp.inexact):
-            return value
-        return (decay * old + (1 - decay) * value).astype(value.dtype)
-
-    return jax.tree.map(move, average, new)

@@ -19,7 +19,8 @@ from jaxdistill import store
 from jaxdistill.condense.augment import Augmentation, siamese
 from jaxdistill.condense.flat import Flat, flat
 from jaxdistill.condense.real import real_set
-from jaxdistill.distiller import Distiller, for_each
+from jaxdistill.distiller import Distiller
+from jaxdistill.loops import for_each
 from jaxdistill.losses.numerics import safe_norm
 from jaxdistill.net import Net
 

@@ -21,7 +21,8 @@ from jaxdistill.condense.synthetic import (
     one_hot,
     random_rows,
 )
-from jaxdistill.distiller import Distiller, for_each, scan
+from jaxdistill.distiller import Distiller
+from jaxdistill.loops import for_each, scan
 from jaxdistill.net import Net
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.distiller import scan
+from jaxdistill.loops import scan
 
 Loss = Callable[[jax.Array, Any, Any], jax.Array]
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxdistill import losses
 from jaxdistill._errors import unknown
-from jaxdistill.distiller import Whole
+from jaxdistill.gradients import Whole
 from jaxdistill.losses.fused import DIVERGENCES as FUSED
 from jaxdistill.models import head_of
 from jaxdistill.net import Forward, Net

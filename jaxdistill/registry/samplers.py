@@ -18,7 +18,6 @@ from jaxdistill.distiller import Distiller
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Net
 from jaxdistill.registry._names import call, named, without
-from jaxdistill.samplers import _training as common
 from jaxdistill.samplers import quality
 
 BACKBONES: dict[str, Callable[..., Any]] = {
@@ -69,7 +68,9 @@ def _ring(points: int = 20_000, modes: int = 8, classes: int = 0) -> sources.Sou
 DATA: dict[str, Callable[..., Any]] = {"ring": _ring}
 
 
-def _teacher(settings: Mapping[str, Any] | None, nets: Mapping[str, Net]) -> common.Teacher | None:
+def _teacher(
+    settings: Mapping[str, Any] | None, nets: Mapping[str, Net]
+) -> samplers.Teacher | None:
     """An exact density, or the denoiser of an earlier stage."""
     if settings is None:
         return None
@@ -82,7 +83,7 @@ def _teacher(settings: Mapping[str, Any] | None, nets: Mapping[str, Net]) -> com
     name = named("teacher", settings, "stage")
     if name not in nets:
         raise ValueError(unknown("stage of a sampler's teacher", name, nets))
-    return common.teacher_net(nets[name], name)
+    return samplers.teacher_net(nets[name], name)
 
 
 def _configured(

@@ -4,10 +4,16 @@ What :math:`\\alpha`, :math:`\\sigma`, t and its direction mean is said once, in
 :mod:`jaxdistill.samplers.paths`.
 """
 
-from jaxdistill.samplers._training import teacher_net
 from jaxdistill.samplers.consistency_models import consistency_training, continuous_consistency
-from jaxdistill.samplers.denoisers import as_function, denoiser, latent_scalings, scalings
-from jaxdistill.samplers.distribution_matching import distribution_matching
+from jaxdistill.samplers.denoisers import (
+    Teacher,
+    as_function,
+    denoiser,
+    latent_scalings,
+    scalings,
+    teacher_net,
+)
+from jaxdistill.samplers.distribution_matching import Adversarial, Noise, distribution_matching
 from jaxdistill.samplers.guidance import guidance_embedding, guided, scale_of_weight
 from jaxdistill.samplers.mixtures import (
     Mixture,
@@ -58,9 +64,12 @@ __all__ = [
     "PATHS",
     "PREDICTIONS",
     "SOLVERS",
+    "Adversarial",
     "Mixture",
+    "Noise",
     "Path",
     "Solver",
+    "Teacher",
     "adaptive",
     "add_noise",
     "as_function",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,13 @@ from jaxdistill._errors import unknown
 from jaxdistill.distiller import Distiller
 from jaxdistill.models.timed import time_features
 from jaxdistill.net import Net
+from jaxdistill.players import Player, players
 from jaxdistill.samplers import _training as common
 from jaxdistill.samplers import losses, schedules
-from jaxdistill.samplers._training import Prepare, State, Teacher
-from jaxdistill.samplers.denoisers import denoiser
+from jaxdistill.samplers._training import Prepare
+from jaxdistill.samplers.denoisers import Teacher, denoiser, noised
 from jaxdistill.samplers.paths import over
+from jaxdistill.settings import Count, Finite, Fraction, Natural, Positive, Scheduled
 
 # Width of what the learned weight of a time is a linear function of.
 _FEATURES = 32
@@ -27,21 +30,21 @@ _FEATURES = 32
 def consistency_training(
     net: Net,
     tx: optax.GradientTransformation,
-    *,
     steps: int,
     teacher: Teacher | None = None,
-    first: int = 10,
-    last: int = 1280,
-    mean: float = -1.1,
-    std: float = 2.0,
-    low: float = 0.002,
-    high: float = 80.0,
-    c: float | None = None,
-    target: str = "student",
-    labels: bool = False,
-    ema: Any = None,
     prepare: Prepare | None = None,
     initial: str | None = None,
+    *,
+    first: Count = 10,
+    last: Count = 1280,
+    mean: Finite = -1.1,
+    std: Positive = 2.0,
+    low: Positive = 0.002,
+    high: Positive = 80.0,
+    c: Positive | None = None,
+    target: Literal["student", "ema"] = "student",
+    labels: bool = False,
+    ema: Scheduled[Fraction] | None = None,
 ) -> Distiller:
     r"""iCT, and with a teacher consistency distillation.
 
@@ -59,6 +62,8 @@ def consistency_training(
         tx: its optimizer.
         steps: how many there will be, for the grid.
         teacher: whose flow is distilled; without one the data and its own noise say where it goes.
+        prepare: ``(batch, key) -> batch``; what it gives as ``student`` is the data.
+        initial: the entry of the frozen variables to start from.
         first: intervals of the grid at the start.
         last: at the end; the same as ``first`` for a grid that stays.
         mean: of the logarithm of levels.
@@ -70,11 +75,13 @@ def consistency_training(
         labels: whether labels are inputs.
         ema: decay of the running average, a number or a schedule; with one the result is the
             average.
-        prepare: ``(batch, key) -> batch``; what it gives as ``student`` is the data.
-        initial: the entry of the frozen variables to start from.
 
     Returns:
         A :class:`~jaxdistill.distiller.Distiller`, its result the consistency function's variables.
+
+    Raises:
+        ValueError: for a grid that shrinks, levels that do not rise, and an average as the target
+            that is not kept.
 
     References:
         Song et al., Consistency Models, 2023; Song and Dhariwal, Improved Techniques for Training
@@ -86,56 +93,40 @@ def consistency_training(
         raise ValueError("target='ema' needs the decay of a running average: give ema")
     if not 1 <= first <= last:
         raise ValueError(f"a grid grows from at least 1 interval, not from {first} to {last}")
+    schedules.refuse_fall(low, high)
 
-    def init(key, frozen, batch):
-        image, label = common.read(batch, key, prepare, labels)
-        inputs = common.noised(image, jnp.ones(len(image)), label)
-        params = common.begin(key, net, inputs, frozen, initial)
-        average = None if ema is None else jax.tree.map(jnp.copy, params)
-        return State(
-            jnp.zeros((), jnp.int32), key, {"net": params}, {"net": tx.init(params)}, average
-        )
+    def before(turn, data, noise, x, upper, lower, label):
+        """The second point of a pair, at the lower level."""
+        if teacher is None:
+            return data + over(lower, data) * noise
+        return _flow_step(teacher(turn.frozen), x, upper, lower, label)
 
-    def step(state, frozen, batch):
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
-        data, label = common.read(batch, keys[0], prepare, labels)
-        count = schedules.doubling(state.step, steps, first, last)
-        index = jnp.arange(last + 1)
-        grid = schedules.rising_karras(jnp.minimum(index, count - 1), count, low, high)
-        grid = grid.astype(data.dtype)
-        drawn = jax.random.categorical(
-            keys[1], schedules.discrete_lognormal(grid, mean, std), shape=data.shape[:1]
-        )
+    def loss(nets, turn):
+        keys = jax.random.split(turn.key, 4)
+        data, label = common.read(turn.batch, keys[0], prepare, labels)
+        count = schedules.doubling(turn.step, steps, first, last)
+        grid = schedules.rising_karras(
+            jnp.minimum(jnp.arange(last + 1), count - 1), count, low, high
+        ).astype(data.dtype)
+        chances = schedules.discrete_lognormal(grid, mean, std)
+        drawn = jax.random.categorical(keys[1], chances, shape=data.shape[:1])
         lower, upper = grid[drawn], grid[drawn + 1]
         noise = jax.random.normal(keys[2], data.shape, data.dtype)
         x = data + over(upper, data) * noise
-        if teacher is None:
-            before = data + over(lower, data) * noise
-        else:
-            before = _flow_step(teacher(frozen), x, upper, lower, label)
-        fixed = state.params["net"] if target == "student" else state.ema
-        wanted = net.apply(
-            fixed, {}, common.noised(before, lower, label), train=True, rng=keys[3]
-        ).out
-        wanted = jax.lax.stop_gradient(wanted)
 
-        def loss(params):
-            said = net.apply(
-                params, {}, common.noised(x, upper, label), train=True, rng=keys[3]
-            ).out
-            values = losses.pseudo_huber(said, wanted, c=c) / (upper - lower)
-            return values.mean(), values
+        def say(variables, x, sigma):
+            inputs = noised(x, sigma, label)
+            return net.apply(*variables, inputs, train=True, rng=keys[3]).out
 
-        (_, values), gradient = jax.value_and_grad(loss, has_aux=True)(state.params["net"])
-        params, opt = common.advance(tx, state.params["net"], state.opt["net"], gradient)
-        average = common.averaged(ema, state.ema, params, state.step)
-        after = State(state.step + 1, state.key, {"net": params}, {"net": opt}, average)
-        return after, {
-            "loss": common.mean(values),
-            "levels": (count.astype(jnp.float32), jnp.ones(())),
-        }
+        fixed = turn.ema["net"] if target == "ema" else jax.lax.stop_gradient(nets["net"])
+        wanted = say(fixed, before(turn, data, noise, x, upper, lower, label), lower)
+        said = say(nets["net"], x, upper)
+        values = losses.pseudo_huber(said, wanted, c=c) / (upper - lower)
+        levels = (count.astype(jnp.float32), jnp.ones(()))
+        return values.mean(), {"loss": common.mean(values), "levels": levels}
 
-    return Distiller(init, step, common.result)
+    start = common.starting({"net": net}, prepare, labels, initial)
+    return players({"net": Player(loss, tx)}, start, ema=common.averages(ema))
 
 
 def _flow_step(say: Callable, x: jax.Array, upper: jax.Array, lower: jax.Array, label: Any):
@@ -151,19 +142,19 @@ def _flow_step(say: Callable, x: jax.Array, upper: jax.Array, lower: jax.Array, 
 def continuous_consistency(
     net: Net,
     tx: optax.GradientTransformation,
-    *,
     teacher: Teacher | None = None,
-    sigma_data: float = 0.5,
-    mean: float = -1.0,
-    std: float = 1.4,
-    high: float = 80.0,
-    warmup: int = 10_000,
-    c: float = 0.1,
-    weighting: str = "learned",
-    labels: bool = False,
-    ema: Any = None,
     prepare: Prepare | None = None,
     initial: str | None = None,
+    *,
+    sigma_data: Positive = 0.5,
+    mean: Finite = -1.0,
+    std: Positive = 1.4,
+    high: Positive = 80.0,
+    warmup: Natural = 10_000,
+    c: Positive = 0.1,
+    weighting: Literal["learned", "tangent", "none"] = "learned",
+    labels: bool = False,
+    ema: Scheduled[Fraction] | None = None,
 ) -> Distiller:
     r"""sCM: a consistency model of continuous time, its tangent by one forward-mode derivative.
 
@@ -177,6 +168,8 @@ def continuous_consistency(
         net: -F, a net from ``{"image", "time"}``; it must be differentiable in forward mode.
         tx: its optimizer.
         teacher: whose flow is distilled; without one the data and its own noise say where it goes.
+        prepare: ``(batch, key) -> batch``; what it gives as ``student`` is the data.
+        initial: the entry of the frozen variables to start from, a denoiser of the same net.
         sigma_data: standard deviation of the data.
         mean: of the logarithm of levels :math:`\sigma_d \tan t`.
         std: likewise.
@@ -187,8 +180,6 @@ def continuous_consistency(
             :math:`1 / (\sigma_d \tan t)` too.
         labels: whether labels are inputs.
         ema: decay of the running average; with one the result is the average.
-        prepare: ``(batch, key) -> batch``; what it gives as ``student`` is the data.
-        initial: the entry of the frozen variables to start from, a denoiser of the same net.
 
     Returns:
         A :class:`~jaxdistill.distiller.Distiller`, its result the denoiser's variables.
@@ -199,66 +190,68 @@ def continuous_consistency(
     weightings = ("learned", "tangent", "none")
     if weighting not in weightings:
         raise ValueError(unknown("weighting of continuous consistency", weighting, weightings))
+    learned = weighting == "learned"
     outer = denoiser(net, sigma_data=sigma_data, time="angle")
     latest = math.atan(high / sigma_data)
 
-    def init(key, frozen, batch):
-        image, label = common.read(batch, key, prepare, labels)
-        inputs = common.noised(image, jnp.ones(len(image)), label)
-        params = {"net": common.begin(key, outer, inputs, frozen, initial)}
-        if weighting == "learned":
-            params["weight"] = jnp.zeros(_FEATURES)
-        average = None if ema is None else jax.tree.map(jnp.copy, params["net"])
-        opt = {"all": tx.init(params)}
-        return State(jnp.zeros((), jnp.int32), key, params, opt, average)
+    def start(key, frozen, batch):
+        found = common.starting({"net": outer}, prepare, labels, initial)(key, frozen, batch)
+        return {**found, "weight": (jnp.zeros(_FEATURES), {})} if learned else found
 
-    def step(state, frozen, batch):
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
-        data, label = common.read(batch, keys[0], prepare, labels)
+    def loss(nets, turn):
+        keys = jax.random.split(turn.key, 4)
+        data, label = common.read(turn.batch, keys[0], prepare, labels)
         sigma = schedules.lognormal(keys[1], data.shape[:1], mean, std).astype(data.dtype)
         t = jnp.minimum(jnp.arctan(sigma / sigma_data), latest)
         noise = sigma_data * jax.random.normal(keys[2], data.shape, data.dtype)
-        cos, sin = jnp.cos(over(t, data)), jnp.sin(over(t, data))
-        x = cos * data + sin * noise
-        if teacher is not None:
-            data = teacher(frozen)(x / cos, sigma_data * jnp.tan(t), label)
-            noise = (x - cos * data) / sin
-        velocity = jax.lax.stop_gradient(cos * noise - sin * data)
+        say = None if teacher is None else functools.partial(teacher(turn.frozen), label=label)
+        x, velocity = _on_flow(say, data, noise, t, sigma_data)
 
-        def f(params, x, t):
+        def f(variables, x, t):
             inputs = {"image": x, "time": t, **({} if label is None else {"label": label})}
-            out = net.apply(params, {}, inputs, train=True, rng=keys[3]).out
+            out = net.apply(*variables, inputs, train=True, rng=keys[3]).out
             return -out.astype(jnp.promote_types(out.dtype, jnp.float32))
 
-        fixed = jax.lax.stop_gradient(state.params["net"])
-        # A tangent is a small difference: it wants all digits of its products.
-        with jax.default_matmul_precision("highest"):
-            before, moved = jax.jvp(
-                lambda x, t: f(fixed, x, t),
-                (x / sigma_data, t),
-                (cos * sin * velocity / sigma_data, jnp.cos(t) * jnp.sin(t)),
-            )
-        ramp = jnp.minimum((state.step + 1) / max(warmup, 1), 1.0).astype(data.dtype)
+        fixed = functools.partial(f, jax.lax.stop_gradient(nets["net"]))
+        before, moved = _tangent(fixed, x, t, velocity, sigma_data)
+        ramp = jnp.minimum((turn.step + 1) / max(warmup, 1), 1.0).astype(data.dtype)
         target = losses.tangent_target(
             x, t, before, moved, velocity, sigma_data=sigma_data, ramp=ramp, c=c
         )
-
-        def loss(params):
-            gap = f(params["net"], x / sigma_data, t) - jax.lax.stop_gradient(before) - target
-            squares = (gap**2).mean(tuple(range(1, gap.ndim)))
-            if weighting == "none":
-                return squares.mean(), squares
-            values = squares / (sigma_data * jnp.tan(t))
-            if weighting == "learned":
-                w = (time_features(t, _FEATURES) * params["weight"][None]).sum(-1)
-                values = jnp.exp(-w) * values + w
-            return values.mean(), squares
-
-        (_, squares), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-        params, opt = common.advance(tx, state.params, state.opt["all"], gradient)
-        average = common.averaged(ema, state.ema, params["net"], state.step)
-        after = State(state.step + 1, state.key, params, {"all": opt}, average)
+        gap = f(nets["net"], x / sigma_data, t) - jax.lax.stop_gradient(before) - target
+        squares = (gap**2).mean(tuple(range(1, gap.ndim)))
         # The squares at the point of linearisation are those of the tangent, which is the gap.
-        return after, {"tangent": common.mean(squares)}
+        measured = {"tangent": common.mean(squares)}
+        if weighting == "none":
+            return squares.mean(), measured
+        values = squares / (sigma_data * jnp.tan(t))
+        if learned:
+            w = (time_features(t, _FEATURES) * nets["weight"][0][None]).sum(-1)
+            values = jnp.exp(-w) * values + w
+        return values.mean(), measured
 
-    return Distiller(init, step, common.result)
+    player = Player(loss, tx, trains=("net", "weight") if learned else ("net",))
+    return players({"net": player}, start, ema=common.averages(ema))
+
+
+def _on_flow(
+    say: Callable | None, data: jax.Array, noise: jax.Array, t: jax.Array, sigma_data: float
+):
+    """A point at a time, and the velocity there: a teacher's, or that of the data and its noise."""
+    cos, sin = jnp.cos(over(t, data)), jnp.sin(over(t, data))
+    x = cos * data + sin * noise
+    if say is not None:
+        data = say(x / cos, sigma_data * jnp.tan(t))
+        noise = (x - cos * data) / sin
+    return x, jax.lax.stop_gradient(cos * noise - sin * data)
+
+
+def _tangent(f: Callable, x: jax.Array, t: jax.Array, velocity: jax.Array, sigma_data: float):
+    """What a net says at a point, and the derivative of that along the flow.
+
+    A tangent is a small difference: it wants all digits of its products.
+    """
+    cos, sin = jnp.cos(t), jnp.sin(t)
+    along = over(cos, x) * over(sin, x) * velocity / sigma_data
+    with jax.default_matmul_precision("highest"):
+        return jax.jvp(f, (x / sigma_data, t), (along, cos * sin))

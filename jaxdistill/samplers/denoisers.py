@@ -15,11 +15,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
+from jaxdistill.distiller import entry
 from jaxdistill.losses.numerics import widen
 from jaxdistill.net import Forward, Net
 from jaxdistill.samplers.guidance import guided
 from jaxdistill.samplers.paths import over
+from jaxdistill.settings import NonNegative, Positive
 
+# What a teacher is: the frozen variables to a function (x, sigma [B], label [B] or None) -> data.
+Teacher = Callable[[Mapping[str, Any]], Callable[..., jax.Array]]
 # Below this noise the logarithm that a net is told of it falls no further.
 _LEAST = 1e-5
 
@@ -75,9 +79,9 @@ def latent_scalings(step: jax.Array, sigma_data: float = 0.5, scale: float = 10.
 def denoiser(
     net: Net,
     *,
-    sigma_data: float = 0.5,
-    sigma_min: float = 0.0,
-    sigma_max: float = 80.0,
+    sigma_data: Positive = 0.5,
+    sigma_min: NonNegative = 0.0,
+    sigma_max: Positive = 80.0,
     time: Literal["log", "angle"] = "log",
 ) -> Net:
     r"""A denoiser from a net F that is told the time.
@@ -108,6 +112,11 @@ def denoiser(
     """
     if time not in ("log", "angle"):
         raise ValueError(unknown("time of a denoiser", time, ("log", "angle")))
+    if not 0 <= sigma_min < sigma_max:
+        raise ValueError(
+            f"sigma_min={sigma_min} must lie from 0 to below sigma_max={sigma_max}, the level of "
+            "pure noise"
+        )
 
     def inside(inputs: Any) -> tuple[Any, jax.Array, Scalings]:
         if not isinstance(inputs, Mapping):
@@ -135,6 +144,34 @@ def denoiser(
     return Net(init, apply)
 
 
+def noised(x: jax.Array, sigma: jax.Array, label: Any = None, **more: Any) -> dict[str, Any]:
+    """The inputs of a denoiser: ``x`` ``[B, ...]`` at levels ``sigma``, ``[B]`` or one for all."""
+    return {
+        "image": x,
+        "sigma": jnp.broadcast_to(sigma, x.shape[:1]),
+        **({} if label is None else {"label": label}),
+        **more,
+    }
+
+
+def teacher_net(net: Net, name: str) -> Teacher:
+    """A trained denoiser as a teacher.
+
+    Args:
+        net: the denoiser.
+        name: under which its ``(params, state)`` are in the frozen variables.
+
+    Raises:
+        ValueError: when it is asked, if they are not there.
+    """
+
+    def teacher(frozen):
+        variables = entry("teacher in the frozen variables", name, frozen)
+        return lambda x, sigma, label=None: net.apply(*variables, noised(x, sigma, label)).out
+
+    return teacher
+
+
 def as_function(
     net: Net,
     variables: Any,
@@ -154,9 +191,7 @@ def as_function(
     """
 
     def run(x, sigma, label):
-        inputs = {"image": x, "sigma": jnp.broadcast_to(sigma, x.shape[:1])}
-        if label is not None:
-            inputs["label"] = label
+        inputs = noised(x, sigma, label)
         if embedded:
             inputs["guidance"] = jnp.broadcast_to(jnp.asarray(scale, x.dtype), x.shape[:1])
         return net.apply(*variables, inputs).out

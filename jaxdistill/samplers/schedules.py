@@ -55,6 +55,18 @@ def rising_karras(index, count, low: float = 0.002, high: float = 80.0, rho: flo
     return jnp.where(share == 0, low, jnp.where(share >= 1, high, root**rho))
 
 
+def refuse_fall(low: float, high: float) -> None:
+    """Refuses levels that do not rise from above 0.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if not 0 < low < high:
+        raise ValueError(
+            f"levels rise from above 0: low={low} must be above 0, and high={high} above it"
+        )
+
+
 def log_snr_steps(low: float, high: float, steps: int) -> jax.Array:
     """Falling levels evenly spaced in the logarithm, ``[steps + 1]`` from ``high`` to ``low``."""
     return jnp.exp(jnp.linspace(math.log(high), math.log(low), steps + 1))

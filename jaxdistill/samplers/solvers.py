@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.distiller import scan
+from jaxdistill.loops import scan
 from jaxdistill.losses.numerics import widen
 from jaxdistill.samplers.paths import Denoise, Path, of_data, over, quotient
 

@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 from jaxdistill.condense import fit_whitening, flat, pixels, siamese
 from jaxdistill.condense.augment import FAMILIES, Draw
 from jaxdistill.condense.synthetic import centre_rows, cluster_rows, herding_rows, random_rows
-from jaxdistill.distiller import for_each, scan
 from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.loops import for_each, scan
 from jaxdistill.models import ConvNet
 from jaxdistill.models.convnet import convolved
 

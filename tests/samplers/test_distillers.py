@@ -93,7 +93,7 @@ def test_steps_are_one_program_and_move_what_is_trained(case):
         moved = jax.tree.map(lambda a, b: (a != b).any(), params, before.params[name])
         assert any(jax.tree.leaves(moved)), name
     params, _ = distiller.result(state)
-    ours = state.params["net"] if state.ema is None else state.ema
+    ours = state.ema["net"][0] if state.ema else state.params["net"]
     jax.tree.map(np.testing.assert_array_equal, params, ours)
     # The shapes and types of a state never change.
     jax.tree.map(lambda a, b: a.dtype == b.dtype or pytest.fail(f"{a} {b}"), state, before)
