@@ -33,151 +33,67 @@ The small one runs on SST-2, LaRoSeDa and RO-STS (a regression) too:
 
 from ml_collections import ConfigDict
 
-LABELS = {"labels": {"loss": "cross_entropy", "target": "batch/label"}}
+from jaxdistill.presets import at, chosen, recipe
+from jaxdistill.presets.claims import above
+from jaxdistill.presets.encoders import CHOSEN, TOKENS, ensemble, fine_tuning, loyalty, pretraining
+from jaxdistill.presets.images import LABELS, accuracy
+from jaxdistill.presets.optimizers import adamw
+
 TEACHERS = ("first", "second")
-ENSEMBLE = {
-    "kind": "ensemble",
-    "members": {name: {"kind": "live", "stage": name} for name in TEACHERS},
-}
+ENSEMBLE = ensemble({name: name for name in TEACHERS})
+MASK = 4  # the number of [MASK] in the teachers' vocabulary
 
 
-def get_config(size: str = "") -> ConfigDict:
-    """The published run, or with ``small`` one of minutes."""
-    if size not in ("", "small"):
-        raise ValueError(f"configs/bert_distil.py knows no size {size!r}, only :small")
-    return ConfigDict(small() if size else published())
+def direction(teacher: str) -> dict:
+    """That of the last hidden state."""
+    where = {"student": "block_5", "target": f"{teacher}/block_11", "where": "batch/mask"}
+    return {"loss": "hidden_cosine", "weight": 1.0 / len(TEACHERS), **where}
 
 
 def published() -> dict:
     tokenizer = {"name": "file", "path": "", "end": "[SEP]", "start": "[CLS]"}
-    task = {"name": "laroseda", "dir": "", "length": 512, "tokenizer": tokenizer, "test": 0.0}
-    base = {"net": "text_encoder", "width": 768, "heads": 12}
-    accuracy = {"evaluator": "classification", "sets": ("validation", "test"), "batch_size": 64}
-
-    # The number of [MASK] in the teachers' vocabulary.
-    mask = {"mask": {"token": 4, "share": 0.15}}
-    chosen = {"where": "batch/chosen"}
-    tokens = {"loss": "cross_entropy", "target": "batch/label", **chosen}
-
-    def optimizer(peak: float, warmup: int) -> dict:
-        return {
-            "name": "adamw",
-            "weight_decay": 0.01,
-            "clip": 5.0,
-            "learning_rate": {"schedule": "warmup_cosine", "peak": peak, "warmup": warmup},
-        }
-
-    def given() -> dict:
-        return {
-            "student": {**base, "depth": 12, "head": "masked"},
-            "view": mask,
-            "objective": {"tokens": tokens},
-            "optimizer": optimizer(1e-4, 10_000),
-            "batch_size": 256,
-            "steps": 1_000_000,
-            "checkpoint_every": 10_000,
-            "checkpoint": "",  # a folder of BertForMaskedLM, taken in place of training it
-        }
-
-    def tuned(start: str, depth: int) -> dict:
-        blocks = [f"block_{index}" for index in range(depth)]
-        return {
-            "data": task,
-            "student": {**base, "depth": depth, "head": "classes", "dropout": 0.1},
-            "initial": {
-                "stage": start,
-                "parts": {path: path for path in ("words", "places", "kinds", "norm", *blocks)},
-            },
-            "objective": LABELS,
-            "optimizer": optimizer(2e-5, 100),
-            "batch_size": 16,
-            "steps": 4 * 675,
-            "evaluate": {"accuracy": accuracy},
-        }
-
-    return {
-        "title": "Romanian DistilBERT of two teachers",
-        "sentence": "A student of half the layers is loyal to an ensemble of BERTs.",
-        "seed": 0,
-        "data": {
-            "name": "text_files",
-            "dir": "",
-            "length": 512,
-            "tokenizer": tokenizer,
-            "validation": 0.01,
-            "test": 0.0,
-        },
-        "mesh": {"data": -1, "fsdp": 1},
-        "recipe": ("first", "second", "student", "first_task", "second_task", "student_task"),
-        "stages": {
-            "first": given(),
-            "second": given(),
+    files = {"dir": "", "length": 512, "tokenizer": tokenizer, "test": 0.0}
+    task = {"name": "laroseda", **files}
+    # A folder of BertForMaskedLM is taken in place of training it.
+    given = pretraining(12, MASK, 1e-4, 1_000_000, 10_000, checkpoint="")
+    student = pretraining(6, MASK, 5e-4, 200_000, 5_000)
+    student["student"]["dropout"] = 0.1
+    student["objective"] = {
+        "soft": {"loss": "hinton_kd", "temperature": 2.0, "weight": 5.0, **CHOSEN},
+        "tokens": {**TOKENS, "weight": 2.0},
+        **{f"direction_{name}": direction(name) for name in TEACHERS},
+    }
+    tasks = {name: f"{name}_task" for name in TEACHERS}
+    loyal = {"accuracy": accuracy(batch_size=64), "loyalty": loyalty(*tasks.values())}
+    return recipe(
+        title="Romanian DistilBERT of two teachers",
+        sentence="A student of half the layers is loyal to an ensemble of BERTs.",
+        data={"name": "text_files", **files, "validation": 0.01},
+        stages={
+            "first": given,
+            "second": given,
             "student": {
-                "student": {**base, "depth": 6, "head": "masked", "dropout": 0.1},
+                **student,
                 "initial": {"stage": "first", "layers": "every_second"},
                 "targets": ENSEMBLE,
-                "view": mask,
-                "objective": {
-                    "soft": {"loss": "hinton_kd", "temperature": 2.0, "weight": 5.0, **chosen},
-                    "tokens": {**tokens, "weight": 2.0},
-                    **{
-                        f"direction_{name}": {
-                            "loss": "hidden_cosine",
-                            "student": "block_5",
-                            "target": f"{name}/block_11",
-                            "weight": 1.0 / len(TEACHERS),
-                            "where": "batch/mask",
-                        }
-                        for name in TEACHERS
-                    },
-                },
-                "optimizer": optimizer(5e-4, 10_000),
-                "batch_size": 256,
-                "steps": 200_000,
-                "checkpoint_every": 5_000,
             },
-            "first_task": tuned("first", 12),
-            "second_task": tuned("second", 12),
+            "first_task": fine_tuning(task, "first", 12, 4 * 675),
+            "second_task": fine_tuning(task, "second", 12, 4 * 675),
             "student_task": {
-                **tuned("student", 6),
+                **fine_tuning(task, "student", 6, 4 * 675),
                 # Nothing is learnt from them here: they are what it is compared with.
-                "targets": {
-                    "kind": "ensemble",
-                    "members": {
-                        name: {"kind": "live", "stage": f"{name}_task"} for name in TEACHERS
-                    },
-                },
-                "evaluate": {
-                    "accuracy": accuracy,
-                    "loyalty": loyal(*(f"{name}_task" for name in TEACHERS)),
-                },
+                "targets": ensemble(tasks),
+                "evaluate": loyal,
                 "pictures": ("reliability",),
             },
         },
-    }
-
-
-def loyal(*teachers: str, scores: bool = False) -> dict:
-    return {
-        "evaluator": "loyalty",
-        "teacher": False,
-        "against": teachers,
-        "scores": scores,
-        "sets": ("validation", "test"),
-        "batch_size": 64,
-    }
+    )
 
 
 def small() -> dict:
     net = {"net": "text_encoder", "width": 32, "heads": 4, "hidden": 64, "head": "classes"}
-    accuracy = {"evaluator": "classification", "sets": ("validation", "test")}
-    optimizer = {
-        "name": "adamw",
-        "weight_decay": 0.01,
-        "learning_rate": {"schedule": "warmup_cosine", "peak": 2e-3, "warmup": 50},
-    }
+    optimizer = adamw(2e-3, 50, weight_decay=0.01)
     common = {"optimizer": optimizer, "batch_size": 32, "log_every": 100}
-    soft = "stages/distil/objective/soft"
 
     def teacher(number: int, low: float, high: float) -> dict:
         return {
@@ -186,32 +102,17 @@ def small() -> dict:
             "seed": number,
             "objective": LABELS,
             "steps": 400,
-            "evaluate": {"accuracy": accuracy},
+            "evaluate": {"accuracy": accuracy()},
             **common,
         }
 
-    def contrast(arm: str, metric: str) -> dict:
-        return {
-            "sentence": f"more loyal to the ensemble than of {arm}, by its {metric}",
-            "metric": f"distil/test/{metric}_loyalty",
-            "coefficients": {"ensemble": 1, arm: -1},
-        }
-
-    return {
-        "title": "A student of two encoders in small",
-        "sentence": "A student of half the layers is loyal to an ensemble of two encoders.",
-        "seed": 0,
-        "data": {
-            "name": "library_passages",
-            "dir": "",
-            "length": 32,
-            "tokenizer": {"name": "bpe", "vocabulary": 2000},
-            "validation": 0.1,
-            "test": 0.2,
-        },
-        "mesh": {"data": -1, "fsdp": 1},
-        "recipe": (*TEACHERS, "distil"),
-        "stages": {
+    words = {"name": "bpe", "vocabulary": 2000}
+    passages = {"length": 32, "tokenizer": words, "validation": 0.1, "test": 0.2}
+    return recipe(
+        title="A student of two encoders in small",
+        sentence="A student of half the layers is loyal to an ensemble of two encoders.",
+        data={"name": "library_passages", "dir": "", **passages},
+        stages={
             # Unlike teachers: each has another start and another half of the records.
             "first": teacher(1, 0.0, 0.5),
             "second": teacher(2, 0.5, 1.0),
@@ -221,68 +122,78 @@ def small() -> dict:
                 "targets": ENSEMBLE,
                 "objective": {"soft": {"loss": "hinton_kd", "temperature": 2.0, "target": "out"}},
                 "steps": 250,
-                "evaluate": {"accuracy": accuracy, "loyalty": loyal(*TEACHERS)},
+                "evaluate": {"accuracy": accuracy(), "loyalty": loyalty(*TEACHERS)},
                 "pictures": ("reliability",),
                 **common,
             },
         },
-        "variants": {"sst2": reviews(32), "laroseda": reviews(48), "ro_sts": pairs()},
-        "claim": {
-            "sentence": "The student of an ensemble is more loyal to it than students of single "
-            "teachers.",
-            "metric": "distil/test/probability_loyalty",
-            "held_equal": (
-                "teachers, start (every second layer of the first one), steps, batches, records, "
-                "optimizer and learning rate of the student",
-            ),
-            "arms": {
-                "ensemble": {},
-                "first teacher": {f"{soft}/target": "first/out"},
-                "second teacher": {f"{soft}/target": "second/out"},
-                "labels": {soft: LABELS["labels"]},
-            },
-            "contrasts": {
-                f"{arm}, {metric}": contrast(arm, metric)
-                for arm in ("first teacher", "second teacher", "labels")
-                for metric in ("probability", "label")
-            },
+        variants={
+            "sst2": {"data/test": 0.0, "data/length": 32},
+            "laroseda": {"data/test": 0.0, "data/length": 48},
+            "ro_sts": pairs(),
         },
+        claim=claim(),
+    )
+
+
+def claim() -> dict:
+    objective = "stages/distil/objective"
+    return {
+        "sentence": "The student of an ensemble is more loyal to it than students of single "
+        "teachers.",
+        "metric": "distil/test/probability_loyalty",
+        "held_equal": (
+            "teachers, start (every second layer of the first one), steps, batches, records, "
+            "optimizer and learning rate of the student",
+        ),
+        "arms": {
+            "ensemble": {},
+            "first teacher": {f"{objective}/soft/target": "first/out"},
+            "second teacher": {f"{objective}/soft/target": "second/out"},
+            "labels": {f"{objective}/soft": LABELS["labels"]},
+        },
+        "contrasts": contrasts("probability", "label"),
     }
 
 
-def reviews(length: int) -> dict:
-    """What the small run becomes on reviews, which come with a test set."""
-    return {"data/test": 0.0, "data/length": length}
+def contrasts(*measures: str) -> dict:
+    return {
+        f"{arm}, {measure}": above(
+            "ensemble",
+            arm,
+            f"more loyal to the ensemble than of {arm}, by its {measure}",
+            metric=f"distil/test/{measure}_loyalty",
+        )
+        for arm in ("first teacher", "second teacher", "labels")
+        for measure in measures
+    }
 
 
 def pairs() -> dict:
     """What the small run becomes on pairs of sentences with a score of how alike they are."""
-    gap = {"loss": "logit_mse", "target": "batch/label"}
+    error = {"evaluator": "squared_error", "sets": ("validation", "test")}
+    gap, distil = {"loss": "logit_mse", "target": "batch/label"}, "stages/distil"
     found = {
-        "data/test": 0.0,
-        "data/length": 48,
-        "stages/distil/targets/average": "logits",
-        "stages/distil/objective/soft": {"loss": "logit_mse", "target": "out"},
-        "stages/distil/evaluate/loyalty/scores": True,
-        "stages/distil/pictures": (),
+        **at("data", test=0.0, length=48),
+        f"{distil}/targets/average": "logits",
+        f"{distil}/objective/soft": {"loss": "logit_mse", "target": "out"},
+        f"{distil}/evaluate/loyalty/scores": True,
+        f"{distil}/pictures": (),
         "claim/metric": "distil/test/regression_loyalty",
-        "claim/arms/labels": {"stages/distil/objective/soft": gap},
-        "claim/contrasts": {
-            f"{arm}, {metric}": {
-                "sentence": f"more loyal to the ensemble than of {arm}, by its {metric}",
-                "metric": f"distil/test/{metric}_loyalty",
-                "coefficients": {"ensemble": 1, arm: -1},
-            }
-            for arm in ("first teacher", "second teacher", "labels")
-            for metric in ("regression", "rank")
-        },
+        "claim/arms/labels": {f"{distil}/objective/soft": gap},
+        "claim/contrasts": contrasts("regression", "rank"),
     }
     for stage in (*TEACHERS, "distil"):
-        found[f"stages/{stage}/student/classes"] = 1
-        found[f"stages/{stage}/evaluate/accuracy"] = {
-            "evaluator": "squared_error",
-            "sets": ("validation", "test"),
-        }
+        found |= at(f"stages/{stage}/student", classes=1)
+        found |= at(f"stages/{stage}/evaluate", accuracy=error)
     for stage in TEACHERS:
-        found[f"stages/{stage}/objective"] = {"labels": gap}
+        found |= at(f"stages/{stage}", objective={"labels": gap})
     return found
+
+
+VARIANTS = {"": published, "small": small}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The published run, or with ``small`` one of minutes."""
+    return chosen(VARIANTS, variant, __file__)

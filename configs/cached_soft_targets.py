@@ -14,97 +14,75 @@ On Fashion-MNIST or MNIST:
 
 from ml_collections import ConfigDict
 
-# Bytes a sample of ten classes stand in the name of each arm.
+from jaxdistill.presets import at, chosen, recipe
+from jaxdistill.presets.claims import above
+from jaxdistill.presets.images import classifier
+
+# Bytes a sample of ten classes stand in the name of each arm. A codec that leaves classes out says
+# what becomes of them.
 CODECS = {
     "dense, 40 bytes": {"codec": "dense"},
     "dense bfloat16, 20 bytes": {"codec": "dense", "dtype": "bfloat16"},
     "quantised, 18 bytes": {"codec": "quantised"},
-    "top 5, 19 bytes": {"codec": "top_k", "k": 5},
-    "top 3, 13 bytes": {"codec": "top_k", "k": 3},
-    "top 1, 7 bytes": {"codec": "top_k", "k": 1},
-    "sampled 50, 16 bytes": {"codec": "sampled", "draws": 50, "slots": 8},
+    "top 5, 19 bytes": {"codec": "top_k", "k": 5, "missing": "uniform"},
+    "top 3, 13 bytes": {"codec": "top_k", "k": 3, "missing": "uniform"},
+    "top 1, 7 bytes": {"codec": "top_k", "k": 1, "missing": "uniform"},
+    "sampled 50, 16 bytes": {"codec": "sampled", "draws": 50, "slots": 8, "missing": "sampled"},
 }
 
 
-def get_config(size: str = "") -> ConfigDict:
-    """The run in small; there is no other."""
-    if size not in ("", "small"):
-        raise ValueError(f"configs/cached_soft_targets.py knows no size {size!r}, only :small")
-    return ConfigDict(recipe())
-
-
-def recipe() -> dict:
-    accuracy = {"evaluator": "classification", "sets": ("validation", "test")}
-    optimizer = {
-        "name": "adamw",
-        "learning_rate": {"schedule": "warmup_cosine", "peak": 3e-3, "warmup": 50},
-    }
-    targets = "stages/distil/targets"
-    # A codec without a rule for missing classes has none missing.
-    rule = {"top_k": {"missing": "uniform"}, "sampled": {"missing": "sampled"}}
-    arms = {
-        name: {f"{targets}/cached/outputs/out": {**codec, **rule.get(codec["codec"], {})}}
-        for name, codec in CODECS.items()
-    }
-    return {
-        "title": "Cached soft targets",
-        "sentence": "A student learns from a teacher's logits, live or from disk.",
-        "seed": 0,
-        "data": {"name": "digits", "dir": "", "validation": 0.15, "test": 0.2},
-        "mesh": {"data": -1, "fsdp": 1},
-        "recipe": ("teacher", "distil"),
-        "stages": {
-            "teacher": {
-                "student": {"net": "mlp", "widths": (256, 256), "dropout": 0.3},
-                "objective": {"labels": {"loss": "cross_entropy", "target": "batch/label"}},
-                "optimizer": optimizer,
-                "batch_size": 64,
-                "steps": 600,
-                "evaluate": {"accuracy": accuracy},
-            },
-            "distil": {
-                "student": {"net": "mlp", "widths": (32,)},
-                "targets": {
-                    "kind": "live",
-                    "stage": "teacher",
-                    "cached": {"views": 1, "outputs": {"out": {"codec": "dense"}}},
-                },
-                "objective": {"soft": {"loss": "hinton_kd", "temperature": 1.0}},
-                "optimizer": optimizer,
-                "batch_size": 64,
-                "steps": 600,
-                "evaluate": {"accuracy": accuracy},
-                "pictures": ("reliability",),
-            },
+def small() -> dict:
+    cached = {"views": 1, "outputs": {"out": {"codec": "dense"}}}
+    outputs = "stages/distil/targets/cached/outputs"
+    return recipe(
+        title="Cached soft targets",
+        sentence="A student learns from a teacher's logits, live or from disk.",
+        data={"name": "digits", "dir": "", "validation": 0.15, "test": 0.2},
+        stages={
+            "teacher": classifier({"net": "mlp", "widths": (256, 256), "dropout": 0.3}, steps=600),
+            "distil": classifier(
+                {"net": "mlp", "widths": (32,)},
+                steps=600,
+                targets={"kind": "live", "stage": "teacher", "cached": cached},
+                objective={"soft": {"loss": "hinton_kd", "temperature": 1.0}},
+                pictures=("reliability",),
+            ),
         },
-        "variants": {"mnist": images(), "fashion_mnist": images()},
-        "claim": {
+        variants={"mnist": images(), "fashion_mnist": images()},
+        claim={
             "sentence": "A teacher on disk teaches as well as a live one.",
             "metric": "distil/test/accuracy",
             "held_equal": ("teacher, net, steps, batches and optimizer of the student",),
-            "arms": {"live": {f"{targets}/cached": None}, **arms},
+            "arms": {
+                "live": at("stages/distil/targets", cached=None),
+                **{name: at(outputs, out=codec) for name, codec in CODECS.items()},
+            },
             "contrasts": {
-                name: {
-                    "sentence": f"{name}: at most half a point below the live teacher",
-                    "coefficients": {name: 1, "live": -1},
-                    "margin": -0.005,
-                }
+                name: above(
+                    name, "live", f"{name}: at most half a point below the live teacher", -0.005
+                )
                 for name in CODECS
                 if not name.startswith("top 1")  # for the table
             },
         },
-    }
+    )
 
 
 def images() -> dict:
     """What the run becomes on MNIST and Fashion-MNIST."""
     return {
         "data/test": 0.0,
-        "stages/teacher/student/widths": (512, 512),
-        "stages/teacher/steps": 3000,
-        "stages/teacher/batch_size": 128,
-        "stages/distil/student/widths": (128,),
-        "stages/distil/steps": 3000,
-        "stages/distil/batch_size": 128,
-        "stages/distil/targets/cached/container": "npy",
+        **at("stages/teacher", steps=3000, batch_size=128),
+        **at("stages/teacher/student", widths=(512, 512)),
+        **at("stages/distil", steps=3000, batch_size=128),
+        **at("stages/distil/student", widths=(128,)),
+        **at("stages/distil/targets/cached", container="npy"),
     }
+
+
+VARIANTS = {"": small, "small": small}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The run in small; there is no other."""
+    return chosen(VARIANTS, variant, __file__)

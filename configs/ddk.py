@@ -23,185 +23,123 @@ below that of equal shares.
 
 from ml_collections import ConfigDict
 
+from jaxdistill.presets import FULLY_SHARDED, chosen, language, recipe
+from jaxdistill.presets.claims import above
+from jaxdistill.presets.language import adamw, decoder, learning
 
-def get_config(size: str = "") -> ConfigDict:
-    """The published sizes, or with ``small`` a run of minutes."""
-    if size not in ("", "small"):
-        raise ValueError(f"configs/ddk.py knows no size {size!r}, only :small")
-    return ConfigDict(small() if size else published())
+SENTENCE = "Domains are drawn more often the further the student is behind there."
+FROM_TEACHER = language.from_labels_and_teacher("teacher", divergence_weight=0.2, ce_weight=1.0)
 
 
-def adamw(peak: float, warmup: int, end: float = 0.0) -> dict:
-    rate = {"schedule": "warmup_cosine", "peak": peak, "warmup": warmup, "end": end}
-    return {"name": "adamw", "b2": 0.95, "weight_decay": 0.1, "clip": 1.0, "learning_rate": rate}
+def by_the_gap(every: int, batches: int, batch_size: int) -> dict:
+    measured = {"every": every, "batches": batches, "batch_size": batch_size}
+    return {"name": "domain_weights", "against": "teacher", "smoothing": 0.5, **measured}
+
+
+def gap(loss: dict) -> dict:
+    return {**loss, "evaluator": "domain_gap", "against": "teacher"}
 
 
 def published() -> dict:
-    qwen = {"net": "decoder", "bias": True, "tied": False, "theta": 1e6, "dtype": "bfloat16"}
-    qwen |= {"remat": True, "scan": True}
+    qwen = {**language.LARGE, "bias": True, "theta": 1e6}
+    large = {**qwen, "width": 5120, "depth": 40, "heads": 40, "hidden": 13696}
     student = {**qwen, "width": 2048, "depth": 24, "heads": 16, "hidden": 5504}
-    learns = {"distiller": {"name": "language_model"}, "batch_size": 128}
-    loss = {"evaluator": "next_token", "batch_size": 32, "batches": 64}
-    return {
-        "title": "DDK, 14B to 1.8B",
-        "sentence": "Domains are drawn more often the further the student is behind there.",
-        "seed": 0,
-        "data": {
-            "name": "domain_files",
-            "dir": "",
-            "length": 4096,
-            "tokenizer": {"name": "file", "path": ""},
-            "validation": 0.01,
-            "test": 0.0,
-        },
-        "mesh": {"data": 1, "fsdp": -1},
-        "rules": (
-            (r"layers/.*kernel$", (None, "fsdp")),
-            (r"embedding$", (None, "fsdp")),
-            (r"kernel$", ("fsdp",)),
-        ),
-        "recipe": ("teacher", "student", "distil"),
-        "stages": {
-            "teacher": {
-                "student": {**qwen, "width": 5120, "depth": 40, "heads": 40, "hidden": 13696},
-                "optimizer": adamw(3e-5, 1000),
-                "steps": 30_000,
-                "evaluate": {"loss": loss},
-                "checkpoint": "",
-                **learns,
-            },
-            "student": {
-                "student": student,
-                "optimizer": adamw(3e-5, 1000),
-                "steps": 30_000,
-                "evaluate": {"loss": loss},
-                "checkpoint": "",
-                **learns,
-            },
-            "distil": {
-                "student": student,
-                "initial": {"stage": "student"},
-                "distiller": {
-                    "name": "language_model",
-                    "frozen": ("teacher",),
-                    "divergence": "forward_kl",
-                    "divergence_weight": 0.2,
-                    "ce_weight": 1.0,
-                },
-                "between": {
-                    "name": "domain_weights",
-                    "against": "teacher",
-                    "every": 1000,
-                    "smoothing": 0.5,
-                    "batches": 156,
-                    "batch_size": 32,
-                },
-                "optimizer": adamw(3e-5, 1000, 3e-6),
-                "batch_size": 128,
-                "steps": 30_000,
-                "evaluate": {
-                    "loss": loss,
-                    "gap": {**loss, "evaluator": "domain_gap", "against": "teacher"},
-                },
-                "checkpoint_every": 1000,
-            },
-        },
+    loss = language.next_token(32, 64)
+    files = {"tokenizer": {"name": "file", "path": ""}, "validation": 0.01, "test": 0.0}
+    learns = {
+        "steps": 30_000,
+        "optimizer": adamw(3e-5, 1000, end=0.0),
+        "evaluate": {"loss": loss},
+        "checkpoint": "",
+        "batch_size": 128,
     }
+    return recipe(
+        title="DDK, 14B to 1.8B",
+        sentence=SENTENCE,
+        data={"name": "domain_files", "dir": "", "length": 4096, **files},
+        mesh=FULLY_SHARDED,
+        rules=language.SHARED_OUT,
+        stages={
+            "teacher": learning(large, **learns),
+            "student": learning(student, **learns),
+            "distil": learning(
+                student,
+                30_000,
+                adamw(3e-5, 1000, end=3e-6),
+                {"loss": loss, "gap": gap(loss)},
+                FROM_TEACHER,
+                initial={"stage": "student"},
+                between=by_the_gap(1000, 156, 32),
+                batch_size=128,
+                checkpoint_every=1000,
+            ),
+        },
+    )
+
+
+def shares(**starved: float) -> dict:
+    """Every domain is drawn as often as any other, but for those that are starved."""
+    equal = {"code": 1.0, "english": 1.0, "tables": 1.0, "numbers": 1.0}
+    return {"name": "fixed_shares", "shares": {**equal, **starved}, "every": 1_000_000}
 
 
 def small() -> dict:
-    teacher = {"net": "decoder", "width": 96, "depth": 2, "heads": 4, "groups": 2}
-    student = {"net": "decoder", "width": 48, "depth": 1, "heads": 4, "groups": 2}
-    equal = {"code": 1.0, "english": 1.0, "tables": 1.0, "numbers": 1.0}
-    common = {"batch_size": 32, "log_every": 50}
-    learns = {"name": "language_model", "chunk": 1024}
-    loss = {"evaluator": "next_token", "batch_size": 128, "batches": 8}
-    shares = {"name": "fixed_shares", "shares": equal, "every": 1_000_000}
-    between = "stages/distil/between"
+    loss, student = language.next_token(128, 8), decoder(48, 1)
+    learns = {
+        "steps": 400,
+        "optimizer": adamw(3e-3, 50, end=0.0),
+        "evaluate": {"loss": loss},
+        "distiller": {"chunk": 1024},
+        "batch_size": 32,
+        "log_every": 50,
+    }
+    held_out = {"validation": 0.1, "test": 0.1}
+    return recipe(
+        title="DDK in small",
+        sentence=SENTENCE,
+        data={"name": "domains", "length": 64, "size": 300_000, **held_out},
+        stages={
+            "teacher": learning(decoder(96, 2), between=shares(), **learns),
+            "student": learning(student, between=shares(numbers=0.02), **learns),
+            "distil": learning(
+                student,
+                300,
+                adamw(1e-3, 25, end=0.0),
+                {"loss": loss, "gap": gap(loss)},
+                {**FROM_TEACHER, "chunk": 1024},
+                initial={"stage": "student"},
+                between=by_the_gap(25, 4, 128),
+                batch_size=32,
+                log_every=25,
+                pictures=("positions",),
+            ),
+        },
+        claim=claim(),
+    )
+
+
+def claim() -> dict:
+    lower = "the largest ratio of perplexities is lower by 0.05 than with equal shares"
+    smoothed, mean = "the mean ratio is no worse smoothed than not", "distil/validation/mean_ratio"
     return {
-        "title": "DDK in small",
-        "sentence": "Domains are drawn more often the further the student is behind there.",
-        "seed": 0,
-        "data": {
-            "name": "domains",
-            "length": 64,
-            "size": 300_000,
-            "validation": 0.1,
-            "test": 0.1,
+        "sentence": "Drawing domains by the gap to the teacher closes the largest gap.",
+        "metric": "distil/validation/largest_ratio",
+        "held_equal": ("teacher, start, loss, steps, batch size and optimizer",),
+        "arms": {
+            "by the gap": {},
+            "not smoothed": {"stages/distil/between/smoothing": 1.0},
+            "equal shares": {"stages/distil/between": shares()},
         },
-        "mesh": {"data": -1, "fsdp": 1},
-        "recipe": ("teacher", "student", "distil"),
-        "stages": {
-            "teacher": {
-                "student": teacher,
-                "distiller": learns,
-                "between": shares,
-                "optimizer": adamw(3e-3, 50),
-                "steps": 400,
-                "evaluate": {"loss": loss},
-                **common,
-            },
-            # One domain is starved.
-            "student": {
-                "student": student,
-                "distiller": learns,
-                "between": {**shares, "shares": {**equal, "numbers": 0.02}},
-                "optimizer": adamw(3e-3, 50),
-                "steps": 400,
-                "evaluate": {"loss": loss},
-                **common,
-            },
-            "distil": {
-                "student": student,
-                "initial": {"stage": "student"},
-                "distiller": {
-                    **learns,
-                    "frozen": ("teacher",),
-                    "divergence": "forward_kl",
-                    "divergence_weight": 0.2,
-                    "ce_weight": 1.0,
-                },
-                "between": {
-                    "name": "domain_weights",
-                    "against": "teacher",
-                    "every": 25,
-                    "smoothing": 0.5,
-                    "batches": 4,
-                    "batch_size": 128,
-                },
-                "optimizer": adamw(1e-3, 25),
-                "steps": 300,
-                "evaluate": {
-                    "loss": loss,
-                    "gap": {**loss, "evaluator": "domain_gap", "against": "teacher"},
-                },
-                **common,
-                "log_every": 25,
-                "pictures": ("positions",),
-            },
-        },
-        "claim": {
-            "sentence": "Drawing domains by the gap to the teacher closes the largest gap.",
-            "metric": "distil/validation/largest_ratio",
-            "held_equal": ("teacher, start, loss, steps, batch size and optimizer",),
-            "arms": {
-                "by the gap": {},
-                "not smoothed": {f"{between}/smoothing": 1.0},
-                "equal shares": {between: shares},
-            },
-            "contrasts": {
-                "by the gap": {
-                    "sentence": "the largest ratio of perplexities is lower by 0.05 than with "
-                    "equal shares",
-                    "coefficients": {"equal shares": 1, "by the gap": -1},
-                    "margin": 0.05,
-                },
-                "smoothing": {
-                    "sentence": "the mean ratio is no worse smoothed than not",
-                    "metric": "distil/validation/mean_ratio",
-                    "coefficients": {"not smoothed": 1, "by the gap": -1},
-                    "margin": -0.01,
-                },
-            },
+        "contrasts": {
+            "by the gap": above("equal shares", "by the gap", lower, 0.05),
+            "smoothing": above("not smoothed", "by the gap", smoothed, -0.01, metric=mean),
         },
     }
+
+
+VARIANTS = {"": published, "small": small}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The published sizes, or with ``small`` a run of minutes."""
+    return chosen(VARIANTS, variant, __file__)

@@ -3,7 +3,7 @@ speculative decoding accepts more of it.
 
 Zhou et al., DistillSpec: Improving Speculative Decoding via Knowledge Distillation, ICLR 2024:
 10 to 45 % faster than speculative decoding with a draft that was only trained on the task; which
-divergence is best hangs on task and decoding.
+divergence is best depends on task and decoding.
 
 The run on a pod: a target of the size of Llama 2 7B and a draft of 1.1B on prompts and answers in a
 JSON-lines file, both fine-tuned first. Finished ones are taken instead with
@@ -23,221 +23,123 @@ Expect ``acceptance`` of the distilled draft above that of the arm that goes on 
 
 from ml_collections import ConfigDict
 
+from jaxdistill.presets import FULLY_SHARDED, at, chosen, language, recipe
+from jaxdistill.presets.claims import above
+from jaxdistill.presets.language import adamw, decoder, learning
+
+SENTENCE = "A draft that learns from its target on its own text is accepted more often."
+PEAK = "stages/distil/optimizer/learning_rate/peak"
 # What --tune chose for drafts that learn from their target by total variation, and from labels.
 RATE, LABELS_RATE = 3e-3, 1e-2
 
 
-def get_config(size: str = "") -> ConfigDict:
-    """The run on a pod, or with ``small`` one of minutes."""
-    if size not in ("", "small"):
-        raise ValueError(f"configs/distillspec.py knows no size {size!r}, only :small")
-    return ConfigDict(small() if size else published())
-
-
-def adamw(peak: float, warmup: int) -> dict:
-    return {
-        "name": "adamw",
-        "b2": 0.95,
-        "weight_decay": 0.1,
-        "clip": 1.0,
-        "learning_rate": {"schedule": "warmup_cosine", "peak": peak, "warmup": warmup},
-    }
+def drafting(prompt: int, new: int, batches: int, **settings) -> dict:
+    """How much of a draft's text its target accepts."""
+    lengths = {"prompt": prompt, "new": new, "batch_size": 64, "batches": batches}
+    return {"evaluator": "drafting", "against": "target", **lengths, **settings}
 
 
 def published() -> dict:
+    tiny = {**language.LARGE, "width": 2048, "depth": 22, "heads": 32, "groups": 4, "hidden": 5632}
+    loss = {"loss": language.next_token(64, 16)}
+    own_text = {"frozen": ("target",), "divergence": "forward_kl", "prompt": 512, "share": 1.0}
     common = {"batch_size": 256, "checkpoint_every": 1000}
-    kind = {"net": "decoder", "dtype": "bfloat16", "tied": False, "remat": True, "scan": True}
-    llama = {**kind, "width": 4096, "depth": 32, "heads": 32, "hidden": 11008, "epsilon": 1e-5}
-    tiny = {**kind, "width": 2048, "depth": 22, "heads": 32, "groups": 4, "hidden": 5632}
-    loss = {"evaluator": "next_token", "batch_size": 64, "batches": 16}
-    drafting = {
-        "evaluator": "drafting",
-        "against": "target",
-        "prompt": 512,
-        "new": 128,
-        "block": 5,
-        "batch_size": 64,
-        "batches": 8,
-    }
-    return {
-        "title": "DistillSpec, 7B to 1.1B",
-        "sentence": "A draft that learns from its target on its own text is accepted more often.",
-        "seed": 0,
-        "data": {
-            "name": "json_lines",
-            "path": "",
-            "text": "completion",
-            "prompt": "prompt",
-            "length": 1024,
-            "tokenizer": {"name": "file", "path": "", "end": "</s>"},
-            "validation": 0.02,
-            "test": 0.02,
+    return recipe(
+        title="DistillSpec, 7B to 1.1B",
+        sentence=SENTENCE,
+        data=language.json_lines("completion", 1024, prompt="prompt", validation=0.02, test=0.02),
+        mesh=FULLY_SHARDED,
+        rules=language.SHARED_OUT,
+        stages={
+            "target": learning(
+                language.LLAMA_7B, 5000, adamw(1e-5, 500), loss, checkpoint="", **common
+            ),
+            "draft": learning(tiny, 5000, adamw(3e-5, 500), loss, checkpoint="", **common),
+            "distil": learning(
+                tiny,
+                20_000,
+                adamw(3e-5, 500),
+                {**loss, "drafting": drafting(512, 128, 8, block=5)},
+                own_text,
+                initial={"stage": "draft"},
+                **common,
+            ),
         },
-        "mesh": {"data": 1, "fsdp": -1},
-        # Every matrix is shared out by its first axis behind that of the layers, embeddings by
-        # their width: a vocabulary need not divide.
-        "rules": (
-            (r"layers/.*kernel$", (None, "fsdp")),
-            (r"embedding$", (None, "fsdp")),
-            (r"kernel$", ("fsdp",)),
-        ),
-        "recipe": ("target", "draft", "distil"),
-        "stages": {
-            "target": {
-                "student": llama,
-                "distiller": {"name": "language_model"},
-                "optimizer": adamw(1e-5, 500),
-                "steps": 5000,
-                "evaluate": {"loss": loss},
-                "checkpoint": "",
-                **common,
-            },
-            "draft": {
-                "student": tiny,
-                "distiller": {"name": "language_model"},
-                "optimizer": adamw(3e-5, 500),
-                "steps": 5000,
-                "evaluate": {"loss": loss},
-                "checkpoint": "",
-                **common,
-            },
-            "distil": {
-                "student": tiny,
-                "initial": {"stage": "draft"},
-                "distiller": {
-                    "name": "language_model",
-                    "frozen": ("target",),
-                    "divergence": "forward_kl",
-                    "prompt": 512,
-                    "share": 1.0,
-                },
-                "optimizer": adamw(3e-5, 500),
-                "steps": 20_000,
-                "evaluate": {"loss": loss, "drafting": drafting},
-                **common,
-            },
-        },
-    }
+    )
 
 
 def small() -> dict:
-    target = {"net": "decoder", "width": 128, "depth": 2, "heads": 4, "groups": 2}
-    draft = {"net": "decoder", "width": 64, "depth": 1, "heads": 4, "groups": 2}
-    loss = {"evaluator": "next_token", "batch_size": 64, "batches": 8}
-    drafting = {
-        "evaluator": "drafting",
-        "against": "target",
-        "prompt": 16,
-        "new": 48,
-        "batch_size": 64,
-        "batches": 6,
-    }
-    greedy = {**drafting, "block": 4, "batches": 2, "sets": ("test",)}
-    greedy |= {"sampling": {"temperature": 0.0}, "prefix": "greedy_"}
-    rate = "stages/distil/optimizer/learning_rate/peak"
-    own, fixed = "stages/distil/distiller", {"stages/distil/distiller/share": 0.0}
-    labels = {f"{own}/divergence_weight": 0.0, f"{own}/ce_weight": 1.0}
-    arms = {
-        "total variation": {},
-        "total variation, fixed text": fixed,
-        "forward KL": {f"{own}/divergence": "forward_kl"},
-        "labels": {**labels, **fixed, rate: LABELS_RATE},
-    }
-    rates = {
-        name: {rate: value} for name, value in (("low", 1e-3), ("middle", 3e-3), ("high", 1e-2))
-    }
-    return {
-        "title": "DistillSpec in small",
-        "sentence": "A draft that learns from its target on its own text is accepted more often.",
-        "seed": 0,
-        "data": {
-            "name": "standard_library",
-            "length": 64,
-            "modules": None,
-            "validation": 0.08,
-            "test": 0.08,
-        },
-        "mesh": {"data": -1, "fsdp": 1},
-        "recipe": ("target", "draft", "distil"),
-        "stages": {
-            "target": {
-                "student": target,
-                "distiller": {"name": "language_model", "chunk": 1024},
-                "optimizer": adamw(3e-3, 100),
-                "batch_size": 32,
-                "steps": 1000,
-                "evaluate": {"loss": loss},
-                # A finished one, so that the seeds of a claim share it.
-                "checkpoint": "",
-            },
-            "draft": {
-                "student": draft,
-                "distiller": {"name": "language_model", "chunk": 1024},
-                "optimizer": adamw(3e-3, 100),
-                "batch_size": 32,
-                "steps": 600,
-                "evaluate": {"loss": loss},
-            },
-            "distil": {
-                "student": draft,
-                "initial": {"stage": "draft"},
-                "distiller": {
-                    "name": "language_model",
-                    "frozen": ("target",),
-                    "divergence": "total_variation",
-                    "divergence_weight": 1.0,
-                    "ce_weight": 0.0,
-                    "prompt": 16,
-                    "share": 1.0,
-                    "chunk": 1024,
+    loss, draft = {"loss": language.next_token(64, 8)}, decoder(64, 1)
+    greedy = {"sampling": {"temperature": 0.0}, "prefix": "greedy_", "sets": ("test",)}
+    own_text = language.from_labels_and_teacher(
+        "target", 1.0, 0.0, divergence="total_variation", prompt=16, share=1.0, chunk=1024
+    )
+    rates = {"low": {PEAK: 1e-3}, "middle": {PEAK: 3e-3}, "high": {PEAK: 1e-2}}
+    grid = {"total variation": rates, "labels": rates}
+    learns = {"distiller": {"chunk": 1024}, "evaluate": loss, "batch_size": 32}
+    return recipe(
+        title="DistillSpec in small",
+        sentence=SENTENCE,
+        data=language.standard_library(),
+        stages={
+            # A finished one may be given, so that the seeds of a claim share it.
+            "target": learning(decoder(128, 2), 1000, adamw(3e-3, 100), checkpoint="", **learns),
+            "draft": learning(draft, 600, adamw(3e-3, 100), **learns),
+            "distil": learning(
+                draft,
+                300,
+                adamw(RATE, 50),
+                {
+                    **loss,
+                    "drafting": drafting(16, 48, 6, sets=("validation", "test")),
+                    "greedy": drafting(16, 48, 2, block=4, **greedy),
                 },
-                "optimizer": adamw(RATE, 50),
-                "batch_size": 32,
-                "steps": 300,
-                "evaluate": {
-                    "loss": loss,
-                    "drafting": {**drafting, "sets": ("validation", "test")},
-                    "greedy": greedy,
-                },
-                "pictures": ("positions",),
-            },
-        },
-        "claim": {
-            "sentence": "A draft that learns from its target is accepted more often.",
-            "metric": "distil/test/acceptance",
-            "held_equal": (
-                "target, start, steps, batch size and optimizer of the draft",
-                "the learning rates tried on validation modules, one of three for labels and "
-                "total variation; what else distils shares that of the latter",
-                "the tokens that count in a batch, written or not",
+                own_text,
+                initial={"stage": "draft"},
+                batch_size=32,
+                pictures=("positions",),
             ),
-            "arms": arms,
-            "contrasts": {
-                "distilled": {
-                    "sentence": "by total variation on its own text it is accepted more by 0.03 "
-                    "than with labels",
-                    "coefficients": {"total variation": 1, "labels": -1},
-                    "margin": 0.03,
-                },
-                "own text": {
-                    "sentence": "its own text is at most half a point worse than fixed text",
-                    "coefficients": {"total variation": 1, "total variation, fixed text": -1},
-                    "margin": -0.005,
-                },
-                "total variation": {
-                    "sentence": "on its own text total variation beats forward KL",
-                    "coefficients": {"total variation": 1, "forward KL": -1},
-                },
-                "greedy": {
-                    "sentence": "greedy blocks are longer than with labels",
-                    "metric": "distil/test/greedy_block_efficiency",
-                    "coefficients": {"total variation": 1, "labels": -1},
-                },
-            },
         },
-        "tune": {
-            "metric": "distil/validation/acceptance",
-            "seeds": 1,
-            "grid": dict.fromkeys(("total variation", "labels"), rates),
+        claim=claim(),
+        tune={"metric": "distil/validation/acceptance", "seeds": 1, "grid": grid},
+    )
+
+
+def claim() -> dict:
+    own = "stages/distil/distiller"
+    labels = at(own, divergence_weight=0.0, ce_weight=1.0, share=0.0)
+    three_points = "by total variation on its own text it is accepted more by 0.03 than with labels"
+    fixed = "its own text is at most half a point worse than fixed text"
+    longer = "greedy blocks are longer than with labels"
+    blocks = "distil/test/greedy_block_efficiency"
+    kl = "on its own text total variation beats forward KL"
+    return {
+        "sentence": "A draft that learns from its target is accepted more often.",
+        "metric": "distil/test/acceptance",
+        "held_equal": (
+            "target, start, steps, batch size and optimizer of the draft",
+            "the learning rates tried on validation modules, one of three for labels and "
+            "total variation; what else distils shares that of the latter",
+            "the tokens that count in a batch, written or not",
+        ),
+        "arms": {
+            "total variation": {},
+            "total variation, fixed text": at(own, share=0.0),
+            "forward KL": at(own, divergence="forward_kl"),
+            "labels": {**labels, PEAK: LABELS_RATE},
+        },
+        "contrasts": {
+            "distilled": above("total variation", "labels", three_points, 0.03),
+            "own text": above("total variation", "total variation, fixed text", fixed, -0.005),
+            "total variation": above("total variation", "forward KL", kl),
+            "greedy": above("total variation", "labels", longer, metric=blocks),
         },
     }
+
+
+VARIANTS = {"": published, "small": small}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The run on a pod, or with ``small`` one of minutes."""
+    return chosen(VARIANTS, variant, __file__)

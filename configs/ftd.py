@@ -22,272 +22,94 @@ Beside MTT on 10,000 images of Fashion-MNIST, by a small protocol of our own:
 
 from ml_collections import ConfigDict
 
-SIZES = ("", "cifar100", "mnist", "fashion_mnist", "order", "small")
-AUGMENT = ("color", "crop", "cutout", "flip", "scale", "rotate")
-# A mirrored digit is none.
-NO_FLIP = ("color", "crop", "cutout", "scale", "rotate")
-EXPERTS, EPOCHS, RECORDS = 100, 50, {"mnist": 60_000, "fashion_mnist": 60_000}
+from jaxdistill.presets import at, chosen, condense
+from jaxdistill.presets.claims import above
 
-
-def get_config(size: str = "") -> ConfigDict:
-    """The published run on CIFAR-10 or another data set, or with ``small`` one of minutes."""
-    if size not in SIZES:
-        raise ValueError(f"configs/ftd.py knows no size {size!r}, only {SIZES[1:]}")
-    own = {"small": small, "order": order}
-    return ConfigDict(own[size]() if size in own else published(size or "cifar10"))
+SENTENCE = "Experts that stay where it is flat are followed with less error."
 
 
 def published(name: str) -> dict:
-    grey, hundred = "mnist" in name, name == "cifar100"
-    augment = NO_FLIP if name == "mnist" else AUGMENT
-    student = {"net": "convnet", "padding": 3 if grey else 1}
-    rates = (1000.0, 1e-5, 0.01) if hundred else (100.0, 1e-5, 0.001)
-    return {
-        "title": f"FTD on {name}, 10 images of a class",
-        "sentence": "Experts that stay where it is flat are followed with less error.",
-        "seed": 0,
-        "data": {
-            "name": name,
-            "dir": "",
-            "validation": 0.0,
-            "whiten": "channels" if grey else "absolute",
-        },
-        "mesh": {"data": 1, "fsdp": 1},
-        "recipe": ("experts", "distil"),
-        "stages": {
-            "experts": {
-                "student": student,
-                "distiller": {
-                    "name": "experts",
-                    "sets": ("train",),
-                    "experts": EXPERTS,
-                    "epochs": EPOCHS,
-                    "at_once": 10,
-                    "batch_size": 256,
-                    "learning_rate": 0.01,
-                    "augment": augment,
-                    "flatness": {"rho": 0.01, "alpha": 1.0 if hundred else 0.3},
-                },
-                "steps": RECORDS.get(name, 50_000) // 256 * EPOCHS * EXPERTS // 10,
-                "log_every": 500,
-            },
-            "distil": {
-                "student": student,
-                "distiller": {
-                    "name": "match_trajectories",
-                    "frozen": ("experts",),
-                    "sets": ("train",),
-                    "each": 10,
-                    "student_steps": 20 if hundred else 30,
-                    "epochs": 2,
-                    "window": {"first": 0, "last": 40 if hundred else 20},
-                    "ema": 0.9995,
-                    "rate": rates[2],
-                    "augment": augment,
-                },
-                "optimizer": parts(*rates[:2]),
-                "steps": 5000,
-                "checkpoint_every": 500,
-                "evaluate": {
-                    "fresh": {
-                        "evaluator": "fresh_nets",
-                        "sets": ("test",),
-                        "nets": 5,
-                        "protocol": {
-                            "steps": 1000 * -(-100 * (10 if hundred else 1) // 256),
-                            "learning_rate": None,
-                            "augment": augment,
-                        },
-                    }
-                },
-                "pictures": ("synthetic",),
-            },
-        },
-    }
-
-
-def parts(images: float, rate: float) -> dict:
-    """SGD for the images, and for the students' learning rate."""
-    return {
-        "name": "parts",
-        "images": {"name": "sgd", "momentum": 0.5, "learning_rate": images},
-        "rate": {"name": "sgd", "momentum": 0.5, "learning_rate": rate},
-    }
+    hundred, augment = name == "cifar100", condense.augmentation(name)
+    steps = 1000 * -(-100 * (10 if hundred else 1) // 256)
+    protocol = {"steps": steps, "learning_rate": None, "augment": augment}
+    flat = {"rho": 0.01, "alpha": 1.0 if hundred else 0.3}
+    distil = condense.synthetic(
+        student=condense.convnet(name),
+        distiller=condense.trajectories(
+            each=10,
+            student_steps=20 if hundred else 30,
+            epochs=2,
+            window={"first": 0, "last": 40 if hundred else 20},
+            ema=0.9995,
+            rate=0.01 if hundred else 0.001,
+            augment=augment,
+        ),
+        optimizer=condense.parts(1000.0 if hundred else 100.0, 1e-5),
+        steps=5000,
+        checkpoint_every=500,
+        evaluate={"fresh": condense.fresh_nets(5, protocol)},
+    )
+    return condense.published(
+        f"FTD on {name}, 10 images of a class",
+        SENTENCE,
+        name,
+        {"experts": condense.published_experts(name, 50, flatness=flat), "distil": distil},
+        whiten="channels" if "mnist" in name else "absolute",
+    )
 
 
 def small() -> dict:
-    student = {"net": "convnet", "width": 16, "depth": 2}
-    protocol = {"steps": 300, "learning_rate": 0.02, "every": 50}
-    evaluate = {
-        "validation": {
-            "evaluator": "fresh_nets",
-            "sets": ("validation",),
-            "nets": 3,
-            "every": 100,
-            "protocol": protocol,
-        },
-        "test": {"evaluator": "fresh_nets", "sets": ("test",), "nets": 5, "protocol": protocol},
-    }
-    return {
-        "title": "FTD in small",
-        "sentence": "Experts that stay where it is flat are followed with less error.",
-        "seed": 0,
-        "data": {"name": "digits", "dir": "", "validation": 0.15, "test": 0.2},
-        "mesh": {"data": 1, "fsdp": 1},
-        "recipe": ("experts", "distil"),
-        "stages": {
-            "experts": {
-                "student": student,
-                "distiller": {
-                    "name": "experts",
-                    "sets": ("train",),
-                    "experts": 6,
-                    "epochs": 20,
-                    "batch_size": 64,
-                    "learning_rate": 0.02,
-                    "flatness": {"rho": 0.01, "alpha": 0.3},
-                },
-                "steps": 18 * 20,
-            },
-            "distil": {
-                "student": student,
-                "distiller": {
-                    "name": "match_trajectories",
-                    "frozen": ("experts",),
-                    "sets": ("train",),
-                    "each": 1,
-                    "student_steps": 10,
-                    "epochs": 2,
-                    "window": {"first": 0, "last": 8},
-                    "ema": 0.98,
-                    "rate": 0.02,
-                },
-                "optimizer": parts(10.0, 1e-5),
-                "steps": 300,
-                "evaluate": evaluate,
-                "pictures": ("synthetic",),
-            },
-            "random": real("random", evaluate),
-            "herding": real("herding", evaluate),
-        },
-        "table": ("validation/accuracy",),
-        "claim": {
-            "sentence": "Ten images by FTD are worth more than ten real ones.",
-            "metric": "last/test/accuracy",
-            "held_equal": ("images of a class, fresh nets and their training",),
-            "arms": {
-                "condensed": {},
-                "random": {"recipe": ("random",)},
-                "herding": {"recipe": ("herding",)},
-            },
-            "contrasts": {
-                "random": {
-                    "sentence": "above a random real subset of equal size",
-                    "coefficients": {"condensed": 1, "random": -1},
-                },
-                "herding": {
-                    "sentence": "above herding of equal size",
-                    "coefficients": {"condensed": 1, "herding": -1},
-                },
-            },
-        },
-    }
+    evaluate = condense.small_trajectories()
+    window = {"first": 0, "last": 8}
+    distil = condense.synthetic(
+        student=condense.SMALL,
+        distiller=condense.trajectories(1, 10, 2, window=window, ema=0.98, rate=0.02),
+        optimizer=condense.parts(10.0, 1e-5),
+        steps=300,
+        evaluate=evaluate,
+    )
+    stages = {"experts": condense.small_experts(flatness=condense.FLAT), "distil": distil}
+    return condense.small("FTD", SENTENCE, stages, evaluate)
 
 
 def order() -> dict:
-    """FTD beside MTT, on 10,000 images of Fashion-MNIST, with one of a class."""
-    fresh = {
-        "evaluator": "fresh_nets",
-        "sets": ("test",),
-        "nets": 3,
-        "protocol": {"steps": 300, "learning_rate": 0.01, "batch_size": 128},
-    }
-    student = {"net": "convnet", "width": 32, "depth": 2}
-    return {
-        "title": "FTD and MTT on Fashion-MNIST",
-        "sentence": "Experts that stay where it is flat are followed with less error.",
-        "seed": 0,
-        # 10,015 images to train on; the other 49,985 are for validation.
-        "data": {
-            "name": "fashion_mnist",
-            "dir": "",
-            "validation": 5 / 6,
-            "whiten": "channels",
-        },
-        "mesh": {"data": 1, "fsdp": 1},
-        "recipe": ("experts", "distil"),
-        "stages": {
-            "experts": {
-                "student": student,
-                "distiller": {
-                    "name": "experts",
-                    "sets": ("train",),
-                    "experts": 3,
-                    "epochs": 8,
-                    "batch_size": 256,
-                    "learning_rate": 0.02,
-                    "flatness": {"rho": 0.01, "alpha": 0.3},
-                },
-                "steps": 39 * 8,
-            },
-            "distil": {
-                "student": student,
-                "distiller": {
-                    "name": "match_trajectories",
-                    "frozen": ("experts",),
-                    "sets": ("train",),
-                    "each": 1,
-                    "student_steps": 10,
-                    "epochs": 1,
-                    "window": {"first": 0, "last": 4},
-                    "rate": 0.02,
-                    "ema": 0.98,
-                },
-                "optimizer": parts(30.0, 1e-5),
-                "steps": 200,
-                "evaluate": {"fresh": fresh},
-                "pictures": ("synthetic",),
-            },
-        },
-        "claim": {
+    """FTD beside MTT, with one image of a class."""
+    window = {"first": 0, "last": 4}
+    distil = condense.synthetic(
+        student=condense.MIDDLE,
+        distiller=condense.trajectories(1, 10, 1, window=window, ema=0.98, rate=0.02),
+        optimizer=condense.parts(30.0, 1e-5),
+        steps=200,
+        evaluate=condense.middle_nets(),
+    )
+    last_images = at("stages/distil/distiller", ema=None)
+    return condense.middle(
+        title="FTD and MTT on Fashion-MNIST",
+        sentence=SENTENCE,
+        stages={"experts": condense.middle_experts(flatness=condense.FLAT), "distil": distil},
+        claim={
             "sentence": "Nets on one image of a class by FTD are above those by MTT.",
-            "metric": "distil/test/accuracy",
             "held_equal": (
                 "steps and rate of the experts, and where students start",
                 "start, steps and rates of the set, fresh nets and their training",
             ),
             "arms": {
                 "ftd": {},
-                "flat": {"stages/distil/distiller/ema": None},
-                "mtt": {
-                    "stages/experts/distiller/flatness": None,
-                    "stages/distil/distiller/ema": None,
-                },
+                "flat": last_images,
+                "mtt": {**at("stages/experts/distiller", flatness=None), **last_images},
             },
             "contrasts": {
-                "order": {
-                    "sentence": "FTD is above MTT",
-                    "coefficients": {"ftd": 1, "mtt": -1},
-                },
-                "experts": {
-                    "sentence": "flat experts alone are better",
-                    "coefficients": {"flat": 1, "mtt": -1},
-                },
-                "average": {
-                    "sentence": "averaged images alone are better",
-                    "coefficients": {"ftd": 1, "flat": -1},
-                },
+                "order": above("ftd", "mtt", "FTD is above MTT"),
+                "experts": above("flat", "mtt", "flat experts alone are better"),
+                "average": above("ftd", "flat", "averaged images alone are better"),
             },
         },
-    }
+    )
 
 
-def real(choice: str, evaluate: dict) -> dict:
-    """A stage that chooses real images."""
-    return {
-        "student": {"net": "convnet", "width": 16, "depth": 2},
-        "distiller": {"name": "chosen", "sets": ("train",), "each": 1, "choice": choice},
-        "steps": 1,
-        "evaluate": evaluate,
-        "pictures": ("synthetic",),
-    }
+VARIANTS = condense.data_sets(published, order=order, small=small)
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The published run on CIFAR-10 or another data set, or with ``small`` one of minutes."""
+    return chosen(VARIANTS, variant, __file__)

@@ -24,16 +24,13 @@ correction of the bias is chosen on it, not on the test set.
 
 from ml_collections import ConfigDict
 
-from jaxdistill.presets import chosen
-
-
-def get_config(variant: str = "") -> ConfigDict:
-    """The whole of MNIST, or with ``small`` scikit-learn's digits."""
-    return chosen(VARIANTS, variant, __file__)
+from jaxdistill.presets import chosen, recipe
+from jaxdistill.presets.claims import above, within
+from jaxdistill.presets.images import LABELS, accuracy, classifier
 
 
 def mnist() -> dict:
-    return recipe(
+    return soft_targets(
         data={"name": "mnist", "dir": "", "validation": 0.1, "test": 0.0},
         teacher=(1200, 1200),
         student=(800, 800),
@@ -45,7 +42,7 @@ def mnist() -> dict:
 
 
 def small() -> dict:
-    return recipe(
+    return soft_targets(
         data={"name": "digits", "dir": "", "validation": 0.15, "test": 0.2},
         teacher=(256, 256),
         student=(64, 64),
@@ -56,7 +53,7 @@ def small() -> dict:
     )
 
 
-def recipe(
+def soft_targets(
     data: dict,
     teacher: tuple[int, ...],
     student: tuple[int, ...],
@@ -65,54 +62,40 @@ def recipe(
     teacher_steps: int,
     student_steps: int,
 ) -> dict:
-    optimizer = {
-        "name": "adamw",
-        "learning_rate": {"schedule": "warmup_cosine", "peak": 1e-3, "warmup": 100},
-    }
-    accuracy = {
-        "evaluator": "classification",
-        "sets": ("validation", "test"),
-        "every": student_steps // 4,
-    }
-    alone = {
-        "student": {"net": "mlp", "widths": student},
-        "objective": {"labels": {"loss": "cross_entropy", "target": "batch/label"}},
-        "optimizer": optimizer,
-        "batch_size": batch,
-        "steps": student_steps,
-        "evaluate": {"accuracy": accuracy},
-        "checkpoint_every": student_steps // 4,
-        "pictures": ("reliability",),
-    }
+    measured = accuracy(every=student_steps // 4)
+    alone = classifier(
+        {"net": "mlp", "widths": student},
+        student_steps,
+        peak=1e-3,
+        warmup=100,
+        batch_size=batch,
+        evaluate={"accuracy": measured},
+        checkpoint_every=student_steps // 4,
+        pictures=("reliability",),
+    )
+    regularised = {"dropout": 0.5, "input_dropout": 0.2}
     distilled = {
         **alone,
         "targets": {"kind": "live", "stage": "teacher"},
         "objective": {
             "soft": {"loss": "hinton_kd", "temperature": 20.0, "weight": 0.9},
-            "labels": {**alone["objective"]["labels"], "weight": 0.1},
+            "labels": {**LABELS["labels"], "weight": 0.1},
         },
     }
 
     def transferred(records: dict, classes: tuple[int, ...]) -> dict:
         bias = {"evaluator": "class_bias", "classes": classes, "sets": ("test",), "teacher": False}
-        return {
-            **distilled,
-            "records": records,
-            "evaluate": {"accuracy": accuracy, "bias": bias},
-            "pictures": (),
-        }
+        evaluate = {"accuracy": measured, "bias": bias}
+        return {**distilled, "records": records, "evaluate": evaluate, "pictures": ()}
 
-    return {
-        "title": "Soft targets on MNIST",
-        "sentence": "What a small net learns from the soft targets of a large one.",
-        "seed": 0,
-        "data": data,
-        "mesh": {"data": -1, "fsdp": 1},
-        "recipe": ("teacher", "alone", "distilled", "without_threes", "sevens_and_eights"),
-        "stages": {
+    return recipe(
+        title="Soft targets on MNIST",
+        sentence="What a small net learns from the soft targets of a large one.",
+        data=data,
+        stages={
             "teacher": {
                 **alone,
-                "student": {"net": "mlp", "widths": teacher, "dropout": 0.5, "input_dropout": 0.2},
+                "student": {"net": "mlp", "widths": teacher, **regularised},
                 "view": {"augment": ({"name": "shift", "pixels": pixels},)},
                 "steps": teacher_steps,
                 "checkpoint_every": teacher_steps // 4,
@@ -123,37 +106,39 @@ def recipe(
             "without_threes": transferred({"exclude": (3,)}, (3,)),
             "sevens_and_eights": transferred({"only": (7, 8)}, (7, 8)),
         },
-        "claim": {
-            "sentence": "Soft targets carry over what the teacher knows, even of unseen digits.",
-            "metric": "last/test/errors",
-            "held_equal": ("net, steps, batch size, optimizer and learning rate of the student",),
-            "arms": {
-                "teacher": {"recipe": ("teacher",)},
-                "alone": {"recipe": ("alone",)},
-                "distilled": {"recipe": ("teacher", "distilled")},
-                "without threes": {"recipe": ("teacher", "without_threes")},
-                "sevens and eights": {"recipe": ("teacher", "sevens_and_eights")},
-            },
-            "contrasts": {
-                "distilled": {
-                    "sentence": "distilled makes fewer errors than alone",
-                    "coefficients": {"alone": 1, "distilled": -1},
-                },
-                "without threes": {
-                    "sentence": "no three seen, bias corrected: 9 in 10 of 1010 threes right",
-                    "metric": "last/test/bias_class_errors",
-                    "coefficients": {"without threes": -1},
-                    "margin": -101.0,
-                },
-                "sevens and eights": {
-                    "sentence": "sevens and eights, biases corrected: 4 in 5 of 10,000 right",
-                    "metric": "last/test/bias_errors",
-                    "coefficients": {"sevens and eights": -1},
-                    "margin": -2000.0,
-                },
-            },
+        claim=claim(),
+    )
+
+
+def claim() -> dict:
+    threes = "no three seen, bias corrected: 9 in 10 of 1010 threes right"
+    rest = "sevens and eights, biases corrected: 4 in 5 of 10,000 right"
+    return {
+        "sentence": "Soft targets carry over what the teacher knows, even of unseen digits.",
+        "metric": "last/test/errors",
+        "held_equal": ("net, steps, batch size, optimizer and learning rate of the student",),
+        "arms": {
+            "teacher": {"recipe": ("teacher",)},
+            "alone": {"recipe": ("alone",)},
+            "distilled": {"recipe": ("teacher", "distilled")},
+            "without threes": {"recipe": ("teacher", "without_threes")},
+            "sevens and eights": {"recipe": ("teacher", "sevens_and_eights")},
+        },
+        "contrasts": {
+            "distilled": above("alone", "distilled", "distilled makes fewer errors than alone"),
+            "without threes": within(
+                "without threes", 101.0, threes, metric="last/test/bias_class_errors"
+            ),
+            "sevens and eights": within(
+                "sevens and eights", 2000.0, rest, metric="last/test/bias_errors"
+            ),
         },
     }
 
 
 VARIANTS = {"": mnist, "small": small}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The whole of MNIST, or with ``small`` scikit-learn's digits."""
+    return chosen(VARIANTS, variant, __file__)

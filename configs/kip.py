@@ -17,9 +17,14 @@ The small recipe has a stage `frepo` too (Zhou et al., NeurIPS 2022: features of
 trained on the set, in place of a kernel), which its claim compares with herding.
 """
 
+from functools import partial
+
 from ml_collections import ConfigDict
 
-SIZES = ("", "fashion_mnist", "cifar10", "cifar100", "small")
+from jaxdistill.presets import ONE_DEVICE, chosen, condense, recipe
+from jaxdistill.presets.claims import above
+
+SENTENCE = "A handful of learned points serve kernel regression like thousands of images."
 KERNEL = {
     "name": "ntk",
     "depth": 1,
@@ -27,151 +32,108 @@ KERNEL = {
     "bias_variance": 1e-4,
     "angles": "products",
 }
+MACHINE = {"net": "kernel_machine", "kernel": KERNEL}
 
 
-def get_config(size: str = "") -> ConfigDict:
-    """The published run on MNIST or another data set, or with ``small`` one of minutes."""
-    if size not in SIZES:
-        raise ValueError(f"configs/kip.py knows no size {size!r}, only {SIZES[1:]}")
-    return ConfigDict(small() if size == "small" else published(size or "mnist"))
+def adam(rate: float) -> dict:
+    return {"name": "adamw", "learning_rate": rate}
+
+
+def by_kernel(*sets: str, **settings) -> dict:
+    """The accuracy of the kernel's own regression on the learned points."""
+    return {"evaluator": "kernel_accuracy", "sets": sets, "kernel": KERNEL, **settings}
+
+
+def by_nets(*sets: str) -> dict:
+    """FRePo's nets are trained on real-valued targets by Adam, and so are those on real images. The
+    rate is the best of four on validation data for either set, the largest of them."""
+    adam = {"learning_rate": 1e-2, "momentum": None}
+    return condense.fresh_nets(5, {"steps": 500, **adam, "loss": "squared"}, sets)
 
 
 def published(name: str) -> dict:
-    return {
-        "title": f"KIP on {name}, one image of a class",
-        "sentence": "A handful of learned points serve kernel regression like thousands of images.",
-        "seed": 0,
-        "data": {"name": name, "dir": "", "validation": 0.0, "whiten": "channels"},
-        "mesh": {"data": 1, "fsdp": 1},
-        "recipe": ("distil",),
-        "stages": {
-            "distil": {
-                "student": {"net": "kernel_machine", "kernel": KERNEL},
-                "distiller": {
-                    "name": "match_kernel",
-                    "sets": ("train",),
-                    "each": 1,
-                    "real_batch": 5000,
-                    "learn_targets": False,
-                },
-                "optimizer": {"name": "adamw", "learning_rate": 0.01 if "mnist" in name else 0.04},
-                "steps": 2000,
-                "evaluate": {
-                    "kernel": {
-                        "evaluator": "kernel_accuracy",
-                        "sets": ("test",),
-                        "kernel": KERNEL,
-                    }
-                },
-                "pictures": ("synthetic",),
-            }
+    distil = condense.synthetic(
+        student=MACHINE,
+        distiller={
+            "name": "match_kernel",
+            "each": 1,
+            "real_batch": 5000,
+            "learn_targets": False,
         },
-    }
+        optimizer=adam(0.01 if "mnist" in name else 0.04),
+        steps=2000,
+        evaluate={"kernel": by_kernel("test")},
+    )
+    title = f"KIP on {name}, one image of a class"
+    return condense.published(title, SENTENCE, name, {"distil": distil})
 
 
 def small() -> dict:
-    evaluate = {
-        "kernel": {
-            "evaluator": "kernel_accuracy",
-            "sets": ("validation", "test"),
-            "every": 100,
-            "kernel": KERNEL,
-        }
-    }
-    # FRePo's nets are trained on real-valued targets by Adam, and so are those on real images. The
-    # rate is the best of four on validation data for either set, the largest of them.
-    by_nets = {
-        "evaluator": "fresh_nets",
-        "nets": 5,
-        "protocol": {"steps": 500, "learning_rate": 1e-2, "momentum": None, "loss": "squared"},
-    }
-    with_nets = {
-        **evaluate,
-        "nets_validation": {**by_nets, "sets": ("validation",)},
-        "nets": {**by_nets, "sets": ("test",)},
-    }
-    return {
-        "title": "KIP in small",
-        "sentence": "A handful of learned points serve kernel regression like thousands of images.",
-        "seed": 0,
-        "data": {"name": "digits", "dir": "", "validation": 0.15, "test": 0.2},
-        "mesh": {"data": 1, "fsdp": 1},
-        "recipe": ("distil",),
-        "stages": {
-            "distil": {
-                "student": {"net": "kernel_machine", "kernel": KERNEL},
-                "distiller": {
-                    "name": "match_kernel",
-                    "sets": ("train",),
-                    "each": 1,
-                    "real_batch": 512,
-                },
-                "optimizer": {"name": "adamw", "learning_rate": 0.01},
-                "steps": 600,
-                "evaluate": evaluate,
-                "pictures": ("synthetic",),
-            },
-            "frepo": {
-                "student": {"net": "convnet", "width": 16, "depth": 2},
-                "distiller": {
-                    "name": "match_regression",
-                    "sets": ("train",),
-                    "each": 1,
-                    "real_batch": 256,
-                    "pool": 4,
-                },
-                "optimizer": {"name": "adamw", "learning_rate": 0.01},
-                "steps": 600,
-                "evaluate": with_nets,
-                "pictures": ("synthetic",),
-            },
-            "random": real("random", evaluate),
-            "herding": real("herding", with_nets),
+    kernel = {"kernel": by_kernel("validation", "test", every=100)}
+    nets = {**kernel, "nets_validation": by_nets("validation"), "nets": by_nets("test")}
+    distil = condense.synthetic(
+        student=MACHINE,
+        distiller={"name": "match_kernel", "each": 1, "real_batch": 512},
+        optimizer=adam(0.01),
+        steps=600,
+        evaluate=kernel,
+    )
+    frepo = condense.synthetic(
+        student=condense.SMALL,
+        distiller={"name": "match_regression", "each": 1, "real_batch": 256, "pool": 4},
+        optimizer=adam(0.01),
+        steps=600,
+        evaluate=nets,
+    )
+    return recipe(
+        title="KIP in small",
+        sentence=SENTENCE,
+        data={"name": "digits", "dir": "", "validation": 0.15, "test": 0.2},
+        mesh=ONE_DEVICE,
+        order=("distil",),
+        stages={
+            "distil": distil,
+            "frepo": frepo,
+            "random": condense.real("random", kernel),
+            "herding": condense.real("herding", nets),
         },
-        "table": ("validation/kernel_accuracy",),
-        "claim": claim(),
-    }
-
-
-def real(choice: str, evaluate: dict) -> dict:
-    """A stage that chooses real images."""
-    return {
-        "student": {"net": "convnet", "width": 16, "depth": 2},
-        "distiller": {"name": "chosen", "sets": ("train",), "each": 1, "choice": choice},
-        "steps": 1,
-        "evaluate": evaluate,
-        "pictures": ("synthetic",),
-    }
+        table=("validation/kernel_accuracy",),
+        claim=claim(),
+    )
 
 
 def claim() -> dict:
-    """That a condensed set is worth more than a real one of its size."""
+    base = condense.against_real(
+        "KIP",
+        arms={"frepo": {"recipe": ("frepo",)}},
+        contrasts={
+            "frepo": above(
+                "frepo",
+                "herding",
+                "nets on ten images by FRePo are above those on herding's",
+                metric="last/test/accuracy",
+            )
+        },
+    )
     return {
-        "sentence": "Ten images by KIP are worth more than ten real ones.",
+        **base,
         "metric": "last/test/kernel_accuracy",
         "held_equal": (
             "images of a class, the kernel and its ridge",
             "fresh nets, their loss and their training, for FRePo",
         ),
-        "arms": {
-            "condensed": {},
-            "frepo": {"recipe": ("frepo",)},
-            "random": {"recipe": ("random",)},
-            "herding": {"recipe": ("herding",)},
-        },
-        "contrasts": {
-            "random": {
-                "sentence": "above a random real subset of equal size",
-                "coefficients": {"condensed": 1, "random": -1},
-            },
-            "herding": {
-                "sentence": "above herding of equal size",
-                "coefficients": {"condensed": 1, "herding": -1},
-            },
-            "frepo": {
-                "sentence": "nets on ten images by FRePo are above those on herding's",
-                "metric": "last/test/accuracy",
-                "coefficients": {"frepo": 1, "herding": -1},
-            },
-        },
     }
+
+
+VARIANTS = {
+    "": partial(published, "mnist"),
+    "fashion_mnist": partial(published, "fashion_mnist"),
+    "cifar10": partial(published, "cifar10"),
+    "cifar100": partial(published, "cifar100"),
+    "small": small,
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The published run on MNIST or another data set, or with ``small`` one of seconds."""
+    return chosen(VARIANTS, variant, __file__)

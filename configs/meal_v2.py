@@ -14,244 +14,137 @@ Digits, three teachers, their outputs cached with four shifted views a record; m
     python -m jaxdistill.main --config=configs/meal_v2.py:small --workdir=runs/meal_small
     python -m jaxdistill.claim --config=configs/meal_v2.py:small --seeds=5 --workdir=runs/meal_claim
 
-The small one runs on MNIST and Fashion-MNIST too:
-
-    --config.data.name=fashion_mnist --config.data.dir=<folder>
+The small one runs on MNIST and Fashion-MNIST too, with
+``--config.data.name=fashion_mnist --config.data.dir=<folder>``.
 """
 
 from ml_collections import ConfigDict
 
-IMAGENET = {"name": "normalise", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-LABELS = {"labels": {"loss": "cross_entropy", "target": "batch/label"}}
+from jaxdistill.presets import at, chosen, recipe
+from jaxdistill.presets.claims import above, rates
+from jaxdistill.presets.images import LABELS, classifier, imagenet_accuracy, imagenet_resnet
+from jaxdistill.presets.optimizers import sgd, warmup_cosine
 
-
-def get_config(size: str = "") -> ConfigDict:
-    """The published run, or with ``small`` one of minutes."""
-    if size not in ("", "small"):
-        raise ValueError(f"configs/meal_v2.py knows no size {size!r}, only :small")
-    return ConfigDict(small() if size else published())
+TEACHERS = ("wide", "deep", "residual")
+PEAK = "stages/distil/optimizer/learning_rate/peak"
 
 
 def ensemble(*teachers: str) -> dict:
     """Mean probabilities for the soft labels, mean logits for the discriminator."""
     members = {name: {"kind": "live", "stage": name} for name in teachers}
-    return {
-        "kind": "merge",
-        "members": {
-            "soft": {"kind": "ensemble", "members": members, "average": "probabilities"},
-            "raw": {"kind": "ensemble", "members": members, "average": "logits"},
-        },
-    }
+    own = {"kind": "ensemble", "members": members}
+    both = {"soft": {**own, "average": "probabilities"}, "raw": {**own, "average": "logits"}}
+    return {"kind": "merge", "members": both}
 
 
-def objective() -> dict:
-    """Both of weight 1, at temperature 1."""
+def going_on(targets: dict) -> dict:
+    """What the last stage does with its targets, both terms of weight 1, at temperature 1."""
+    soft = {"loss": "hinton_kd", "temperature": 1.0, "target": "soft/out"}
+    discriminator = {"loss": "cooperative_discriminator", "target": "raw/out"}
     return {
-        "soft": {"loss": "hinton_kd", "temperature": 1.0, "target": "soft/out"},
-        "discriminator": {"loss": "cooperative_discriminator", "target": "raw/out"},
+        "initial": {"stage": "start"},
+        "targets": targets,
+        "objective": {"soft": soft, "discriminator": discriminator},
+        "pictures": ("reliability",),
     }
 
 
 def published() -> dict:
     epoch = 2477  # 1,281,167 images less a hundredth for validation, in batches of 512
-    crop = ({"name": "random_resized_crop", "size": 224}, {"name": "flip"}, IMAGENET)
-    seen = {"augment": ({"name": "resize", "size": 224}, IMAGENET), "batch_size": 512}
-    accuracy = {
-        "evaluator": "classification",
-        "sets": ("validation", "test"),
-        "every": 5 * epoch,
-        "top": (1, 5),
-        **seen,
-    }
-
-    def trained(depth: int, epochs: int) -> dict:
-        return {
-            "student": {"net": "imagenet_resnet", "depth": depth, "dtype": "bfloat16"},
-            "view": {"augment": crop},
-            "objective": LABELS,
-            "optimizer": {
-                "name": "sgd",
-                "momentum": 0.9,
-                "nesterov": True,
-                "weight_decay": 1e-4,
-                "learning_rate": {"schedule": "warmup_cosine", "peak": 0.2, "warmup": 5 * epoch},
-            },
-            "batch_size": 512,
-            "steps": epochs * epoch,
-            "evaluate": {"accuracy": accuracy},
-            "checkpoint_every": epoch,
-            "checkpoint": "",
-        }
-
-    return {
-        "title": "MEAL V2, ResNet-50",
-        "sentence": "A trained ResNet-50 goes on from two teachers' soft labels.",
-        "seed": 0,
-        "data": {"name": "imagenet2012", "dir": "", "image_size": 256, "validation": 0.01},
-        "mesh": {"data": -1, "fsdp": 1},
-        "recipe": ("resnet152", "resnet101", "start", "distil"),
-        "stages": {
-            "resnet152": trained(152, 100),
-            "resnet101": trained(101, 100),
-            "start": trained(50, 100),
-            "distil": {
-                **trained(50, 180),
-                "initial": {"stage": "start"},
-                "targets": ensemble("resnet152", "resnet101"),
-                "objective": objective(),
-                "optimizer": {
-                    "name": "sgd",
-                    "momentum": 0.9,
-                    "learning_rate": {
-                        "schedule": "step_decay",
-                        "peak": 0.01,
-                        "milestones": (100 * epoch,),
-                    },
-                },
-                "pictures": ("reliability",),
-            },
+    decayed = sgd(warmup_cosine(0.2, 5 * epoch), nesterov=True, weight_decay=1e-4)
+    lower = sgd({"schedule": "step_decay", "peak": 0.01, "milestones": (100 * epoch,)})
+    measured = {"accuracy": imagenet_accuracy(512, every=5 * epoch)}
+    common = {"batch_size": 512, "epoch": epoch, "evaluate": measured, "checkpoint": ""}
+    taught = going_on(ensemble("resnet152", "resnet101"))
+    return recipe(
+        title="MEAL V2, ResNet-50",
+        sentence="A trained ResNet-50 goes on from two teachers' soft labels.",
+        data={"name": "imagenet2012", "dir": "", "image_size": 256, "validation": 0.01},
+        stages={
+            "resnet152": imagenet_resnet(152, decayed, epochs=100, **common),
+            "resnet101": imagenet_resnet(101, decayed, epochs=100, **common),
+            "start": imagenet_resnet(50, decayed, epochs=100, **common),
+            "distil": imagenet_resnet(50, lower, epochs=180, **taught, **common),
         },
-    }
+    )
 
 
 def small() -> dict:
-    accuracy = {"evaluator": "classification", "sets": ("validation", "test")}
-    view = {"augment": ({"name": "shift", "pixels": 1},)}
-
-    def adamw(peak: float) -> dict:
-        return {
-            "name": "adamw",
-            "learning_rate": {"schedule": "warmup_cosine", "peak": peak, "warmup": 50},
-        }
-
-    def trained(student: dict, steps: int) -> dict:
-        return {
-            "student": student,
-            "view": view,
-            "objective": LABELS,
-            "optimizer": adamw(3e-3),
-            "batch_size": 64,
-            "steps": steps,
-            "evaluate": {"accuracy": accuracy},
-        }
-
+    shift = {"view": {"augment": ({"name": "shift", "pixels": 1},)}}
+    wide = {"net": "mlp", "widths": (512, 512), "dropout": 0.3}
+    deep = {"net": "mlp", "widths": (256, 256, 256), "dropout": 0.2}
     student = {"net": "mlp", "widths": (32,)}
-    distil = "stages/distil"
+    cached = {"views": 4, "outputs": {"out": {"codec": "dense"}}}
+    taught = going_on({**ensemble(*TEACHERS), "cached": cached})
+    best = 1e-1  # of four rates on validation data; for hard labels another is, see the claim
+    grid = {arm: rates("distil", (3e-3, 1e-2, 3e-2, 1e-1)) for arm in ("ensemble", "labels")}
+    return recipe(
+        title="MEAL V2 in small",
+        sentence="A trained student goes on from three teachers' cached soft labels.",
+        data={"name": "digits", "dir": "", "validation": 0.15, "test": 0.2},
+        stages={
+            "wide": classifier(wide, 800, **shift),
+            "deep": classifier(deep, 800, **shift),
+            "residual": classifier({"net": "cifar_resnet", "depth": 8}, 400, **shift),
+            "start": classifier(student, 300, **shift),
+            "distil": classifier(student, 1000, best, **shift, **taught),
+        },
+        variants={"mnist": images(1e-2, 1e-2), "fashion_mnist": images(3e-2, 1e-2)},
+        claim=claim(),
+        tune={"metric": "distil/validation/accuracy", "seeds": 2, "grid": grid},
+    )
+
+
+def claim() -> dict:
+    one = at("stages/distil/targets", members=ensemble("wide")["members"])
+    three = "three teachers are at most half a point below one"
+    stored = "five classes of ten stored lose at most half a point"
+    without = "without the discriminator at most a point is lost"
+    using = "with the discriminator at most a point is lost"
+    five = {"codec": "top_k", "k": 5, "missing": "uniform"}
     return {
-        "title": "MEAL V2 in small",
-        "sentence": "A trained student goes on from three teachers' cached soft labels.",
-        "seed": 0,
-        "data": {"name": "digits", "dir": "", "validation": 0.15, "test": 0.2},
-        "mesh": {"data": -1, "fsdp": 1},
-        "recipe": ("wide", "deep", "residual", "start", "distil"),
-        "stages": {
-            "wide": trained({"net": "mlp", "widths": (512, 512), "dropout": 0.3}, 800),
-            "deep": trained({"net": "mlp", "widths": (256, 256, 256), "dropout": 0.2}, 800),
-            "residual": trained({"net": "cifar_resnet", "depth": 8}, 400),
-            "start": trained(student, 300),
-            "distil": {
-                **trained(student, 1000),
-                "initial": {"stage": "start"},
-                "targets": {
-                    **ensemble("wide", "deep", "residual"),
-                    "cached": {"views": 4, "outputs": {"out": {"codec": "dense"}}},
-                },
-                "objective": objective(),
-                # The best of four, on validation data; for hard labels another is, see below.
-                "optimizer": adamw(1e-1),
-                "pictures": ("reliability",),
-            },
+        "sentence": "Soft labels of an ensemble take a trained student further than labels do.",
+        "metric": "distil/test/accuracy",
+        "held_equal": (
+            "the trained student that all arms go on from, their steps, batches and views",
+            "for soft and for hard labels the best of four rates on validation data",
+        ),
+        "arms": {
+            "ensemble": {},
+            "labels": labels_alone(4, 3e-2),
+            "one teacher": {"recipe": ("wide", "start", "distil"), **one},
+            "no discriminator": at("stages/distil/objective", discriminator=None),
+            "five classes": at("stages/distil/targets/cached/outputs", out=five),
         },
-        "variants": {"mnist": images(1e-2, 1e-2), "fashion_mnist": images(3e-2, 1e-2)},
-        "claim": {
-            "sentence": "Soft labels of an ensemble take a trained student further than labels do.",
-            "metric": "distil/test/accuracy",
-            "held_equal": (
-                "the trained student that all arms go on from, their steps, batches and views",
-                "for soft and for hard labels the best of four rates on validation data",
-            ),
-            "arms": {
-                "ensemble": {},
-                "labels": labels_alone(4, 3e-2),
-                "one teacher": {
-                    "recipe": ("wide", "start", "distil"),
-                    f"{distil}/targets/members": ensemble("wide")["members"],
-                },
-                "no discriminator": {f"{distil}/objective/discriminator": None},
-                "five classes": {
-                    f"{distil}/targets/cached/outputs/out": {
-                        "codec": "top_k",
-                        "k": 5,
-                        "missing": "uniform",
-                    }
-                },
-            },
-            "contrasts": {
-                "labels": {
-                    "sentence": "the ensemble's soft labels beat hard labels",
-                    "coefficients": {"ensemble": 1, "labels": -1},
-                },
-                "one teacher": {
-                    "sentence": "three teachers are at most half a point below one",
-                    "coefficients": {"ensemble": 1, "one teacher": -1},
-                    "margin": -0.005,
-                },
-                "discriminator helps little": {
-                    "sentence": "without the discriminator at most a point is lost",
-                    "coefficients": {"no discriminator": 1, "ensemble": -1},
-                    "margin": -0.01,
-                },
-                "discriminator harms little": {
-                    "sentence": "with the discriminator at most a point is lost",
-                    "coefficients": {"ensemble": 1, "no discriminator": -1},
-                    "margin": -0.01,
-                },
-                "five classes": {
-                    "sentence": "five classes of ten stored lose at most half a point",
-                    "coefficients": {"five classes": 1, "ensemble": -1},
-                    "margin": -0.005,
-                },
-            },
-        },
-        "tune": {
-            "metric": "distil/validation/accuracy",
-            "seeds": 2,
-            "grid": {
-                arm: {
-                    f"rate {rate:.0e}": {f"{distil}/optimizer/learning_rate/peak": rate}
-                    for rate in (3e-3, 1e-2, 3e-2, 1e-1)
-                }
-                for arm in ("ensemble", "labels")
-            },
+        "contrasts": {
+            "labels": above("ensemble", "labels", "the ensemble's soft labels beat hard labels"),
+            "one teacher": above("ensemble", "one teacher", three, -0.005),
+            "discriminator helps little": above("no discriminator", "ensemble", without, -0.01),
+            "discriminator harms little": above("ensemble", "no discriminator", using, -0.01),
+            "five classes": above("five classes", "ensemble", stored, -0.005),
         },
     }
 
 
 def labels_alone(views: int, rate: float) -> dict:
-    """The same student going on with hard labels, on the views that the cache holds, at the best of
-    the same four rates for this arm."""
-    return {
-        "recipe": ("start", "distil"),
-        "stages/distil/targets": None,
-        "stages/distil/objective": LABELS,
-        "stages/distil/records": {"views": views},
-        "stages/distil/optimizer/learning_rate/peak": rate,
-    }
+    """The same student going on with hard labels, on the views that the cache holds."""
+    own = at("stages/distil", targets=None, objective=LABELS, records={"views": views})
+    return {"recipe": ("start", "distil"), **own, PEAK: rate}
 
 
 def images(soft: float, hard: float) -> dict:
     """What the small run becomes on MNIST and Fashion-MNIST, with the best of the same four rates
     for soft and for hard labels there."""
-    found = {"data/test": 0.0}
-    for stage, steps in {"wide": 3000, "deep": 3000, "residual": 800, "start": 600}.items():
-        found[f"stages/{stage}/steps"] = steps
-    for stage in ("wide", "deep", "residual", "start", "distil"):
-        found[f"stages/{stage}/batch_size"] = 128
-    return {
-        **found,
-        "stages/distil/steps": 3000,
-        "stages/distil/targets/cached/views": 1,
-        "stages/distil/targets/cached/container": "npy",
-        "stages/distil/optimizer/learning_rate/peak": soft,
-        "claim/arms/labels": labels_alone(1, hard),
-    }
+    found = {"data/test": 0.0, PEAK: soft, "claim/arms/labels": labels_alone(1, hard)}
+    steps = {"wide": 3000, "deep": 3000, "residual": 800, "start": 600, "distil": 3000}
+    for stage, count in steps.items():
+        found |= at(f"stages/{stage}", steps=count, batch_size=128)
+    return {**found, **at("stages/distil/targets/cached", views=1, container="npy")}
+
+
+VARIANTS = {"": published, "small": small}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The published run, or with ``small`` one of minutes."""
+    return chosen(VARIANTS, variant, __file__)

@@ -21,204 +21,90 @@ Dataset Distillation via Smooth Expert Trajectories, 2023).
 
 from ml_collections import ConfigDict
 
-SIZES = ("", "cifar100", "mnist", "fashion_mnist", "small")
-AUGMENT = ("color", "crop", "cutout", "flip", "scale", "rotate")
-# A mirrored digit is none.
-NO_FLIP = ("color", "crop", "cutout", "scale", "rotate")
-EXPERTS, EPOCHS, RECORDS = 100, 50, {"mnist": 60_000, "fashion_mnist": 60_000}
+from jaxdistill.presets import at, chosen, condense
+from jaxdistill.presets.claims import above
 
-
-def get_config(size: str = "") -> ConfigDict:
-    """The published run on CIFAR-10 or another data set, or with ``small`` one of minutes."""
-    if size not in SIZES:
-        raise ValueError(f"configs/mtt.py knows no size {size!r}, only {SIZES[1:]}")
-    return ConfigDict(small() if size == "small" else published(size or "cifar10"))
+SENTENCE = "A few steps on a small set lead where epochs on all images do."
 
 
 def published(name: str) -> dict:
     grey, hundred = "mnist" in name, name == "cifar100"
-    augment = NO_FLIP if name == "mnist" else AUGMENT
-    student = {"net": "convnet", "padding": 3 if grey else 1}
-    rates = (1000.0, 1e-5, 0.01) if hundred else (100.0, 1e-5, 0.001)
-    return {
-        "title": f"MTT on {name}, 10 images of a class",
-        "sentence": "A few steps on a small set lead where epochs on all images do.",
-        "seed": 0,
-        "data": {
-            "name": name,
-            "dir": "",
-            "validation": 0.0,
-            # CIFAR-100 with 10 images of a class is the one that was not whitened.
-            "whiten": "channels" if hundred or grey else "absolute",
-        },
-        "mesh": {"data": 1, "fsdp": 1},
-        "recipe": ("experts", "distil"),
-        "stages": {
-            "experts": {
-                "student": student,
-                "distiller": {
-                    "name": "experts",
-                    "sets": ("train",),
-                    "experts": EXPERTS,
-                    "epochs": EPOCHS,
-                    "at_once": 10,
-                    "batch_size": 256,
-                    "learning_rate": 0.01,
-                    "augment": augment,
-                },
-                "steps": RECORDS.get(name, 50_000) // 256 * EPOCHS * EXPERTS // 10,
-                "log_every": 500,
-            },
-            "distil": {
-                "student": student,
-                "distiller": {
-                    "name": "match_trajectories",
-                    "frozen": ("experts",),
-                    "sets": ("train",),
-                    "each": 10,
-                    "student_steps": 20 if hundred else 30,
-                    "epochs": 2,
-                    "window": {"first": 0, "last": 20},
-                    "rate": rates[2],
-                    "augment": augment,
-                },
-                "optimizer": parts(*rates[:2]),
-                "steps": 5000,
-                "checkpoint_every": 500,
-                "evaluate": {
-                    "fresh": {
-                        "evaluator": "fresh_nets",
-                        "sets": ("test",),
-                        "nets": 5,
-                        "protocol": {
-                            "steps": 1000 * -(-100 * (10 if hundred else 1) // 256),
-                            "learning_rate": None,
-                            "augment": augment,
-                        },
-                    }
-                },
-                "pictures": ("synthetic",),
-            },
-        },
-    }
-
-
-def parts(images: float, rate: float) -> dict:
-    """SGD for the images, and for the students' learning rate."""
-    return {
-        "name": "parts",
-        "images": {"name": "sgd", "momentum": 0.5, "learning_rate": images},
-        "rate": {"name": "sgd", "momentum": 0.5, "learning_rate": rate},
-    }
+    augment = condense.augmentation(name)
+    steps = 1000 * -(-100 * (10 if hundred else 1) // 256)
+    protocol = {"steps": steps, "learning_rate": None, "augment": augment}
+    distil = condense.synthetic(
+        student=condense.convnet(name),
+        distiller=condense.trajectories(
+            each=10,
+            student_steps=20 if hundred else 30,
+            epochs=2,
+            window={"first": 0, "last": 20},
+            rate=0.01 if hundred else 0.001,
+            augment=augment,
+        ),
+        optimizer=condense.parts(1000.0 if hundred else 100.0, 1e-5),
+        steps=5000,
+        checkpoint_every=500,
+        evaluate={"fresh": condense.fresh_nets(5, protocol)},
+    )
+    return condense.published(
+        f"MTT on {name}, 10 images of a class",
+        SENTENCE,
+        name,
+        {"experts": condense.published_experts(name, epochs=50), "distil": distil},
+        # CIFAR-100 with 10 images of a class is the one that was not whitened.
+        whiten="channels" if hundred or grey else "absolute",
+    )
 
 
 def small() -> dict:
-    student = {"net": "convnet", "width": 16, "depth": 2}
-    protocol = {"steps": 300, "learning_rate": 0.02, "every": 50}
-    evaluate = {
-        "validation": {
-            "evaluator": "fresh_nets",
-            "sets": ("validation",),
-            "nets": 3,
-            "every": 100,
-            "protocol": protocol,
+    evaluate = condense.small_trajectories()
+    distil = condense.synthetic(
+        student=condense.SMALL,
+        distiller=condense.trajectories(
+            each=1, student_steps=10, epochs=2, window={"first": 0, "last": 8}, rate=0.02
+        ),
+        optimizer=condense.parts(10.0, 1e-5),
+        steps=300,
+        evaluate=evaluate,
+    )
+    smooth_experts = at(
+        "stages/experts/distiller",
+        momentum=0.9,
+        weight_decay=1e-3,
+        learning_rate=0.003,
+        decay=0.6,
+        loss_ramp=5,
+        gradient_penalty=2.0,
+    )
+    followed_by = at(
+        "stages/distil/distiller",
+        balance=True,
+        perturb=1.0,
+        momentum=0.9,
+        waypoints="growing",
+        images_from="clusters",
+        rate=0.003,
+    )
+    return condense.small(
+        "MTT",
+        SENTENCE,
+        {"experts": condense.small_experts(), "distil": distil},
+        evaluate,
+        arms={
+            "stopped": at("stages/distil/distiller", gradient="stopped"),
+            "smooth": {**smooth_experts, **followed_by},
         },
-        "test": {"evaluator": "fresh_nets", "sets": ("test",), "nets": 5, "protocol": protocol},
-    }
-    experts, distil = "stages/experts/distiller", "stages/distil/distiller"
-    return {
-        "title": "MTT in small",
-        "sentence": "A few steps on a small set lead where epochs on all images do.",
-        "seed": 0,
-        "data": {"name": "digits", "dir": "", "validation": 0.15, "test": 0.2},
-        "mesh": {"data": 1, "fsdp": 1},
-        "recipe": ("experts", "distil"),
-        "stages": {
-            "experts": {
-                "student": student,
-                "distiller": {
-                    "name": "experts",
-                    "sets": ("train",),
-                    "experts": 6,
-                    "epochs": 20,
-                    "batch_size": 64,
-                    "learning_rate": 0.02,
-                },
-                "steps": 18 * 20,
-            },
-            "distil": {
-                "student": student,
-                "distiller": {
-                    "name": "match_trajectories",
-                    "frozen": ("experts",),
-                    "sets": ("train",),
-                    "each": 1,
-                    "student_steps": 10,
-                    "epochs": 2,
-                    "window": {"first": 0, "last": 8},
-                    "rate": 0.02,
-                },
-                "optimizer": parts(10.0, 1e-5),
-                "steps": 300,
-                "evaluate": evaluate,
-                "pictures": ("synthetic",),
-            },
-            "random": real("random", evaluate),
-            "herding": real("herding", evaluate),
+        contrasts={
+            "stopped": above("stopped", "herding", "TESLA's gradient is above herding too"),
+            "smooth": above("smooth", "herding", "so are smooth experts"),
         },
-        "table": ("validation/accuracy",),
-        "claim": {
-            "sentence": "Ten images by MTT are worth more than ten real ones.",
-            "metric": "last/test/accuracy",
-            "held_equal": ("images of a class, fresh nets and their training",),
-            "arms": {
-                "condensed": {},
-                "stopped": {f"{distil}/gradient": "stopped"},
-                "smooth": {
-                    f"{experts}/momentum": 0.9,
-                    f"{experts}/weight_decay": 1e-3,
-                    f"{experts}/learning_rate": 0.003,
-                    f"{experts}/decay": 0.6,
-                    f"{experts}/loss_ramp": 5,
-                    f"{experts}/gradient_penalty": 2.0,
-                    f"{distil}/balance": True,
-                    f"{distil}/perturb": 1.0,
-                    f"{distil}/momentum": 0.9,
-                    f"{distil}/waypoints": "growing",
-                    f"{distil}/images_from": "clusters",
-                    f"{distil}/rate": 0.003,
-                },
-                "random": {"recipe": ("random",)},
-                "herding": {"recipe": ("herding",)},
-            },
-            "contrasts": {
-                "random": {
-                    "sentence": "above a random real subset of equal size",
-                    "coefficients": {"condensed": 1, "random": -1},
-                },
-                "herding": {
-                    "sentence": "above herding of equal size",
-                    "coefficients": {"condensed": 1, "herding": -1},
-                },
-                "stopped": {
-                    "sentence": "TESLA's gradient is above herding too",
-                    "coefficients": {"stopped": 1, "herding": -1},
-                },
-                "smooth": {
-                    "sentence": "so are smooth experts",
-                    "coefficients": {"smooth": 1, "herding": -1},
-                },
-            },
-        },
-    }
+    )
 
 
-def real(choice: str, evaluate: dict) -> dict:
-    """A stage that chooses real images."""
-    return {
-        "student": {"net": "convnet", "width": 16, "depth": 2},
-        "distiller": {"name": "chosen", "sets": ("train",), "each": 1, "choice": choice},
-        "steps": 1,
-        "evaluate": evaluate,
-        "pictures": ("synthetic",),
-    }
+VARIANTS = condense.data_sets(published, small=small)
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The published run on CIFAR-10 or another data set, or with ``small`` one of minutes."""
+    return chosen(VARIANTS, variant, __file__)

@@ -29,14 +29,9 @@ The same on Fashion-MNIST:
 
 from ml_collections import ConfigDict
 
-TENTHS = tuple(range(11))
-
-
-def get_config(size: str = "") -> ConfigDict:
-    """The published generations, or with ``small`` the estimate on digits."""
-    if size not in ("", "small"):
-        raise ValueError(f"configs/self_distill_deep.py knows no size {size!r}, only :small")
-    return ConfigDict(small() if size else published())
+from jaxdistill.presets import at, chosen, recipe
+from jaxdistill.presets.claims import above
+from jaxdistill.presets.images import accuracy
 
 
 def objective(labels: float | None, teacher: float | None) -> dict:
@@ -50,20 +45,13 @@ def objective(labels: float | None, teacher: float | None) -> dict:
 
 def published() -> dict:
     epoch, generations, weight = 2812, 5, 0.6
-    view = {"augment": ({"name": "random_crop", "padding": 4}, {"name": "flip"})}
     common = {
         "student": {"net": "imagenet_resnet", "depth": 18},
         "optimizer": {"name": "adamw", "learning_rate": 1e-4},
-        "view": view,
+        "view": {"augment": ({"name": "random_crop", "padding": 4}, {"name": "flip"})},
         "batch_size": 16,
         "steps": 75 * epoch,
-        "evaluate": {
-            "accuracy": {
-                "evaluator": "classification",
-                "sets": ("validation", "test"),
-                "every": 5 * epoch,
-            }
-        },
+        "evaluate": {"accuracy": accuracy(every=5 * epoch)},
         "checkpoint_every": epoch,
     }
     stages = {"generation_1": {**common, "objective": objective(1.0, None)}}
@@ -75,15 +63,12 @@ def published() -> dict:
             # Every generation starts anew.
             "seed": number - 1,
         }
-    return {
-        "title": "Generations of ResNet-18 on CIFAR-10",
-        "sentence": "Each net learns from labels and from the one before.",
-        "seed": 0,
-        "data": {"name": "tfds", "dataset": "cifar10", "dir": "", "validation": 0.1},
-        "mesh": {"data": -1, "fsdp": 1},
-        "recipe": tuple(stages),
-        "stages": stages,
-    }
+    return recipe(
+        title="Generations of ResNet-18 on CIFAR-10",
+        sentence="Each net learns from labels and from the one before.",
+        data={"name": "tfds", "dataset": "cifar10", "dir": "", "validation": 0.1},
+        stages=stages,
+    )
 
 
 def small() -> dict:
@@ -94,74 +79,72 @@ def small() -> dict:
         # Long enough to learn wrong labels by heart, which is what there is to mend.
         "steps": 3000,
         "log_every": 100,
-        "evaluate": {
-            "accuracy": {"evaluator": "classification", "sets": ("validation", "test")},
-        },
+        "evaluate": {"accuracy": accuracy()},
     }
     taught = {**common, "targets": {"kind": "live", "stage": "first"}}
-    guided = "stages/guided"
-    grid = {
-        f"tenths {tenths}": {
-            "recipe": ("first", "guided"),
-            f"{guided}/guidance": None,
-            f"{guided}/objective/labels/weight": tenths / 10,
-            f"{guided}/objective/teacher/weight": 1 - tenths / 10,
-        }
-        for tenths in TENTHS
-    }
-    return {
-        "title": "The weight of the ground truth from one extra training",
-        "sentence": "A net that learns from its own first training under label noise.",
-        "seed": 0,
-        "data": {"name": "digits", "dir": "", "validation": 0.2, "test": 0.2, "wrong": 0.3},
-        "mesh": {"data": -1, "fsdp": 1},
-        "recipe": ("first", "alone", "guided"),
-        "stages": {
+    # Each weight is multiplied by its share. All three stages start alike.
+    names = {name: name for name in ("first", "alone", "labels", "teacher")}
+    guided = {**taught, "objective": objective(1.0, 1.0), "guidance": names}
+    return recipe(
+        title="The weight of the ground truth from one extra training",
+        sentence="A net that learns from its own first training under label noise.",
+        data={"name": "digits", "dir": "", "validation": 0.2, "test": 0.2, "wrong": 0.3},
+        stages={
             "first": {**common, "objective": objective(1.0, None)},
             "alone": {**taught, "objective": objective(None, 1.0)},
-            "guided": {
-                **taught,
-                # Each weight is multiplied by its share. All three stages start alike.
-                "objective": objective(1.0, 1.0),
-                "guidance": {
-                    "first": "first",
-                    "alone": "alone",
-                    "labels": "labels",
-                    "teacher": "teacher",
-                },
-                "pictures": ("reliability",),
+            "guided": {**guided, "pictures": ("reliability",)},
+        },
+        variants={"fashion_mnist": fashion_mnist()},
+        claim=claim(),
+    )
+
+
+def fixed(tenths: int) -> dict:
+    """The arm that guides with a weight of the grid in place of the estimated one."""
+    path = "stages/guided"
+    return {
+        "recipe": ("first", "guided"),
+        **at(path, guidance=None),
+        **at(f"{path}/objective/labels", weight=tenths / 10),
+        **at(f"{path}/objective/teacher", weight=1 - tenths / 10),
+    }
+
+
+def claim() -> dict:
+    grid = {f"tenths {tenths}": fixed(tenths) for tenths in range(11)}
+    true_labels = "the true test labels are met better than from noisy labels alone"
+    return {
+        "sentence": "The estimated weight is as good as the best of a grid, for 3 trainings "
+        "in place of 11.",
+        "metric": "guided/validation/brier",
+        "held_equal": (
+            "net, start, order of the data, steps, batch size, optimizer, rate; the same wrong "
+            "labels, and validation labels are as wrong as those of training",
+        ),
+        "arms": {"estimated": {}, **grid},
+        "contrasts": {
+            "grid": {
+                "sentence": "within one standard error of the best of eleven weights",
+                "chosen": "estimated",
+                "grid": tuple(grid),
             },
-        },
-        "variants": {
-            "fashion_mnist": {
-                "data/test": 0.0,
-                **{
-                    f"stages/{stage}/{key}": value
-                    for stage in ("first", "alone", "guided")
-                    for key, value in (("batch_size", 128), ("records", {"labelled": 5000}))
-                },
-            }
-        },
-        "claim": {
-            "sentence": "The estimated weight is as good as the best of a grid, for 3 trainings "
-            "in place of 11.",
-            "metric": "guided/validation/brier",
-            "held_equal": (
-                "net, start, order of the data, steps, batch size, optimizer, rate; the same wrong "
-                "labels, and validation labels are as wrong as those of training",
+            "labels alone": above(
+                "estimated", "tenths 10", true_labels, metric="guided/test/accuracy"
             ),
-            "arms": {"estimated": {}, **grid},
-            "contrasts": {
-                "grid": {
-                    "sentence": "within one standard error of the best of eleven weights",
-                    "chosen": "estimated",
-                    "grid": tuple(f"tenths {tenths}" for tenths in TENTHS),
-                },
-                "labels alone": {
-                    "sentence": "the true test labels are met better than from noisy labels alone",
-                    "metric": "guided/test/accuracy",
-                    "coefficients": {"estimated": 1, "tenths 10": -1},
-                },
-            },
         },
     }
+
+
+def fashion_mnist() -> dict:
+    found = {"data/test": 0.0}
+    for stage in ("first", "alone", "guided"):
+        found |= at(f"stages/{stage}", batch_size=128, records={"labelled": 5000})
+    return found
+
+
+VARIANTS = {"": published, "small": small}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The published generations, or with ``small`` the estimate on digits."""
+    return chosen(VARIANTS, variant, __file__)

@@ -22,14 +22,9 @@ every step, never to exceed that of the first fit on these.
 
 from ml_collections import ConfigDict
 
+from jaxdistill.presets import ONE_DEVICE, at, chosen, recipe
+
 WEIGHT, RIDGE, STEPS = 0.3, 0.3, 20
-
-
-def get_config(size: str = "") -> ConfigDict:
-    """The run on diabetes; ``small`` is the same, as it is small already."""
-    if size not in ("", "small"):
-        raise ValueError(f"configs/self_distill_kernel.py knows no size {size!r}, only :small")
-    return ConfigDict(config())
 
 
 def fit(ridge: float, weight: float | str, steps: int, pictures: tuple[str, ...] = ()) -> dict:
@@ -54,31 +49,33 @@ def fit(ridge: float, weight: float | str, steps: int, pictures: tuple[str, ...]
     }
 
 
-def config() -> dict:
-    return {
-        "title": "Self-distillation of a kernel fit",
-        "sentence": "Without ground truth repeated self-distillation loses everything in the end; "
-        "with a share of it it ends at a ridge fit.",
-        "seed": 0,
-        "data": {"name": "diabetes", "dir": "", "validation": 0.2, "test": 0.2, "wrong": 0.0},
-        # The fit is one matrix: it is not shared out.
-        "mesh": {"data": 1, "fsdp": 1},
-        "recipe": ("alone", "guided", "best", "limit"),
-        "stages": {
-            "alone": fit(RIDGE, 0.0, STEPS, ("spectrum",)),
-            "guided": fit(RIDGE, WEIGHT, STEPS, ("spectrum", "weight")),
-            "best": fit(RIDGE, "best", STEPS, ("weight",)),
-            # Infinitely many guided steps are one fit with this ridge.
-            "limit": fit(RIDGE / WEIGHT, 1.0, 1),
-        },
-        "table": ("validation/squared_error",),
-        "variants": {
-            "digits": {
-                "data/wrong": 0.3,
-                **{
-                    f"stages/{stage}/student/kernel/gamma": 0.1
-                    for stage in ("alone", "guided", "best", "limit")
-                },
-            }
-        },
+def small() -> dict:
+    stages = {
+        "alone": fit(RIDGE, 0.0, STEPS, ("spectrum",)),
+        "guided": fit(RIDGE, WEIGHT, STEPS, ("spectrum", "weight")),
+        "best": fit(RIDGE, "best", STEPS, ("weight",)),
+        # Infinitely many guided steps are one fit with this ridge.
+        "limit": fit(RIDGE / WEIGHT, 1.0, 1),
     }
+    digits = {"data/wrong": 0.3}
+    for stage in stages:
+        digits |= at(f"stages/{stage}/student/kernel", gamma=0.1)
+    return recipe(
+        title="Self-distillation of a kernel fit",
+        sentence="Without ground truth repeated self-distillation loses everything in the end; "
+        "with a share of it it ends at a ridge fit.",
+        data={"name": "diabetes", "dir": "", "validation": 0.2, "test": 0.2, "wrong": 0.0},
+        # The fit is one matrix: it is not shared out.
+        mesh=ONE_DEVICE,
+        stages=stages,
+        table=("validation/squared_error",),
+        variants={"digits": digits},
+    )
+
+
+VARIANTS = {"": small, "small": small}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The run on diabetes; ``small`` is the same, as it is small already."""
+    return chosen(VARIANTS, variant, __file__)

@@ -12,7 +12,6 @@ from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 from jaxdistill import config_files
-from jaxdistill.config import plain
 from jaxdistill.config_files import changed, read
 
 ROOT = Path(__file__).parents[1]
@@ -171,9 +170,3 @@ def test_a_wheel_carries_the_configs(tmp_path):
 def test_an_archive_of_the_sources_carries_them_too():
     paths = {file.distribution_path for file in SdistBuilder(str(ROOT)).recurse_included_files()}
     assert {f"configs/{name}.py" for name in config_files.names()} <= paths
-
-
-def test_every_config_is_plain_data():
-    for name in config_files.names():
-        config = config_files.load(f"{name}:small")
-        assert plain(config) == config

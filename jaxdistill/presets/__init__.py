@@ -6,13 +6,18 @@ planned. A config imports what it needs and says the rest itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxdistill._errors import unknown
+
+# How a run lies on its devices: batches shared out, all of it on one, or parameters shared out.
+DATA_PARALLEL = {"data": -1, "fsdp": 1}
+ONE_DEVICE = {"data": 1, "fsdp": 1}
+FULLY_SHARDED = {"data": 1, "fsdp": -1}
 
 
 def chosen(
@@ -39,3 +44,50 @@ def chosen(
     if name not in variants:
         raise ValueError(unknown(f"variant of {Path(file).stem}", name, filter(None, variants)))
     return ConfigDict(variants[name]())
+
+
+def recipe(
+    title: str,
+    sentence: str,
+    data: Mapping[str, Any],
+    stages: Mapping[str, Any],
+    *,
+    order: Sequence[str] = (),
+    mesh: Mapping[str, int] | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """A whole config: stages in their order, or some of them, with seed 0, batches shared out.
+
+    Args:
+        title: of the report.
+        sentence: what the run shows.
+        data: the data set.
+        stages: by name; where there is no ``order``, all of them run as they stand.
+        order: the stages that run; others may be those of a claim's arms.
+        mesh: how the run lies on its devices, if not :data:`DATA_PARALLEL`.
+        **settings: ``variants``, ``claim``, ``tune``, ``table``, ``rules``.
+
+    Example:
+        >>> recipe("A title", "", {"name": "digits"}, {"teacher": {}, "distil": {}})["recipe"]
+        ('teacher', 'distil')
+    """
+    return {
+        "title": title,
+        "sentence": sentence,
+        "seed": 0,
+        "data": data,
+        "mesh": mesh or DATA_PARALLEL,
+        "recipe": tuple(order or stages),
+        "stages": stages,
+        **settings,
+    }
+
+
+def at(path: str, **settings: Any) -> dict[str, Any]:
+    """Changes below one path, as arms, variants and grids hold them.
+
+    Example:
+        >>> at("stages/distil", steps=1800, targets=None)
+        {'stages/distil/steps': 1800, 'stages/distil/targets': None}
+    """
+    return {f"{path}/{key}": value for key, value in settings.items()}

@@ -1,18 +1,15 @@
 """The published sizes as their configs say them, on shapes: every name, every rule of sharding."""
 
-import importlib.util
 import json
 import math
-from pathlib import Path
 
 import jax
 import pytest
 
-from jaxdistill import recipe
-from jaxdistill.config import override, plain
+from jaxdistill import config_files, recipe
+from jaxdistill.config import override
 from jaxdistill.training.sharding import make_mesh, shardings
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 # Llama 2 7B and TinyLlama, Qwen 1.5 14B and 1.8B, MiniMA's teacher and a student of its sizes.
 BILLIONS = {
     "distillspec": {"target": 6.74, "draft": 1.1, "distil": 1.1},
@@ -41,15 +38,12 @@ def texts(tmp_path_factory):
 
 @pytest.mark.parametrize("name", BILLIONS)
 def test_the_published_sizes_are_planned(name, texts):
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     given = {"dir": str(texts)} if name == "ddk" else {"path": str(texts / "a.jsonl")}
     size = 151_936 if name == "ddk" else 32_000
     given |= {"tokenizer.path": str(texts / str(size)), "validation": 0.1}
     given |= {"test": 0.0} if name != "distillspec" else {}
     changes = {f"data.{key}": value for key, value in given.items()}
-    config = override(plain(module.get_config("")), changes)
+    config = override(config_files.load(name), changes)
     plan = recipe.plan(config)
     mesh, tokens = make_mesh(config["mesh"]), jax.ShapeDtypeStruct((1, 8), "int32")
     for stage, billions in BILLIONS[name].items():
