@@ -21,6 +21,8 @@ The source of Python's own standard library, byte by byte, split by module; minu
 Expect ``acceptance`` of the distilled draft above that of the arm that goes on with labels alone.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from jaxdistill.presets import FULLY_SHARDED, at, chosen, language, recipe
@@ -43,7 +45,7 @@ def published() -> dict:
     tiny = {**language.LARGE, "width": 2048, "depth": 22, "heads": 32, "groups": 4, "hidden": 5632}
     loss = {"loss": language.next_token(64, 16)}
     own_text = {"frozen": ("target",), "divergence": "forward_kl", "prompt": 512, "share": 1.0}
-    common = {"batch_size": 256, "checkpoint_every": 1000}
+    common: dict[str, Any] = {"batch_size": 256, "checkpoint_every": 1000}
     return recipe(
         title="DistillSpec, 7B to 1.1B",
         sentence=SENTENCE,

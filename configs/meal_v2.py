@@ -70,7 +70,7 @@ def published() -> dict:
 
 
 def small() -> dict:
-    shift = {"view": {"augment": ({"name": "shift", "pixels": 1},)}}
+    shift = {"augment": ({"name": "shift", "pixels": 1},)}
     wide = {"net": "mlp", "widths": (512, 512), "dropout": 0.3}
     deep = {"net": "mlp", "widths": (256, 256, 256), "dropout": 0.2}
     student = {"net": "mlp", "widths": (32,)}
@@ -83,11 +83,11 @@ def small() -> dict:
         sentence="A trained student goes on from three teachers' cached soft labels.",
         data={"name": "digits", "dir": "", "validation": 0.15, "test": 0.2},
         stages={
-            "wide": classifier(wide, 800, **shift),
-            "deep": classifier(deep, 800, **shift),
-            "residual": classifier({"net": "cifar_resnet", "depth": 8}, 400, **shift),
-            "start": classifier(student, 300, **shift),
-            "distil": classifier(student, 1000, best, **shift, **taught),
+            "wide": classifier(wide, 800, view=shift),
+            "deep": classifier(deep, 800, view=shift),
+            "residual": classifier({"net": "cifar_resnet", "depth": 8}, 400, view=shift),
+            "start": classifier(student, 300, view=shift),
+            "distil": classifier(student, 1000, best, view=shift, **taught),
         },
         variants={"mnist": images(1e-2, 1e-2), "fashion_mnist": images(3e-2, 1e-2)},
         claim=claim(),
