@@ -209,24 +209,24 @@ def _measured_by_seed(
 
 
 def _scope(plans: Mapping[str, Any], metrics: Iterable[str]) -> dict[str, Any]:
-    """How many records the metrics are measured on, and which results all seeds share."""
-    counts: dict[str, set[int]] = {}
+    """What the intervals do not hold: the sets that metrics are measured on, with the number of
+    their records (None where arms differ), by metric and by name, and the results that all seeds
+    share."""
+    by_metric: dict[str, set[int]] = {}
+    by_set: dict[str, set[int]] = {}
     for plan in plans.values():
-        sets = {planned.name: planned.data for planned in plan.stages}
-        sets["last"] = plan.stages[-1].data
+        data = {planned.name: planned.data for planned in plan.stages}
+        data["last"] = plan.stages[-1].data
         for metric in metrics:
-            stage, _, part = metric.rpartition("/")[0].partition("/")
-            if part in sets.get(stage, ()):
-                counts.setdefault(metric, set()).add(len(sets[stage][part]))
+            stage, _, part = metric.rpartition("/")[0].rpartition("/")
+            if part in data.get(stage, ()):
+                count = len(data[stage][part])
+                by_metric.setdefault(metric, set()).add(count)
+                by_set.setdefault(part, set()).add(count)
     shared = {p.name for plan in plans.values() for p in plan.stages if p.settings["checkpoint"]}
-    tests = {
-        len(plan.stages[-1].data["test"])
-        for plan in plans.values()
-        if "test" in plan.stages[-1].data
-    }
     return {
-        "records": tests.pop() if len(tests) == 1 else None,
-        "measured_on": {metric: own.pop() for metric, own in counts.items() if len(own) == 1},
+        "metrics": {name: min(own) if len(own) == 1 else None for name, own in by_metric.items()},
+        "sets": {name: min(own) if len(own) == 1 else None for name, own in by_set.items()},
         "shared": sorted(shared),
     }
 
@@ -267,7 +267,7 @@ def _run() -> int:
         "created": time.strftime("%Y-%m-%d %H:%M"),
         "seeds": list(seeds),
         "first_seed": seeds[0],
-        **answer(claim, found, seeds, scope["measured_on"]),
+        **answer(claim, found, seeds, scope["metrics"]),
         "scope": scope,
         "digest": claims.digest_of(config, arms),
         "config": config,

@@ -330,7 +330,7 @@ def test_the_command_keeps_every_seed_and_says_where_it_ran(command, tmp_path):
         "holds" if kept["verdict"] == "holds" else "not shown",
         "2 seeds are few",
         "by Holm's procedure",
-        f"another test split ({kept['scope']['records']} records)",
+        f"another test split ({kept['scope']['sets']['test']} records) would",
         "seeds 3 to 4",
     ):
         assert words in text

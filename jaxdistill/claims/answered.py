@@ -16,7 +16,7 @@ def answer(
     claim: Mapping[str, Any],
     found: Mapping[str, list[dict[str, float]]],
     seeds: Sequence[int] = (),
-    records: Mapping[str, int] | None = None,
+    records: Mapping[str, int | None] | None = None,
 ) -> dict[str, Any]:
     """What the measured arms say to the claim's contrasts.
 

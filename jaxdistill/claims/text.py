@@ -28,8 +28,8 @@ def table(result: Mapping[str, Any], seeds: Sequence[int]) -> str:
     contrasts = [
         [
             name,
-            f"{float(c['mean']):+.4f}",
-            f"[{float(c['low']):+.4f}, {float(c['high']):+.4f}]",
+            f"{float(c['mean']):+.4g}",
+            f"[{float(c['low']):+.4g}, {float(c['high']):+.4g}]",
             f"{100 * c['confidence']:.4g} %",
             _asked(c),
             c["verdict"],
@@ -59,17 +59,9 @@ def notes(result: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
             "effect at all, any of them holds, or is contradicted, by chance in at most 5 % of "
             "such claims. A contrast that is answered early has the wider interval."
         )
-    scope = result.get("scope") or {}
-    records = scope.get("records")
-    missing = f"another test split ({records} records)" if records else "another test split"
-    shared = scope.get("shared") or ()
-    if shared:
-        missing += (
-            f", or another result of {' and '.join(map(repr, shared))}, which all seeds share"
-        )
     found.append(
         f"Intervals are over {len(seeds)} seeds (Student's t, paired by seed). They do not hold "
-        f"what {missing}, would change."
+        f"what {_missing(result.get('scope') or {})} would change."
     )
     if len(seeds) < ENOUGH:
         own, enough = _power(len(seeds)), _power(ENOUGH)
@@ -88,6 +80,16 @@ def notes(result: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
             f"jaxdistill {machine['jaxdistill']}, jax {machine['jax']}, Python {machine['python']}."
         )
     return found
+
+
+def _missing(scope: Mapping[str, Any]) -> str:
+    """What all seeds have alike."""
+    sets = scope.get("sets") or {"test": None}
+    found = [f"another {n} split" + (f" ({c} records)" if c else "") for n, c in sets.items()]
+    found += [
+        f"another result of {name!r}, which all seeds share," for name in scope.get("shared", ())
+    ]
+    return " or ".join(found)
 
 
 def _asked(contrast: Mapping[str, Any]) -> str:
