@@ -43,7 +43,8 @@ from _measure import finish, memory, parser, table
 
 from jaxdistill import recipe, registry
 from jaxdistill.data import sentences, text
-from jaxdistill.data.records import Ids, Source
+from jaxdistill.data.ids import Ids
+from jaxdistill.data.records import Source
 from jaxdistill.recipe.stages import stage_of
 from jaxdistill.training.loop import abstract, check, first_batch
 from jaxdistill.training.sharding import (

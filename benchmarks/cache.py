@@ -38,7 +38,8 @@ from _measure import Seconds, finish, in_turn, median_ms, parser, ratio, spread,
 
 from jaxdistill import losses, models, objective, targets
 from jaxdistill.data import views
-from jaxdistill.data.records import Source, arrays, subset
+from jaxdistill.data.arrays import arrays
+from jaxdistill.data.records import Source, subset
 from jaxdistill.data.seeded import seeded
 from jaxdistill.data.stream import stream
 from jaxdistill.distiller import model_to_model

@@ -1,9 +1,13 @@
-"""How much memory and time it takes to load published weights.
+"""How much memory and time it takes to load published weights, and to look at a folder of images.
 
 A checkpoint of random numbers in the form of a Llama decoder, about 500 MB in 5 shards, is written
 to a temporary folder and loaded in two ways, each time in a process of its own: by
 ``jaxdistill.models.load``, and by ``safetensors.numpy.load_file`` file by file into one dict, which
 is what one would write by hand.
+
+Then a folder of 4,000 JPEG and PNG files is looked at as before a run: every header and end
+(``Source.check``), and the bytes by which it is known again (``Source.fingerprint``); the limit is
+2,000 files a second.
 
     python benchmarks/loading.py [--smoke]
 
@@ -25,6 +29,7 @@ from pathlib import Path
 from _measure import finish, highest, parser, resident, table
 
 LIMIT = 1.3
+FILES_A_SECOND = 2000
 SHARDS = 5
 # name: width, depth, hidden, vocabulary
 SIZES = {"whole": (1024, 8, 2816, 16_000), "smoke": (64, 2, 128, 512)}
@@ -61,7 +66,36 @@ def main() -> int:
     sizes_of = {"bytes": total, "largest": largest, "shards": len(sizes), "limit": allowed}
     peak = results["load"]["peak"]
     missed = [f"peak {peak / 1e6:.0f} MB, at most {allowed / 1e6:.0f}"] if peak > allowed else []
-    return finish("loading", arguments, {**sizes_of, **results}, missed)
+    rates = looked(40 if arguments.smoke else 4000)
+    rows = [(what, f"{rate:,.0f}") for what, rate in rates.items()]
+    print(table(("folder of images", "files/s"), rows), end="\n\n")
+    if not arguments.smoke and rates["headers"] < FILES_A_SECOND:
+        missed.append(f"{rates['headers']:.0f} headers a second, at least {FILES_A_SECOND}")
+    return finish("loading", arguments, {**sizes_of, **results, "files": rates}, missed)
+
+
+def looked(count: int) -> dict[str, float]:
+    """Files a second: headers, fingerprints, and both once more of files that have not changed."""
+    import numpy as np
+    from PIL import Image
+
+    from jaxdistill.data import sources
+
+    noise = np.random.default_rng(0).normal(size=(280, 280, 3)).cumsum(0).cumsum(1)
+    pixels = ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(count):
+            path = Path(folder) / "ab"[number % 2] / f"{number}.{('jpg', 'png')[number % 2]}"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.roll(pixels, number, 0)[:224, :224]).save(path)
+        source = sources.image_folder(folder, image_size=64)
+        found = {}
+        for again in ("", ", again"):
+            for what, look in (("headers", source.check), ("fingerprint", source.fingerprint)):
+                start = time.perf_counter()
+                look()
+                found[what + again] = count / (time.perf_counter() - start)
+    return found
 
 
 def write(folder: Path, size: tuple[int, int, int, int]) -> list[int]:

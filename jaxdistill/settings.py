@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import functools
 import inspect
 import math
 import numbers
@@ -62,6 +63,7 @@ class _Schedule:
 
 
 _T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 Finite = Annotated[float, Range()]
 Positive = Annotated[float, Range(0, above=True)]
@@ -130,6 +132,31 @@ def fault(value: Any, domain: Any) -> str | None:
     return None
 
 
+def checked(function: _F) -> _F:
+    """A function that refuses keywords outside of their domains wherever it is called from.
+
+    Raises:
+        ValueError: naming the keyword, its value and what is possible.
+
+    Example:
+        >>> @checked
+        ... def shifted(image, *, pixels: Natural = 2): ...
+        >>> shifted(None, pixels=-1)
+        Traceback (most recent call last):
+        ValueError: shifted: pixels=-1 must be a whole number, 0 or more
+    """
+    domains = {name: parameter.annotation for name, parameter in keys(function).items()}
+
+    @functools.wraps(function)
+    def refusing(*arguments: Any, **keywords: Any) -> Any:
+        for name, value in keywords.items():
+            if name in domains and (wrong := fault(value, domains[name])) is not None:
+                raise ValueError(f"{function.__name__}: {name}={value!r} {wrong}")
+        return function(*arguments, **keywords)
+
+    return typing.cast(_F, refusing)
+
+
 def says(domain: Any) -> str:
     """A domain in words.
 
@@ -159,6 +186,8 @@ def says(domain: Any) -> str:
         return f"a mapping{_each(arguments[1:])}"
     if (origin or domain) is collections.abc.Callable:
         return "a function"
+    if inspect.isclass(domain) and domain not in _NAMES and not _is_record(domain):
+        return f"a {domain.__name__}"
     return _NAMES.get(domain) or f"a mapping of {', '.join(map(repr, keys(domain)))}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import io
 from collections.abc import Mapping
@@ -11,16 +12,20 @@ from typing import Any, cast
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.data.files import decode_image, pillow
-from jaxdistill.data.records import Records, Source, numbered
+from jaxdistill.data.content import Files, digest
+from jaxdistill.data.ids import numbered
+from jaxdistill.data.images import decode_image, pillow
+from jaxdistill.data.records import Reader, Records, Source
+from jaxdistill.settings import Count, checked
 
 
+@checked
 def tfds(
     name: str,
     split: str = "train",
-    data_dir: str | Path | None = None,
-    image_size: int | None = None,
     *,
+    data_dir: str | Path | None = None,
+    image_size: Count | None = None,
     image: str = "image",
     label: str | None = "label",
 ) -> Source:
@@ -94,7 +99,15 @@ def tfds(
         raise FileNotFoundError(
             _how_to_prepare(builder, "not prepared as array_record", where)
         ) from error
-    return _decoded(stored, f"{known.full_name}/{split}", features, image, label, image_size)
+    found = _decoded(stored, f"{known.full_name}/{split}", features, image, label, image_size)
+    folder = Path(str(builder.data_path))
+    files = Files(sorted(folder.glob(f"*-{split}.array_record*")) if folder.is_dir() else [])
+    size = str(known.splits[split].num_bytes)
+
+    def identity() -> str:
+        return digest(found.name, size, files(), f"{image} {label} {image_size}")
+
+    return dataclasses.replace(found, read=Reader(found.read, identity=identity))
 
 
 def _decoded(
@@ -106,6 +119,7 @@ def _decoded(
     image_size: int | None,
 ) -> Source:
     """The source over a random access data source whose images are still encoded."""
+    ids = numbered(name, len(stored))
     shape = features[image].shape
     info: dict[str, Any] = {
         "image_shape": (image_size, image_size, shape[-1]) if image_size else tuple(shape)
@@ -117,12 +131,16 @@ def _decoded(
     def labelled(examples: list[Any]) -> np.ndarray:
         return np.asarray([example[label] for example in examples], np.int32)
 
+    def pixels(index: int, encoded: bytes) -> np.ndarray:
+        try:
+            return decode_image(io.BytesIO(encoded), image_size, shape[-1])
+        except ValueError as fault:
+            raise ValueError(f"record {ids[index]}: {fault}") from fault
+
     def read(indices: np.ndarray) -> Records:
         examples = stored.__getitems__(indices.tolist())
-        pixels = [
-            decode_image(io.BytesIO(example[image]), image_size, shape[-1]) for example in examples
-        ]
-        return {"image": np.stack(pixels)} | (
+        decoded = [pixels(i, example[image]) for i, example in zip(indices, examples, strict=True)]
+        return {"image": np.stack(decoded)} | (
             {} if label is None else {"label": labelled(examples)}
         )
 
@@ -130,7 +148,6 @@ def _decoded(
         chunks = np.array_split(np.arange(len(stored)), -(-len(stored) // 1024))
         return np.concatenate([labelled(stored.__getitems__(chunk.tolist())) for chunk in chunks])
 
-    ids = numbered(name, len(stored))
     return Source(name, ids, read, info, None if label is None else read_labels)
 
 

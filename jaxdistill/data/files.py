@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.data.records import Ids, Records, Source, arrays
-
-_IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+from jaxdistill.data import images
+from jaxdistill.data.arrays import arrays
+from jaxdistill.data.content import Files
+from jaxdistill.data.ids import Ids
+from jaxdistill.data.records import Reader, Records, Source
+from jaxdistill.settings import Count, checked
 
 
 def _existing(path: Path, expected: str) -> Path:
@@ -56,8 +60,7 @@ def npz(
         file,
         f"an archive with the arrays 'x' and 'y' (or 'image' and 'label') of the {split!r} split",
     )
-    with np.load(file, allow_pickle=False) as archive:
-        stored = {key: archive[key] for key in archive.files}
+    stored = _stored(file)
     suffix = f"_{split}"
     if any(key.endswith(suffix) for key in stored):
         stored = {
@@ -69,6 +72,23 @@ def npz(
     if only is not None:
         columns = {key: value for key, value in columns.items() if key in only}
     return _images(columns, f"{name or path.resolve().stem}/{split}")
+
+
+def _stored(file: Path) -> dict[str, np.ndarray]:
+    """All arrays of an archive."""
+    try:
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("it is one array (.npy), not an archive of arrays (.npz)")
+        with found as archive:
+            return {key: archive[key] for key in archive.files}
+    # Of damaged archives zipfile and numpy raise all of these.
+    except (
+        OSError, ValueError, EOFError, KeyError, RuntimeError, NotImplementedError, OverflowError,
+        MemoryError, SyntaxError, TypeError, struct.error, zipfile.BadZipFile, zlib.error,
+    ) as fault:  # fmt: skip
+        said = str(fault) or type(fault).__name__
+        raise ValueError(f"{file} cannot be read as a numpy archive: {said}") from fault
 
 
 def _images(columns: Records, name: str) -> Source:
@@ -112,8 +132,11 @@ def _read_idx(path: Path, rank: int) -> np.ndarray:
             path.with_name(f"{path.name}.gz"), "an idx file, compressed or without the '.gz'"
         )
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
-        data = file.read()
+    try:
+        with opener(path, "rb") as file:
+            data = file.read()
+    except (OSError, EOFError, zlib.error) as fault:
+        raise ValueError(f"{path} cannot be read: {fault}") from fault
     header = 4 + 4 * rank
     # Two zero bytes, 8 for unsigned bytes, the number of axes; then each length, big-endian.
     if len(data) < header or data[:4] != bytes((0, 0, 8, rank)):
@@ -128,101 +151,147 @@ def _read_idx(path: Path, rank: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-def pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            "reading image files needs Pillow: pip install 'jaxdistill[images]'"
-        ) from error
-    return Image
-
-
-def decode_image(file: Any, size: int | None, channels: int = 3) -> np.ndarray:
-    """Decodes one image file to a square: the shorter side resized to ``size``, then the centre.
-
-    Args:
-        file: a path, or a binary file object.
-        size: the side of the result; None keeps the image as it is.
-        channels: 1 or 3.
-
-    Returns:
-        uint8, ``[size, size, channels]``.
-    """
-    image_module = pillow()
-    with image_module.open(file) as image:
-        if size is not None:
-            # A JPEG can be decoded at 1/2, 1/4 or 1/8; twice the wanted size leaves the resampling
-            # something to do.
-            image.draft("RGB", (2 * size, 2 * size))
-        image = image.convert("RGB" if channels == 3 else "L")
-        if size is not None:
-            side = min(image.size)
-            left, top = (image.width - side) / 2, (image.height - side) / 2
-            box = (left, top, left + side, top + side)
-            image = image.resize((size, size), image_module.Resampling.BICUBIC, box=box)
-        pixels = np.asarray(image)
-    return pixels if channels == 3 else pixels[..., None]
-
-
-def image_folder(path: str | Path, image_size: int, name: str | None = None) -> Source:
+@checked
+def image_folder(
+    path: str | Path,
+    *,
+    image_size: Count,
+    name: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Source:
     """Image files, one folder a class; decoded when they are read.
+
+    Before anything is trained ``check()`` looks at all headers and ends, in parallel.
 
     Args:
         path: the folder that holds a folder per class. Classes and files are taken in sorted order.
         image_size: every image becomes ``[image_size, image_size, 3]`` uint8, see
-            :func:`decode_image`.
+            :func:`jaxdistill.data.images.decode_image`.
         name: what the set is called; the name of the folder if not given.
+        class_names: the classes, in the order of their labels: of a test set those of the training
+            set, ``train.info["class_names"]``. Those of this folder, sorted, if not given.
 
     Returns:
-        ``image`` and ``label`` (int32, the place of the class among the sorted ones). The id of a
-        record is the name and its path under ``path``, e.g. ``"train/cat/0001.png"``.
+        ``image`` and ``label`` (int32, the place of the class). The id of a record is the name and
+        its path under ``path``, e.g. ``"train/cat/0001.png"``.
 
     Raises:
         FileNotFoundError: if the folder is missing, or holds no image in any folder.
+        ValueError: for an image size below 1, and for folders of classes that are not among
+            ``class_names``.
         ImportError: without Pillow (extra ``images``).
     """
+    images.pillow()
     root = Path(path)
-    expected = f"a folder with one folder of images a class ({', '.join(sorted(_IMAGE_SUFFIXES))})"
-    _existing(root, expected)
-    pillow()
-    class_names = sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != "."
-    )
-    files = [
-        (file, label)
-        for label, class_name in enumerate(class_names)
-        for file in sorted((root / class_name).rglob("*"))
-        if file.suffix.lower() in _IMAGE_SUFFIXES
-    ]
-    if not files:
-        raise FileNotFoundError(
-            f"{root} holds no images: expected {expected}; its folders are {class_names}"
+    files, folders = _class_files(root)
+    classes = tuple(folders if class_names is None else class_names)
+    if other := [folder for folder in folders if folder not in classes]:
+        raise ValueError(
+            f"{root} has folders of classes that the training set has not: {_listed(other)}; it "
+            f"has {_listed(classes)}"
         )
-    labels = np.array([label for _, label in files], np.int32)
+    numbers = {each: number for number, each in enumerate(classes)}
+    labels = np.array([numbers[file.partition("/")[0]] for file in files], np.int32)
+    name = name or root.resolve().name
+    known = _Looked([root / file for file in files])
 
     def read(indices: np.ndarray) -> Records:
         return {
-            "image": np.stack([_decode_named(files[i][0], image_size) for i in indices]),
+            "image": np.stack([images.decode_image(root / files[i], image_size) for i in indices]),
             "label": labels[indices],
         }
 
-    name = name or root.resolve().name
     return Source(
         name,
-        Ids(len(files), lambda i: f"{name}/{files[i][0].relative_to(root).as_posix()}"),
-        read,
+        Ids(len(files), lambda i: f"{name}/{files[i]}"),
+        Reader(read, known.hashes, check=known.check),
         {
             "image_shape": (image_size, image_size, 3),
-            "classes": len(class_names),
-            "class_names": tuple(class_names),
+            "classes": len(classes),
+            "class_names": classes,
         },
         lambda: labels,
     )
 
 
-def _decode_named(file: Path, size: int) -> np.ndarray:
-    try:
-        return decode_image(file, size)
-    except OSError as error:
-        raise ValueError(f"{file} cannot be decoded as an image: {error}") from error
+@checked
+def image_folders(*, dir: str | Path, image_size: Count) -> dict[str, Source]:
+    """The parts of a set of image files: the folders ``train`` and ``test``, and ``validation``
+    where there is one, each with a folder a class, see :func:`image_folder`.
+
+    Classes are those of the training set by name, so that a class that a test set lacks leaves the
+    labels of the others as they are.
+
+    Returns:
+        A source a part.
+
+    Raises:
+        FileNotFoundError: if ``train`` or ``test`` is missing or holds no images.
+        ValueError: naming the classes that another part has and the training set has not.
+    """
+    root = Path(dir)
+    found = {"train": image_folder(root / "train", image_size=image_size)}
+    others = ["validation"] if (root / "validation").is_dir() else []
+    for part in [*others, "test"]:
+        found[part] = image_folder(
+            root / part, image_size=image_size, class_names=found["train"].info["class_names"]
+        )
+    return found
+
+
+def _class_files(root: Path) -> tuple[list[str], list[str]]:
+    """The image files of a folder as paths under it, sorted by class, and its folders."""
+    expected = f"a folder with one folder of images a class ({', '.join(sorted(images.SUFFIXES))})"
+    _existing(root, expected)
+    folders = sorted(
+        entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != "."
+    )
+    files = [
+        file.relative_to(root).as_posix()
+        for folder in folders
+        for file in sorted((root / folder).rglob("*"))
+        if file.suffix.lower() in images.SUFFIXES
+    ]
+    if not files:
+        raise FileNotFoundError(
+            f"{root} holds no images: expected {expected}; its folders are {folders}"
+        )
+    return files, folders
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
+
+
+class _Looked:
+    """What is known of image files: their hashes, and what is wrong with them."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self._paths = paths
+        self._faults: dict[str, str] = {}
+        self.hashes = Files(paths)
+        self._looked = Files(paths, self._look)
+
+    def _look(self, path: str) -> int:
+        fault = images.look(path)
+        self._faults.pop(path, None)
+        if fault:
+            self._faults[path] = fault
+        return 0
+
+    def check(self) -> None:
+        """Looks at those files that are new or have changed.
+
+        Raises:
+            ValueError: naming the first ten that cannot be read, and how many more there are.
+        """
+        self._looked()
+        if self._faults:
+            bad = [f"{path}: {self._faults[path]}" for path in sorted(self._faults)]
+            more = f"\nand {len(bad) - 10} more" if len(bad) > 10 else ""
+            raise ValueError(
+                f"{len(bad)} of {len(self._paths)} image files cannot be read:\n"
+                + "\n".join(bad[:10])
+                + more
+            )

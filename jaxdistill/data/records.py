@@ -1,53 +1,52 @@
 """What a set of records is: a length, an identity for every record, and a way to read many at once.
 
-A :class:`Source` never shuffles, splits or batches. :func:`arrays` makes one of arrays;
-:func:`subset`, :func:`filter_labels` and :func:`concatenate` make others of it;
+A :class:`Source` never shuffles, splits or batches. :func:`jaxdistill.data.arrays.arrays` makes one
+of arrays; :func:`subset`, :func:`filter_labels` and :func:`concatenate` make others of it;
 :mod:`jaxdistill.data.sources` reads them from files.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxdistill._errors import unknown
+from jaxdistill.data.content import digest, record_hashes, row_hashes
+from jaxdistill.data.ids import Ids, unique_ids
 
 Records = dict[str, np.ndarray]
 
-_LABEL_CHUNK = 1024
+_CHUNK = 1024
+# Of records whose content is not known beforehand so many are read for a fingerprint.
+_SAMPLES = 4096
 
 
-class Ids(Sequence[str]):
-    """Record ids that are made when asked for, so that a set of millions holds no list of strings.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reader:
+    """A function that reads records and knows what they hold without reading them one by one.
 
-    Args:
-        length: how many there are.
-        at: the id at a position in ``0..length-1``.
+    The ``read`` of a :class:`Source` may be one. What is known belongs to the function: a source
+    that is given another one knows nothing of it.
 
-    Example:
-        >>> ids = Ids(3, "digits/{:04d}".format)
-        >>> ids[1], ids[-1], len(ids)
-        ('digits/0001', 'digits/0002', 3)
+    Attributes:
+        read: ``indices [B] -> {name: array [B, ...]}``.
+        contents: ``() -> uint64 [n]``, a number for what each record holds, labels aside.
+        identity: ``() -> str``, what all records together depend on, where that is more, or known
+            sooner, than their contents and labels.
+        check: ``() -> None``, refuses what could not be read later.
     """
 
-    def __init__(self, length: int, at: Callable[[int], str]):
-        self._length = length
-        self._at = at
+    read: Callable[[np.ndarray], Records]
+    contents: Callable[[], np.ndarray] | None = None
+    identity: Callable[[], str] | None = None
+    check: Callable[[], None] | None = None
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, position):
-        if isinstance(position, slice):
-            return [self._at(i) for i in range(*position.indices(self._length))]
-        if not -self._length <= position < self._length:
-            raise IndexError(
-                f"there is no id at {position}: the source holds {self._length} records"
-            )
-        return self._at(int(position) % self._length)
+    def __call__(self, indices: np.ndarray) -> Records:
+        return self.read(indices)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,12 +57,14 @@ class Source:
         name: what the set is called; it begins most ids.
         ids: the stable identity of every record, any string. Splits, caches and subsets go by it,
             never by position.
-        read: ``indices [B] -> {name: array [B, ...]}``, a whole batch of records at once.
+        read: ``indices [B] -> {name: array [B, ...]}``, a whole batch of records at once; a
+            function, or a :class:`Reader`.
         info: what is known beforehand: ``image_shape`` (H, W, C), ``classes``, ``class_names``,
             ``groups``.
         read_labels: ``() -> [n]``, all labels without their records, where that is cheap.
 
     Example:
+        >>> from jaxdistill.data.sources import arrays
         >>> source = arrays({"image": np.zeros((5, 2, 2, 1)), "label": np.arange(5)}, name="tiny")
         >>> len(source), source.ids[3], source.info["classes"]
         (5, 'tiny/0003', 5)
@@ -101,13 +102,114 @@ class Source:
         """All labels in order, ``[n]``; reads every record where the source cannot do better."""
         if self.read_labels is not None:
             return self.read_labels()
-        chunks = range(0, len(self), _LABEL_CHUNK)
-        read = [self.read(np.arange(i, min(i + _LABEL_CHUNK, len(self)))) for i in chunks]
-        if "label" not in read[0]:
-            raise KeyError(
-                f"the records of {self.name!r} have no 'label': they hold {sorted(read[0])}"
-            )
-        return np.concatenate([records["label"] for records in read])
+        found = []
+        for records in self._chunks(np.arange(len(self))):
+            if "label" not in records:
+                raise KeyError(
+                    f"the records of {self.name!r} have no 'label': they hold {sorted(records)}"
+                )
+            found.append(records["label"])
+        return np.concatenate(found)
+
+    def contents(self) -> np.ndarray:
+        """A number for what each record holds, labels aside, equal for equal ones; uint64 ``[n]``.
+
+        Reads every record where the source cannot do better.
+        """
+        known = self._known("contents")
+        if known is not None:
+            return known()
+        chunks = self._chunks(np.arange(len(self)))
+        return np.concatenate([record_hashes(records) for records in chunks])
+
+    @property
+    def knows_contents(self) -> bool:
+        """Whether :meth:`contents` is cheap."""
+        return self._known("contents") is not None
+
+    def fingerprint(self) -> str:
+        """A name for what the source holds: another one for other ids, records, labels or order.
+
+        Arrays are looked through at the speed of memory. Of image files names, sizes and some bytes
+        count, and only those files are looked at again whose size or time has changed. Of a source
+        whose ``read`` is a plain function up to 4,096 records, evenly spread, are read.
+
+        Example:
+            >>> from jaxdistill.data.sources import arrays
+            >>> images = np.zeros((3, 2, 2, 1), np.uint8)
+            >>> source = arrays({"image": images})
+            >>> source.fingerprint() == arrays({"image": images.copy()}).fingerprint()
+            True
+            >>> source.fingerprint() == arrays({"image": images + 1}).fingerprint()
+            False
+        """
+        identity, contents = self._known("identity"), self._known("contents")
+        if identity is not None:
+            return digest(self._all_ids, identity())
+        if contents is not None:
+            labels = [row_hashes(self.labels())] if self.read_labels is not None else []
+            return digest(self._all_ids, contents(), *labels)
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SAMPLES)).astype(np.int64))
+        read = [
+            row_hashes(records[name], name)
+            for records in self._chunks(chosen)
+            for name in sorted(records)
+        ]
+        return digest(self._all_ids, *read)
+
+    def check(self) -> None:
+        """Refuses files that could not be read later, as far as their beginnings and ends say.
+
+        Raises:
+            ValueError: naming the files.
+        """
+        known = self._known("check")
+        if known is not None:
+            known()
+
+    def _known(self, what: str) -> Callable[[], Any] | None:
+        return getattr(self.read, what, None) if isinstance(self.read, Reader) else None
+
+    def _chunks(self, indices: np.ndarray) -> Iterator[Records]:
+        for start in range(0, len(indices), _CHUNK):
+            yield self.read(indices[start : start + _CHUNK])
+
+    @functools.cached_property
+    def _all_ids(self) -> str:
+        return digest("\0".join(self.ids))
+
+
+def through(
+    source: Source,
+    read: Callable[[np.ndarray], Records],
+    at: np.ndarray | None = None,
+    changes: Callable[[], str] | None = None,
+) -> Reader:
+    """What reads records by way of another source, and knows what that one knows.
+
+    Args:
+        source: the other one.
+        read: ``indices [B] -> {name: array [B, ...]}``.
+        at: where each record is from; the same place if not given.
+        changes: what the records depend on besides; None if ``at`` says it all.
+    """
+    known, identity = source._known("contents"), source._known("identity")
+
+    def whole() -> str:
+        parts = [] if at is None else [at]
+        parts += [] if changes is None else [changes()]
+        return digest(source.fingerprint(), *parts)
+
+    def contents() -> np.ndarray:
+        found = source.contents()
+        return found if at is None else found[at]
+
+    return Reader(
+        read,
+        None if known is None else contents,
+        None if identity is None and changes is None else whole,
+        source.check,
+    )
 
 
 def _check_inside(source: Source, indices: np.ndarray) -> None:
@@ -118,90 +220,9 @@ def _check_inside(source: Source, indices: np.ndarray) -> None:
         )
 
 
-def numbered(name: str, length: int) -> Ids:
-    # Four digits at least, and no more for a larger set: an id must not change when records are
-    # appended.
-    return Ids(length, lambda i: f"{name}/{i:04d}")
-
-
-def arrays(
-    columns: Mapping[str, Any],
-    ids: Sequence[str] | None = None,
-    name: str = "arrays",
-    info: Mapping[str, Any] | None = None,
-) -> Source:
-    """Records in memory, or in memory-mapped files: an array a name, records on the first axis.
-
-    Args:
-        columns: ``{name: array [n, ...]}``. Images are ``[n, H, W, C]``, uint8 in 0..255 or
-            floating in [0, 1]. Integer labels become int32; everything else keeps its type.
-        ids: the identity of every record; ``"<name>/0000"`` and so on if not given.
-        name: what the set is called.
-        info: more to know about the set, e.g. ``class_names``; it goes before what the arrays tell.
-
-    Raises:
-        ValueError: for no arrays or no records, lengths that differ, ids that differ in number or
-            are not unique.
-        TypeError: for an array of objects or strings, which no device holds.
-    """
-    columns = {key: np.asanyarray(value) for key, value in columns.items()}
-    if not columns:
-        raise ValueError(
-            f"{name!r} has no arrays: give at least one, e.g. {{'image': ..., 'label': ...}}"
-        )
-    if "index" in columns:
-        raise ValueError(f"{name!r} has an array called 'index': that name is kept for positions")
-    first = next(iter(columns))
-    for key, value in columns.items():
-        if value.dtype.kind not in "biufcV" or value.dtype.hasobject:
-            raise TypeError(
-                f"{name!r}: {key!r} has dtype {value.dtype}, which is not numeric: text and "
-                "objects must be encoded first, and strings that identify a record go into ids"
-            )
-        if value.ndim == 0:
-            raise ValueError(
-                f"{name!r}: {key!r} is a single number, but needs records on its first axis"
-            )
-        if len(value) != len(columns[first]):
-            raise ValueError(
-                f"{name!r}: {first!r} has {len(columns[first])} records "
-                f"but {key!r} has {len(value)}"
-            )
-    length = len(columns[first])
-    if length == 0:
-        raise ValueError(f"{name!r} is empty: {first!r} has shape {columns[first].shape}")
-    if ids is None:
-        ids = numbered(name, length)
-    elif len(ids) != length:
-        raise ValueError(f"{name!r} has {length} records but {len(ids)} ids")
-    else:
-        ids = _unique(name, tuple(map(str, ids)))
-
-    known: dict[str, Any] = {}
-    if "image" in columns:
-        known["image_shape"] = columns["image"].shape[1:]
-    label = columns.get("label")
-    if label is not None and label.dtype.kind in "iu":
-        columns["label"] = label = label.astype(np.int32)
-        if label.ndim == 1:
-            known["classes"] = int(label.max()) + 1
-
-    return Source(
-        name,
-        ids,
-        lambda indices: {key: value[indices] for key, value in columns.items()},
-        {**known, **(info or {})},
-        None if label is None else lambda: columns["label"],
-    )
-
-
-def _unique(name: str, ids: Sequence[str]) -> Sequence[str]:
-    seen: set[str] = set()
-    for each in ids:
-        if each in seen:
-            raise ValueError(f"{name!r} has two records with the id {each!r}")
-        seen.add(each)
-    return ids
+def by_reading(read: Callable[[np.ndarray], Records], count: int) -> Callable[[], np.ndarray]:
+    """The contents of records that are cheap to read, see :class:`Reader`."""
+    return Source("", Ids(count, str), read).contents
 
 
 def subset(source: Source, indices: Any, name: str | None = None) -> Source:
@@ -240,9 +261,9 @@ def subset(source: Source, indices: Any, name: str | None = None) -> Source:
     return Source(
         name or source.name,
         Ids(len(indices), lambda i: source.ids[int(indices[i])]),
-        lambda i: source.read(indices[i]),
+        through(source, lambda i: source.read(indices[i]), indices),
         source.info,
-        lambda: source.labels()[indices],
+        None if source.read_labels is None else lambda: source.labels()[indices],
     )
 
 
@@ -309,13 +330,22 @@ def concatenate(sources: Sequence[Source], name: str | None = None) -> Source:
                 records[key][chosen] = value
         return records
 
+    def check() -> None:
+        for source in sources:
+            source.check()
+
     known = {key: value for key, value in sources[0].info.items() if key != "groups"}
     if all("classes" in source.info for source in sources):
         known["classes"] = max(source.info["classes"] for source in sources)
     return Source(
         name,
-        _unique(name, Ids(int(starts[-1]), identity)),
-        read,
+        unique_ids(name, Ids(int(starts[-1]), identity)),
+        Reader(
+            read,
+            lambda: np.concatenate([source.contents() for source in sources]),
+            lambda: digest(*(source.fingerprint() for source in sources)),
+            check,
+        ),
         {
             **known,
             "groups": tuple(source.name for source in sources),

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from jaxdistill.data.records import Ids, Records, Source
+from jaxdistill.data.ids import Ids
+from jaxdistill.data.records import Records, Source, through
 from jaxdistill.store.manifest import digests
 
 PARTNER = "partner/"
@@ -72,9 +73,14 @@ def seeded(source: Source, views: int = 1, *, seed: int = 0, pairs: bool = False
     return Source(
         source.name,
         Ids(views * count, lambda row: f"{source.ids[row % count]}#{row // count}"),
-        read,
+        through(
+            source,
+            read,
+            np.tile(np.arange(count), views),
+            lambda: f"{views} views of seed {seed}" + ", mixed in pairs" * pairs,
+        ),
         {**source.info, "views": views},
-        lambda: np.tile(source.labels(), views),
+        None if source.read_labels is None else lambda: np.tile(source.labels(), views),
     )
 
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdistill.data.records import Records, Source
+from jaxdistill.data.content import digest, row_hashes, text_hashes
+from jaxdistill.data.records import Reader, Records, Source
 from jaxdistill.data.text import Tokenizer, standard_library
 
 # Packages of the standard library that every installation has, of much text each.
@@ -119,7 +120,20 @@ def encoded(given: Sentences, tokenizer: Tokenizer, length: int) -> Source:
         return found
 
     ids = given.ids or [f"{given.name}/{i:06d}" for i in range(count)]
-    return Source(given.name, ids, read, info, lambda: labels)
+    by_text = [text_hashes(given.texts)]
+    if given.others is not None:
+        by_text.append(text_hashes(given.others))
+    return Source(
+        given.name,
+        ids,
+        Reader(
+            read,
+            lambda: row_hashes(np.stack(by_text, 1)),
+            lambda: digest(tokens, ends, starts, labels),
+        ),
+        info,
+        lambda: labels,
+    )
 
 
 def bpe_tokenizer(texts: Sequence[str], vocabulary: int, end: str = "<|endoftext|>") -> Tokenizer:

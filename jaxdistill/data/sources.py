@@ -7,19 +7,25 @@ from typing import Any
 import numpy as np
 
 from jaxdistill.data.array_records import tfds
-from jaxdistill.data.files import decode_image, idx, image_folder, npz, pillow
+from jaxdistill.data.arrays import arrays
+from jaxdistill.data.content import digest
+from jaxdistill.data.files import idx, image_folder, image_folders, npz
+from jaxdistill.data.ids import Ids
+from jaxdistill.data.images import decode_image, pillow
 from jaxdistill.data.records import (
-    Ids,
+    Reader,
     Records,
     Source,
-    arrays,
+    by_reading,
     concatenate,
     filter_labels,
     subset,
 )
+from jaxdistill.settings import Count, checked
 
 __all__ = [
     "Ids",
+    "Reader",
     "Records",
     "Source",
     "arrays",
@@ -29,6 +35,7 @@ __all__ = [
     "filter_labels",
     "idx",
     "image_folder",
+    "image_folders",
     "npz",
     "photographs",
     "subset",
@@ -80,7 +87,8 @@ def diabetes() -> Source:
     )
 
 
-def photographs(size: int = 32, stride: int | None = None, grey: bool = False) -> Source:
+@checked
+def photographs(*, size: Count = 32, stride: Count | None = None, grey: bool = False) -> Source:
     """Square crops of the two photographs of scikit-learn (a temple, a flower; 427 x 640).
 
     Args:
@@ -95,7 +103,7 @@ def photographs(size: int = 32, stride: int | None = None, grey: bool = False) -
         ``"china/0032_0064"``.
 
     Raises:
-        ValueError: for a size that does not fit, or a stride below 1.
+        ValueError: for a size that does not fit, or a size or stride below 1.
         ImportError: without Pillow (extra ``images``), which decodes them.
     """
     from sklearn.datasets import load_sample_image
@@ -108,24 +116,22 @@ def photographs(size: int = 32, stride: int | None = None, grey: bool = False) -
         luma = pixels @ np.array([0.299, 0.587, 0.114])
         pixels = np.round(luma).astype(np.uint8)[..., None]
     height, width = pixels.shape[1:3]
-    if not 1 <= size <= min(height, width) or stride < 1:
-        raise ValueError(
-            f"crops of size {size} at stride {stride}: size must lie in "
-            f"1..{min(height, width)} and stride must be at least 1"
-        )
+    if size > min(height, width):
+        raise ValueError(f"crops of size={size}: size must lie in 1..{min(height, width)}")
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), axis=(1, 2))
     windows = np.moveaxis(windows, 3, -1)[:, ::stride, ::stride]
     which, row, column = (axis.ravel() for axis in np.indices(windows.shape[:3]))
+
+    def read(i: np.ndarray) -> Records:
+        return {"image": windows[which[i], row[i], column[i]], "label": which[i].astype(np.int32)}
+
     return Source(
         "photographs",
         Ids(
             len(which),
             lambda i: f"{names[which[i]]}/{row[i] * stride:04d}_{column[i] * stride:04d}",
         ),
-        lambda i: {
-            "image": windows[which[i], row[i], column[i]],
-            "label": which[i].astype(np.int32),
-        },
+        Reader(read, by_reading(read, len(which)), lambda: digest(pixels, f"{size} {stride}")),
         {"image_shape": (size, size, pixels.shape[-1]), "classes": 2, "class_names": names},
         lambda: which.astype(np.int32),
     )

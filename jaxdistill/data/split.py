@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.data.records import Records, Source, subset
+from jaxdistill.data.content import digest
+from jaxdistill.data.records import Records, Source, subset, through
+from jaxdistill.settings import Fraction, Share, checked
 
 PARTS = ("train", "validation", "test")
 
@@ -35,13 +38,15 @@ def hashes(ids: Iterable[str], salt: str = "") -> np.ndarray:
     return (np.frombuffer(digests, ">u8") >> np.uint64(11)) * 2.0**-53
 
 
+@checked
 def split(
     source: Source,
     part: str,
     *,
-    validation: float = 0.1,
-    test: float = 0.0,
+    validation: Fraction = 0.1,
+    test: Fraction = 0.0,
     salt: str = "",
+    by: Literal["id", "content"] = "id",
 ) -> Source:
     """One part of a source.
 
@@ -55,6 +60,8 @@ def split(
         validation: the share of validation records.
         test: the share of test records; 0 where a set has its own test files.
         salt: another one gives another split.
+        by: what is hashed: the ``"id"`` of a record, or its ``"content"`` (labels aside), so that
+            records which hold the same are in one part, see :meth:`Source.contents`.
 
     Raises:
         ValueError: for an unknown part, shares that leave nothing to train on, or a part that holds
@@ -68,17 +75,22 @@ def split(
     """
     if part not in PARTS:
         raise ValueError(unknown("part of the data", part, PARTS))
-    numbers = part_numbers(source.ids, validation, test, salt)
-    return _part(source, part, numbers)
+    return _part(source, part, part_numbers(_hashed(source, by), validation, test, salt))
 
 
+def _hashed(source: Source, by: str) -> Iterable[str]:
+    return source.ids if by == "id" else (f"{number:016x}" for number in source.contents().tolist())
+
+
+@checked
 def splits(
     train_source: Source,
     test_source: Source | None = None,
     *,
-    validation: float = 0.1,
-    test: float = 0.0,
+    validation: Fraction = 0.1,
+    test: Fraction = 0.0,
     salt: str = "",
+    by: Literal["id", "content"] = "id",
 ) -> Splits:
     """All parts of a data set.
 
@@ -89,6 +101,8 @@ def splits(
         validation: the share of validation records; with 0 there is no validation part.
         test: the share of test records; with 0 and no ``test_source`` there is no test part.
         salt: another one gives another split.
+        by: ``"id"`` or ``"content"``, see :func:`split`; what ``test_source`` shares with the rest
+            is counted by :func:`jaxdistill.data.checks.warn_of_duplicates`.
 
     Raises:
         ValueError: for both a test set and a share of test records, and as :func:`split` does.
@@ -98,7 +112,7 @@ def splits(
             f"{train_source.name!r} comes with its own test set {test_source.name!r} of "
             f"{len(test_source)} records: test must be 0, not {test}"
         )
-    numbers = part_numbers(train_source.ids, validation, test, salt)
+    numbers = part_numbers(_hashed(train_source, by), validation, test, salt)
     shares = {"train": 1.0, "validation": validation, "test": test}
     found = Splits({part: _part(train_source, part, numbers) for part in PARTS if shares[part] > 0})
     if test_source is not None:
@@ -207,7 +221,10 @@ def hidden_labels(source: Source, count: int, *, seed: int) -> Source:
         return {**records, "label": label, "has_label": kept.astype(np.float32)}
 
     return dataclasses.replace(
-        source, read=read, read_labels=lambda: np.where(known, source.labels(), -1)
+        source,
+        read=through(source, read, changes=lambda: digest(known)),
+        read_labels=lambda: np.where(known, source.labels(), -1),
+        info={**source.info, "hidden": True},
     )
 
 
@@ -218,14 +235,18 @@ def shuffled_labels(source: Source, *, seed: int) -> Source:
 
 
 def _with_labels(source: Source, labels: np.ndarray) -> Source:
+    def read(indices: np.ndarray) -> Records:
+        return {**source.read(indices), "label": labels[indices]}
+
     return dataclasses.replace(
         source,
-        read=lambda indices: {**source.read(indices), "label": labels[indices]},
+        read=through(source, read, changes=lambda: digest(labels)),
         read_labels=lambda: labels,
     )
 
 
-def wrong_labels(source: Source, share: float, *, seed: int) -> Source:
+@checked
+def wrong_labels(source: Source, *, share: Share, seed: int) -> Source:
     """All records, a share of whose labels are wrong: another class, each as likely.
 
     Which ones depends on their ids alone: every record is wrong or right by itself, and the share
@@ -236,12 +257,10 @@ def wrong_labels(source: Source, share: float, *, seed: int) -> Source:
 
     Example:
         >>> from jaxdistill.data.sources import digits
-        >>> noisy = wrong_labels(digits(), 0.3, seed=0)
+        >>> noisy = wrong_labels(digits(), share=0.3, seed=0)
         >>> round(float((noisy.labels() != digits().labels()).mean()), 1)
         0.3
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"the share of wrong labels must be in [0, 1], got {share}")
     labels, classes = source.labels(), source.info["classes"]
     chosen = hashes(source.ids, f"wrong/{seed}") < share
     further = 1 + (hashes(source.ids, f"other/{seed}") * (classes - 1)).astype(labels.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.data.records import Records, Source, concatenate, subset
+from jaxdistill.data.content import digest
+from jaxdistill.data.records import (
+    Reader,
+    Records,
+    Source,
+    by_reading,
+    concatenate,
+    subset,
+)
 from jaxdistill.data.split import PARTS, Splits, hashes, part_numbers
 from jaxdistill.data.tokenizers import Tokenizer, byte_tokenizer, file_tokenizer
 
@@ -224,7 +233,8 @@ def windows(
         return {**found, "counted": counted}
 
     ids = [f"{kept[w]}#{n}" for w, n in zip(which.tolist(), number.tolist(), strict=True)]
-    return Source(name, ids, read, info)
+    identity = functools.partial(digest, flat, sizes, given, f"{length} {tokenizer.end}")
+    return Source(name, ids, Reader(read, by_reading(read, len(ids)), identity), info)
 
 
 def _packed(texts: Sequence[np.ndarray], length: int, name: str, info: dict[str, Any]) -> Source:
@@ -251,7 +261,9 @@ def _packed(texts: Sequence[np.ndarray], length: int, name: str, info: dict[str,
             ),
         }
 
-    return Source(name, [f"{name}/packed/{i:06d}" for i in range(count)], read, info)
+    ids = [f"{name}/packed/{i:06d}" for i in range(count)]
+    identity = functools.partial(digest, flat, segment, str(length))
+    return Source(name, ids, Reader(read, by_reading(read, len(ids)), identity), info)
 
 
 def corpus(

@@ -13,6 +13,7 @@ import optax
 
 from jaxdistill import condense, theory
 from jaxdistill.data import split
+from jaxdistill.data.records import through
 from jaxdistill.distiller import Distiller
 from jaxdistill.net import Net
 from jaxdistill.registry._names import fixed, named, without
@@ -145,7 +146,8 @@ def whitened(parts: split.Splits, kind: str) -> split.Splits:
             return {**records, "image": whitening.apply(records["image"])}
 
         info = {**source.info, "whitening": whitening}
-        return dataclasses.replace(source, read=read, info=info)
+        about = through(source, read, changes=lambda: f"{kind} {train.fingerprint()}")
+        return dataclasses.replace(source, read=about, info=info)
 
     found: Any = {name: of(source) for name, source in parts.items()}
     return found

@@ -45,16 +45,14 @@ def _image_files(name: str, dir: str = "") -> tuple[sources.Source, sources.Sour
 def _tfds(dataset: str, dir: str = "", image_size: int | None = None, test_split: str = "test"):
     directory = dir or None
     return (
-        sources.tfds(dataset, "train", directory, image_size),
-        sources.tfds(dataset, test_split, directory, image_size),
+        sources.tfds(dataset, "train", data_dir=directory, image_size=image_size),
+        sources.tfds(dataset, test_split, data_dir=directory, image_size=image_size),
     )
 
 
 def _folder(dir: str, image_size: int):
-    return (
-        sources.image_folder(f"{dir}/train", image_size),
-        sources.image_folder(f"{dir}/test", image_size),
-    )
+    found = sources.image_folders(dir=dir, image_size=image_size)
+    return found["train"], found["test"]
 
 
 # Each gives one source that is to be split, or a pair of the training and the official test set.
@@ -112,7 +110,7 @@ def data(settings: Mapping[str, Any], seed: int = 0) -> split.Splits:
         parts = split.splits(train, validation=validation, test=share)
     if settings.get("wrong"):
         for part in parts.keys() - {"test"}:
-            parts[part] = split.wrong_labels(parts[part], settings["wrong"], seed=seed)
+            parts[part] = split.wrong_labels(parts[part], share=settings["wrong"], seed=seed)
     if settings.get("records"):
         parts["train"] = split.labelled_subset(parts["train"], settings["records"], seed=0)
     return condense.whitened(parts, settings["whiten"]) if settings.get("whiten") else parts

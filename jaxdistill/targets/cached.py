@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.data.records import Ids, Records, Source
+from jaxdistill.data.ids import Ids
+from jaxdistill.data.records import Records, Source, through
 from jaxdistill.data.seeded import with_partner
 from jaxdistill.store import Codec, Store, manifest
 from jaxdistill.store.reader import find
@@ -118,12 +120,13 @@ def attach(source: Source, store: Store) -> Source:
             f"{CACHED}{name}": value for name, value in found.items() if name not in HEADER
         }
 
+    stored = {key: store.manifest.get(key) for key in ("identity", "index", "files")}
     return Source(
         source.name,
         Ids(len(rows), lambda i: f"{source.ids[int(own[i])]}#{rows[i] // store.records}"),
-        read,
+        through(source, read, own, lambda: json.dumps(stored, sort_keys=True, default=str)),
         {**source.info, "views": store.views},
-        lambda: source.labels()[own],
+        None if source.read_labels is None else lambda: source.labels()[own],
     )
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from jaxdistill.data import augment, mixing, sources, split, views
-from jaxdistill.data.records import arrays, subset
+from jaxdistill.data.arrays import arrays
+from jaxdistill.data.records import subset
 from jaxdistill.data.seeded import seeded
 from jaxdistill.store.manifest import digests
 

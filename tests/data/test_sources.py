@@ -167,7 +167,7 @@ def test_image_folder(tmp_path):
     write_image(root / "cat" / "z.png", (10, 20, 30))
     write_image(root / "cat" / "a.JPG", (10, 20, 30), (40, 20))
     (root / "cat" / "notes.txt").write_text("not an image")
-    source = sources.image_folder(root, 4)
+    source = sources.image_folder(root, image_size=4)
     assert list(source.ids) == ["pets/cat/a.JPG", "pets/cat/z.png", "pets/dog/b.png"]
     assert source.info["class_names"] == ("cat", "dog")
     batch = source.gather(np.array([2, 1]))
@@ -188,13 +188,13 @@ def test_decode_image_takes_the_centre():
 
 def test_image_folder_refuses(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a folder with one folder of images"):
-        sources.image_folder(tmp_path / "missing", 4)
+        sources.image_folder(tmp_path / "missing", image_size=4)
     (tmp_path / "cat").mkdir()
     with pytest.raises(FileNotFoundError, match=r"holds no images.*\['cat'\]"):
-        sources.image_folder(tmp_path, 4)
+        sources.image_folder(tmp_path, image_size=4)
     (tmp_path / "cat" / "broken.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"broken\.png cannot be decoded"):
-        sources.image_folder(tmp_path, 4).gather(np.array([0]))
+        sources.image_folder(tmp_path, image_size=4).gather(np.array([0]))
 
 
 def test_digits():
@@ -208,7 +208,7 @@ def test_digits():
 
 
 def test_photographs_are_crops_of_the_files():
-    source = sources.photographs(64, 100)
+    source = sources.photographs(size=64, stride=100)
     from sklearn.datasets import load_sample_image
 
     place = list(source.ids).index("flower/0200_0300")
@@ -217,7 +217,7 @@ def test_photographs_are_crops_of_the_files():
     assert batch["label"].tolist() == [1]
     assert len(source) == 2 * 4 * 6
     with pytest.raises(ValueError, match=r"size must lie in 1\.\.427"):
-        sources.photographs(500)
+        sources.photographs(size=500)
 
 
 PREPARE = """
@@ -247,7 +247,7 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
 
 Tiny(data_dir=sys.argv[1], file_format="array_record").download_and_prepare()
 from jaxdistill.data import sources, stream
-source = sources.tfds("tiny", "train", sys.argv[1], 4)
+source = sources.tfds("tiny", "train", data_dir=sys.argv[1], image_size=4)
 batch = next(stream.stream(source, 2, seed=0).iterate())
 assert batch["image"].shape == (2, 4, 4, 3), batch["image"].shape
 assert "tensorflow" not in sys.modules
@@ -265,7 +265,7 @@ def prepared(tmp_path_factory):
 
 
 def test_tfds(prepared):
-    source = sources.tfds("tiny", "train", prepared, image_size=4)
+    source = sources.tfds("tiny", "train", data_dir=prepared, image_size=4)
     assert source.info == {"image_shape": (4, 4, 3), "classes": 2, "class_names": ("cat", "dog")}
     assert source.ids[3] == "tiny/1.0.0/train/0003"
     batch = source.gather(np.array([4, 1, 4]))
@@ -278,13 +278,13 @@ def test_tfds(prepared):
 
 def test_tfds_refuses(prepared, tmp_path):
     with pytest.raises(ValueError, match="unknown split of 'tiny' 'tain': did you mean 'train'"):
-        sources.tfds("tiny", "tain", prepared, 4)
+        sources.tfds("tiny", "tain", data_dir=prepared, image_size=4)
     with pytest.raises(ValueError, match="unknown feature of 'tiny' 'labels'"):
-        sources.tfds("tiny", "train", prepared, 4, label="labels")
+        sources.tfds("tiny", "train", data_dir=prepared, image_size=4, label="labels")
     with pytest.raises(ValueError, match="differ in size: give image_size"):
-        sources.tfds("tiny", "train", prepared)
+        sources.tfds("tiny", "train", data_dir=prepared)
     with pytest.raises(ValueError, match="'imagenet_2012': did you mean 'imagenet"):
-        sources.tfds("imagenet_2012", "train", tmp_path)
+        sources.tfds("imagenet_2012", "train", data_dir=tmp_path)
 
 
 def test_tfds_tells_how_to_prepare(tmp_path):
@@ -294,5 +294,5 @@ def test_tfds_tells_how_to_prepare(tmp_path):
         "--file_format=array_record"
     )
     with pytest.raises(FileNotFoundError) as caught:
-        sources.tfds("imagenet2012", "train", tmp_path, 64)
+        sources.tfds("imagenet2012", "train", data_dir=tmp_path, image_size=64)
     assert str(caught.value).endswith(words)

@@ -19,7 +19,8 @@ from flax import linen as nn
 
 from jaxdistill import losses, targets
 from jaxdistill.data import augment, mixing, sources, views
-from jaxdistill.data.records import arrays, subset
+from jaxdistill.data.arrays import arrays
+from jaxdistill.data.records import subset
 from jaxdistill.data.seeded import seeded
 from jaxdistill.data.stream import stream
 from jaxdistill.distiller import model_to_model
