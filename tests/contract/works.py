@@ -1,0 +1,103 @@
+"""Trials of what trains nothing: a search, and records that a teacher writes."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from contract.parts import (
+    ADAM,
+    IMAGES,
+    Trial,
+    agreement,
+    equal,
+    falls,
+    perceptron,
+    stage,
+    trained_teacher,
+)
+from contract.parts import TEACHER as CLASSIFIER
+
+from jaxdistill import targets
+from jaxdistill.data.sources import arrays
+from jaxdistill.data.stream import stream
+from jaxdistill.distiller import Work, model_to_model
+from jaxdistill.net import Forward, Net
+from jaxdistill.objective import per_example
+
+
+def search() -> Trial:
+    """Which width a student has is chosen by untrained nets; the one that is chosen learns."""
+    widths = (2, 4, 8, 16)
+
+    def run(results, data, key):
+        """How much of the teacher's logits a linear map of random features explains."""
+        wanted = CLASSIFIER.apply(*results["teacher"], data["train"]).out
+        left = {}
+        for width in widths:
+            net = perceptron(width)
+            drawn = net.init(jax.random.fold_in(key, width), data["train"])
+            seen = net.apply(*drawn, data["train"], taps=("hidden",)).taps["hidden"]
+            rest = wanted - seen @ jnp.linalg.lstsq(seen, wanted)[0]
+            left[str(width)] = float((rest**2).mean() / wanted.var())
+        enough = [width for width in widths if left[str(width)] < 0.5]
+        return {"width": min(enough, default=widths[-1]), "unexplained": left}
+
+    work = Work(run, "choice")
+    results = {"teacher": trained_teacher()}
+    choice = work.run(results, {"train": IMAGES}, jax.random.key(0))
+    student = perceptron(choice["width"])
+
+    def right(outcome):
+        assert work.run(results, {"train": IMAGES}, jax.random.key(0)) == choice
+        assert list(choice["unexplained"].values()) == sorted(
+            choice["unexplained"].values(), reverse=True
+        )
+        assert outcome.result[0]["first"].shape == (8, choice["width"])
+        falls("kd")(outcome)
+
+    distiller = model_to_model(student, targets.live(CLASSIFIER), agreement, ADAM)
+    return Trial(stage(distiller, results), right)
+
+
+def written_records(vocabulary: int = 8, length: int = 10) -> Trial:
+    """A teacher writes sequences, a filter keeps some, a student learns from what is left."""
+
+    def run(results, data, key):
+        def write(token, key):
+            token = jax.random.categorical(key, results["teacher"][token])
+            return token, token
+
+        start = jnp.arange(256) % vocabulary
+        _, written = jax.lax.scan(write, start, jax.random.split(key, length))
+        rows = np.asarray(jnp.concatenate([start[None], written]).T)
+        # Nothing twice, and nothing that says one thing all the time.
+        rows = np.unique(rows, axis=0)
+        return {"tokens": rows[(rows != rows[:, :1]).any(1)].astype(np.int32)}
+
+    def apply(params, state, tokens, *, taps=(), train=False, rng=None):
+        return Forward(params["next"][tokens[:, :-1]], {}, state, params)
+
+    def objective(forward, goal, batch):
+        spoken = jax.nn.log_softmax(forward.out)
+        told = jnp.take_along_axis(spoken, batch["tokens"][:, 1:, None], -1)[..., 0]
+        return {"nll": per_example(1.0, -told)}
+
+    teacher = 3 * jax.random.normal(jax.random.key(4), (vocabulary, vocabulary))
+    work = Work(run, "records")
+    records = work.run({"teacher": teacher}, {}, jax.random.key(0))
+    data = stream(arrays(records), 64, seed=0, threads=0)
+    net = Net(lambda key, tokens: ({"next": jnp.zeros((vocabulary, vocabulary))}, {}), apply)
+    nothing = lambda *_: {}  # noqa: E731
+    distiller = model_to_model(net, nothing, objective, ADAM, inputs="tokens")
+
+    def right(outcome):
+        equal(work.run({"teacher": teacher}, {}, jax.random.key(0)), records)
+        assert 64 < len(records["tokens"]) <= 256
+        falls("nll")(outcome)
+        # Towards the teacher that wrote them, which the student has never seen.
+        told = jax.nn.log_softmax(outcome.result[0]["next"])
+        truth = jax.nn.softmax(teacher)
+        assert -(truth * told).sum(-1).mean() < np.log(vocabulary)
+
+    return Trial(stage(distiller, data=data), right)
