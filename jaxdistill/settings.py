@@ -58,6 +58,27 @@ class Range:
         return high if self.high < math.inf else "finite"
 
 
+class Among:
+    """One of a few numbers.
+
+    Example:
+        >>> Order = Annotated[float, Among(0.5, 1.5)]
+        >>> fault(1.0, Order)
+        'must be a number, 0.5 or 1.5'
+    """
+
+    def __init__(self, *numbers: float):
+        self.numbers = numbers
+
+    def holds(self, value: Any) -> bool:
+        """Whether a number is one of them."""
+        return value in self.numbers
+
+    def __str__(self) -> str:
+        *most, last = (f"{number:g}" for number in self.numbers)
+        return f"{', '.join(most)} or {last}"
+
+
 class _Schedule:
     """Marks what may change with the step."""
 
@@ -174,7 +195,7 @@ def says(domain: Any) -> str:
         # A number is whole or not, and in its range.
         bounds = ", ".join(str(mark) for mark in marks)
         words = "a whole number" if inner is int else "a number" if inner is float else says(inner)
-        comma = "," if inner is int else ""
+        comma = "," if inner is int or isinstance(marks[0], Among) else ""
         return f"{words}{comma} {bounds}" if bounds else words
     if origin is Literal:
         return " or ".join(sorted(map(repr, arguments)))
@@ -235,7 +256,7 @@ def _valid(value: Any, domain: Any) -> bool:
         inner, marks = arguments[0], arguments[1:]
         if _scheduled(marks) and isinstance(value, Mapping):
             return "schedule" in value
-        ranges = [mark for mark in marks if isinstance(mark, Range)]
+        ranges = [mark for mark in marks if isinstance(mark, (Range, Among))]
         return _valid(value, inner) and all(mark.holds(value) for mark in ranges)
     if origin is Literal:
         return any(value == each and type(value) is type(each) for each in arguments)

@@ -15,17 +15,20 @@ from jaxdistill.condense.experts import (
 )
 from jaxdistill.condense.flat import Flat, flat
 from jaxdistill.condense.fresh import (
+    Protocol,
     augmentation_robust_score,
     fresh_nets,
     kernel_accuracy,
     label_robust_score,
     ranked,
 )
-from jaxdistill.condense.matching import chosen, match_features, match_gradients
+from jaxdistill.condense.matching import match_features, match_gradients
 from jaxdistill.condense.regression import match_kernel, match_regression
+from jaxdistill.condense.students import Students, Window
+from jaxdistill.condense.subsets import chosen
 from jaxdistill.condense.surrogates import attention_maps, gradient_distance, mean_distance
 from jaxdistill.condense.synthetic import Synthetic, pixels, save_folder, save_npz
-from jaxdistill.condense.trajectories import Window, match_trajectories
+from jaxdistill.condense.trajectories import match_trajectories
 from jaxdistill.condense.unroll import Inner, Target, matching_gradient, matching_loss
 from jaxdistill.condense.whitening import Whitening, fit_whitening
 
@@ -34,6 +37,8 @@ __all__ = [
     "Flat",
     "Flatness",
     "Inner",
+    "Protocol",
+    "Students",
     "Synthetic",
     "Target",
     "Whitening",

@@ -8,13 +8,14 @@ synthetic and real images alike, and differentiated with respect to the images.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 
+Family = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
 # Zhao and Bilen's numbers.
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP, CUTOUT, SCALE, ROTATION = 0.125, 0.5, 1.2, 15.0
@@ -44,7 +45,7 @@ class Augmentation(NamedTuple):
     apply: Callable[[Draw, jax.Array], jax.Array]
 
 
-def siamese(families: Sequence[str]) -> Augmentation:
+def siamese(families: Sequence[Family]) -> Augmentation:
     """Differentiable augmentation by one of some families, uniformly.
 
     Args:
@@ -150,7 +151,7 @@ def _resampled(image: jax.Array, yy: Any, yx: Any, xy: Any, xx: Any) -> jax.Arra
     return jax.vmap(channel, in_axes=-1, out_axes=-1)(image)
 
 
-FAMILIES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+FAMILIES: dict[Family, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "color": _color,
     "crop": _crop,
     "cutout": _cutout,

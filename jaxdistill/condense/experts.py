@@ -7,22 +7,34 @@ are of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill import store
-from jaxdistill.condense.augment import Augmentation, siamese
+from jaxdistill.condense.augment import Augmentation, Draw, Family, siamese
 from jaxdistill.condense.flat import Flat, flat
 from jaxdistill.condense.real import real_set
 from jaxdistill.distiller import Distiller
 from jaxdistill.loops import for_each
 from jaxdistill.losses.numerics import safe_norm
 from jaxdistill.net import Net
+from jaxdistill.settings import (
+    Count,
+    Finite,
+    Fraction,
+    Natural,
+    NonNegative,
+    Positive,
+    Range,
+)
+
+# What a learning rate is multiplied by.
+Decay = Annotated[float, Range(0, 1, above=True)]
 
 
 class Flatness(NamedTuple):
@@ -36,8 +48,8 @@ class Flatness(NamedTuple):
         alpha: how much of what is orthogonal to the perturbed gradient is taken away.
     """
 
-    rho: float = 0.01
-    alpha: float = 0.3
+    rho: NonNegative = 0.01
+    alpha: Finite = 0.3
 
 
 class Training(NamedTuple):
@@ -62,20 +74,20 @@ def train_experts(
     net: Net,
     image_shape: tuple[int, ...],
     classes: int,
-    *,
-    experts: int,
-    epochs: int,
     steps: int | None = None,
-    at_once: int | None = None,
-    batch_size: int = 256,
-    learning_rate: float = 0.01,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-    decay: float = 1.0,
-    augment: tuple[str, ...] = (),
+    *,
+    experts: Count,
+    epochs: Count,
+    at_once: Count | None = None,
+    batch_size: Count = 256,
+    learning_rate: Positive = 0.01,
+    momentum: Fraction = 0.0,
+    weight_decay: NonNegative = 0.0,
+    decay: Decay = 1.0,
+    augment: Sequence[Family] = (),
     flatness: Flatness | None = None,
-    loss_ramp: int = 0,
-    gradient_penalty: float = 0.0,
+    loss_ramp: Natural = 0,
+    gradient_penalty: NonNegative = 0.0,
     data: str = "train",
 ) -> Distiller:
     """Trains experts by plain SGD and keeps where they were after every epoch.
@@ -87,10 +99,10 @@ def train_experts(
         net: what every expert is.
         image_shape: (H, W, C).
         classes: how many.
-        experts: how many.
-        epochs: how many each is trained for.
         steps: how many the loop will do, to be checked: those of all epochs, or fewer than one
             epoch, to try out what follows. Rows that are not reached hold fresh starts.
+        experts: how many.
+        epochs: how many each is trained for.
         at_once: how many in one step, all by default; it divides ``experts``.
         batch_size: records of each expert in a step.
         learning_rate: constant, but for ``decay``.
@@ -126,12 +138,7 @@ def train_experts(
     def init(key, frozen, batch):
         del batch
         size = len(real_set(frozen, data, classes).labels)
-        whole = expert_steps(size, batch_size, epochs, experts, at_once)
-        if steps not in (None, whole) and not steps < epoch_steps(size, batch_size):
-            raise ValueError(
-                f"{experts} experts, {at_once} at once, take {whole} steps for {epochs} epochs of "
-                f"{size} records in batches of {batch_size}, not {steps}"
-            )
+        check_steps(steps, size, batch_size, epochs, experts, at_once)
         keys = jax.random.split(jax.random.fold_in(key, experts), experts * (epochs + 1))
         trajectories = jax.lax.map(model.draw, keys).reshape(experts, epochs + 1, -1)
         none = jnp.zeros((at_once, model.size))
@@ -140,57 +147,116 @@ def train_experts(
     def step(state: Training, frozen, batch):
         del batch
         real = real_set(frozen, data, classes)
-        size = len(real.labels)
-        per_epoch = epoch_steps(size, batch_size)
-        group, inside = jnp.divmod(state.step, epochs * per_epoch)
-        epoch, place = jnp.divmod(inside, per_epoch)
-        numbers = group * at_once + jnp.arange(at_once)
-        keys = jax.vmap(lambda n: jax.random.fold_in(state.key, n))(numbers)
-        fresh = inside == 0
-        starts = jax.lax.cond(
-            fresh,
-            lambda: jax.vmap(lambda k: model.draw(jax.random.fold_in(k, epochs)))(keys),
-            lambda: state.vectors,
-        )
-        restarts = fresh | ((decay != 1.0) & (inside == (epochs // 2 + 1) * per_epoch))
-        moved = jnp.where(restarts, 0, state.momentum)
-        rate = learning_rate * jnp.where(epoch > epochs // 2, decay, 1.0)
-        share = jnp.where(epoch < loss_ramp, 0.5 + 0.5 * epoch / max(loss_ramp, 1), 1.0)
+        now = clock(state.step, epochs, epoch_steps(len(real.labels), batch_size))
+        keys, starts, velocities = started(state, now, model, epochs, at_once, decay)
+        rate = learning_rate * jnp.where(now.epoch > epochs // 2, decay, 1.0)
+        share = jnp.where(now.epoch < loss_ramp, 0.5 + 0.5 * now.epoch / max(loss_ramp, 1), 1.0)
 
         def one(parts):
-            key, vector, moved = parts
-            key_epoch = jax.random.fold_in(key, epoch)
-            order = jax.random.permutation(key_epoch, size)
-            rows = jax.lax.dynamic_slice(order, (place * batch_size,), (batch_size,))
-            drawn = augmentation.draw(jax.random.fold_in(key_epoch, place), batch_size)
+            key, vector, velocity = parts
+            rows, drawn = drawn_batch(key, now, augmentation, len(real.labels), batch_size)
             loss = expert_loss(
                 model, augmentation, drawn, real.images[rows], real.labels[rows], share,
                 gradient_penalty,
             )  # fmt: skip
             (value, right), direction = loss_direction(loss, vector, flatness)
-            moved = momentum * moved + direction + weight_decay * vector
-            return vector - rate * moved, moved, value, right
+            velocity = momentum * velocity + direction + weight_decay * vector
+            return vector - rate * velocity, velocity, value, right
 
-        vectors, moved, losses, right = for_each(one, (keys, starts, moved))
-
-        def write(trajectories, rows, at):
-            start = (group * at_once, at, 0)
-            return jax.lax.dynamic_update_slice(trajectories, rows[:, None], start)
-
-        trajectories = jax.lax.cond(
-            fresh, lambda t: write(t, starts, 0), lambda t: t, state.trajectories
-        )
-        trajectories = jax.lax.cond(
-            place == per_epoch - 1,
-            lambda t: write(t, vectors, epoch + 1),
-            lambda t: t,
-            trajectories,
-        )
+        vectors, velocities, losses, right = for_each(one, (keys, starts, velocities))
+        trajectories = written(state.trajectories, now, at_once, starts, vectors)
         count = jnp.full((), float(at_once))
         metrics = {"loss": (losses.sum(), count), "train_accuracy": (right.sum(), count)}
-        return Training(state.step + 1, state.key, vectors, moved, trajectories), metrics
+        return Training(state.step + 1, state.key, vectors, velocities, trajectories), metrics
 
     return Distiller(init, step, lambda state: state.trajectories)
+
+
+class Clock(NamedTuple):
+    """Where in the training a step is.
+
+    Attributes:
+        group: which of the groups that are trained one after another.
+        inside: steps of the group that were done.
+        epoch: of the group.
+        place: the step's place in its epoch.
+        per_epoch: steps of an epoch.
+    """
+
+    group: jax.Array
+    inside: jax.Array
+    epoch: jax.Array
+    place: jax.Array
+    per_epoch: int
+
+
+def clock(step: jax.Array, epochs: int, per_epoch: int) -> Clock:
+    """Where a step is, of groups that are trained for ``epochs`` of ``per_epoch`` steps."""
+    group, inside = jnp.divmod(step, epochs * per_epoch)
+    return Clock(group, inside, *jnp.divmod(inside, per_epoch), per_epoch)
+
+
+def started(
+    state: Training, now: Clock, model: Flat, epochs: int, at_once: int, decay: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Keys, parameters and momenta with which the experts of a group begin a step: drawn anew where
+    the group begins; momenta are zero there, and where the rate falls."""
+    numbers = now.group * at_once + jnp.arange(at_once)
+    keys = jax.vmap(lambda n: jax.random.fold_in(state.key, n))(numbers)
+    fresh = now.inside == 0
+    starts = jax.lax.cond(
+        fresh,
+        lambda: jax.vmap(lambda k: model.draw(jax.random.fold_in(k, epochs)))(keys),
+        lambda: state.vectors,
+    )
+    restarts = fresh | ((decay != 1.0) & (now.inside == (epochs // 2 + 1) * now.per_epoch))
+    return keys, starts, jnp.where(restarts, 0, state.momentum)
+
+
+def drawn_batch(
+    key: jax.Array, now: Clock, augmentation: Augmentation, size: int, batch_size: int
+) -> tuple[jax.Array, Draw]:
+    """Which of ``size`` records an expert sees, and how they are augmented; ``key`` is its own."""
+    key_epoch = jax.random.fold_in(key, now.epoch)
+    order = jax.random.permutation(key_epoch, size)
+    rows = jax.lax.dynamic_slice(order, (now.place * batch_size,), (batch_size,))
+    return rows, augmentation.draw(jax.random.fold_in(key_epoch, now.place), batch_size)
+
+
+def written(
+    trajectories: jax.Array, now: Clock, at_once: int, starts: jax.Array, vectors: jax.Array
+) -> jax.Array:
+    """Trajectories with the group's starts where it begins, and where it is after an epoch."""
+
+    def write(trajectories, rows, at):
+        start = (now.group * at_once, at, 0)
+        return jax.lax.dynamic_update_slice(trajectories, rows[:, None], start)
+
+    trajectories = jax.lax.cond(
+        now.inside == 0, lambda t: write(t, starts, 0), lambda t: t, trajectories
+    )
+    return jax.lax.cond(
+        now.place == now.per_epoch - 1,
+        lambda t: write(t, vectors, now.epoch + 1),
+        lambda t: t,
+        trajectories,
+    )
+
+
+def check_steps(
+    steps: int | None, size: int, batch_size: int, epochs: int, experts: int, at_once: int
+) -> None:
+    """Refuses a number of steps that is neither that of all epochs nor less than one epoch.
+
+    Raises:
+        ValueError: saying how many there must be; for batches larger than the set.
+    """
+    whole = expert_steps(size, batch_size, epochs, experts, at_once)
+    if steps not in (None, whole) and not steps < epoch_steps(size, batch_size):
+        raise ValueError(
+            f"{experts} experts, {at_once} at once, take {whole} steps for {epochs} epochs of "
+            f"{size} records in batches of {batch_size}, not {steps}"
+        )
 
 
 def epoch_steps(size: int, batch_size: int) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,20 @@ import numpy as np
 import optax
 
 from jaxdistill._errors import unknown
-from jaxdistill.condense.augment import siamese
+from jaxdistill.condense.augment import Family, siamese
+from jaxdistill.condense.experts import Decay
 from jaxdistill.condense.real import real_set
 from jaxdistill.condense.regression import support_fit
-from jaxdistill.condense.synthetic import Synthetic, random_rows
+from jaxdistill.condense.subsets import random_rows
+from jaxdistill.condense.synthetic import Synthetic
 from jaxdistill.data.augment import to_float
+from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.net import Net
+from jaxdistill.settings import Count, Fraction, Natural, NonNegative, Positive
 from jaxdistill.theory.ridge import predict
 
 Evaluator = Callable[[Any, Mapping[str, Any], Iterable[Any]], Mapping[str, float]]
-LOSSES = ("soft", "hard", "squared")
+Loss = Literal["soft", "hard", "squared"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,32 +48,39 @@ class Protocol:
         every: after how many steps nets are tested, for the best; 0 for the end alone.
     """
 
-    steps: int = 300
-    batch_size: int = 256
-    learning_rate: float | None = 0.01
-    momentum: float | None = 0.9
-    weight_decay: float = 5e-4
-    decay: float = 0.1
-    augment: tuple[str, ...] = ()
-    loss: str = "soft"
-    every: int = 0
+    steps: Count = 300
+    batch_size: Count = 256
+    learning_rate: Positive | None = 0.01
+    momentum: Fraction | None = 0.9
+    weight_decay: NonNegative = 5e-4
+    decay: Decay = 0.1
+    augment: Sequence[Family] = ()
+    loss: Loss = "soft"
+    every: Natural = 0
 
     def __post_init__(self):
-        if self.loss not in LOSSES:
-            raise ValueError(unknown("loss of fresh nets", self.loss, LOSSES))
+        if self.loss not in get_args(Loss):
+            raise ValueError(unknown("loss of fresh nets", self.loss, get_args(Loss)))
+        # A trainer is kept by its protocol: a list has no hash.
+        object.__setattr__(self, "augment", tuple(self.augment))
 
 
 def fresh_nets(
-    net: Net, *, nets: int = 5, seed: int = 0, name: str = "", **protocol: Any
+    net: Net,
+    seed: int = 0,
+    *,
+    nets: Count = 5,
+    name: str = "",
+    protocol: Protocol = Protocol(),
 ) -> Evaluator:
     """Trains fresh nets on a synthetic set, and measures them on real records.
 
     Args:
         net: of any architecture.
-        nets: how many, each from a start of its own.
         seed: of their starts and batches.
+        nets: how many, each from a start of its own.
         name: begins the names of the metrics, so that several architectures can be told apart.
-        **protocol: of :class:`Protocol`.
+        protocol: how they are trained.
 
     Returns:
         ``(result, frozen, data) -> metrics``: ``accuracy`` after the last step, the mean over nets,
@@ -77,9 +88,8 @@ def fresh_nets(
         records: what is usually reported, and too good by that choice.
 
     Raises:
-        ValueError: for an unknown loss, or no nets.
+        ValueError: for no nets.
     """
-    settings = _protocol(protocol)
     if nets < 1:
         raise ValueError(f"there must be 1 net or more to train, got {nets}")
     train = functools.lru_cache(maxsize=4)(lambda settings: _trainer(net, settings))
@@ -87,26 +97,26 @@ def fresh_nets(
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
         del frozen
         batches = list(data)
-        curves = [train(settings)(result, _key(seed, number), batches) for number in range(nets)]
+        curves = [train(protocol)(result, _key(seed, number), batches) for number in range(nets)]
         last = np.array([curve[-1] for curve in curves])
-        start = f"{name}_" if name else ""
-        return {
-            f"{start}accuracy": float(last.mean()),
-            f"{start}accuracy_sd": float(last.std(ddof=1)) if nets > 1 else 0.0,
-            f"{start}accuracy_best": float(np.mean([max(curve) for curve in curves])),
-        }
+        deviation = last.std(ddof=1) if nets > 1 else 0.0
+        best = np.mean([max(curve) for curve in curves])
+        values = (last.mean(), deviation, best)
+        return dict(zip(names, map(float, values), strict=True))
 
-    return evaluator
+    start = f"{name}_" if name else ""
+    names = tuple(f"{start}{own}" for own in ("accuracy", "accuracy_sd", "accuracy_best"))
+    return measuring(names, evaluator)
 
 
 def ranked(
     net: Net,
-    *,
-    nets: int = 3,
     seed: int = 0,
-    full_steps: int = 1000,
+    *,
+    nets: Count = 3,
+    full_steps: Count = 1000,
     data: str = "train",
-    **protocol: Any,
+    protocol: Protocol = Protocol(),
 ) -> Evaluator:
     """The label-robust and the augmentation-robust score of a set (DD-Ranking).
 
@@ -115,21 +125,24 @@ def ranked(
 
     Args:
         net: of any architecture.
-        nets: how many for each mean.
         seed: of their starts, and of the subset.
+        nets: how many for each mean.
         full_steps: steps on the whole training set.
         data: the entry of ``frozen`` with the training set.
-        **protocol: of :class:`Protocol`, the one that is said to suit the set, with its
-            augmentation and labels.
+        protocol: the one that is said to suit the set, with its augmentation and labels.
 
     Returns:
         ``(result, frozen, data) -> metrics``: ``label_robust``, ``augmentation_robust`` in [0, 1],
         and what they are of: ``hard_recovery``, ``over_random``.
 
+    Raises:
+        ValueError: for no nets.
+
     References:
         Li et al., `DD-Ranking <https://github.com/NUS-HPC-AI-Lab/DD-Ranking>`_, 2025
     """
-    settings = _protocol(protocol)
+    if nets < 1:
+        raise ValueError(f"there must be 1 net or more to train, got {nets}")
     train = functools.lru_cache(maxsize=8)(lambda settings: _trainer(net, settings))
 
     def evaluator(result: Any, frozen: Mapping[str, Any], data_: Iterable[Any]) -> dict[str, float]:
@@ -145,7 +158,7 @@ def ranked(
             )
 
         def accuracy(synthetic, **changes):
-            own = dataclasses.replace(settings, **changes)
+            own = dataclasses.replace(protocol, **changes)
             found = [train(own)(synthetic, _key(seed, n), batches)[-1] for n in range(nets)]
             return float(np.mean(found))
 
@@ -161,7 +174,8 @@ def ranked(
             "over_random": own - other,
         }
 
-    return evaluator
+    names = ("label_robust", "augmentation_robust", "hard_recovery", "over_random")
+    return measuring(names, evaluator)
 
 
 def label_robust_score(hard_recovery: float, over_random: float, share: float = 0.5) -> float:
@@ -203,7 +217,7 @@ def augmentation_robust_score(augmented: float, plain: float, share: float = 0.5
 
 
 def kernel_accuracy(
-    kernel: Callable[[jax.Array, jax.Array], jax.Array], *, ridge: float = 1e-6
+    kernel: Callable[[jax.Array, jax.Array], jax.Array], *, ridge: NonNegative = 1e-6
 ) -> Evaluator:
     """The accuracy of kernel ridge regression fitted to a synthetic set.
 
@@ -234,18 +248,7 @@ def kernel_accuracy(
             )
         }
 
-    return evaluator
-
-
-def _protocol(settings: Mapping[str, Any]) -> Protocol:
-    names = [field.name for field in dataclasses.fields(Protocol)]
-    for key in settings:
-        if key not in names:
-            raise ValueError(unknown("key of the protocol of fresh nets", key, names))
-    given = dict(settings)
-    if "augment" in given:
-        given["augment"] = tuple(given["augment"] or ())
-    return Protocol(**given)
+    return measuring(("kernel_accuracy",), evaluator)
 
 
 def _trainer(
@@ -258,7 +261,7 @@ def _trainer(
         parts.append(optax.scale_by_adam())
     elif settings.momentum:
         parts.append(optax.trace(settings.momentum))
-    tx = optax.chain(*parts)
+    tx = optax.chain(*parts) if parts else optax.identity()
 
     def loss(params, state, images, targets, key):
         forward = net.apply(params, state, images, train=True, rng=key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,21 +10,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdistill._errors import unknown
-from jaxdistill.condense.augment import Augmentation, siamese
-from jaxdistill.condense.flat import flat
-from jaxdistill.condense.real import Real, real_set
-from jaxdistill.condense.surrogates import attention_maps, gradient_distance, mean_distance
-from jaxdistill.condense.synthetic import (
-    CHOICES,
-    Synthetic,
-    chosen_rows,
-    one_hot,
-    random_rows,
+from jaxdistill.condense.augment import Augmentation, Draw, Family, siamese
+from jaxdistill.condense.flat import Flat, flat
+from jaxdistill.condense.real import real_set
+from jaxdistill.condense.subsets import Start, first_images, random_rows
+from jaxdistill.condense.surrogates import (
+    Distance,
+    attention_maps,
+    gradient_distance,
+    mean_distance,
 )
+from jaxdistill.condense.synthetic import Synthetic, one_hot
 from jaxdistill.distiller import Distiller
 from jaxdistill.loops import for_each, scan
 from jaxdistill.net import Net
+from jaxdistill.settings import Count, Natural, NonNegative, Positive
 
 
 class Images(NamedTuple):
@@ -51,16 +52,16 @@ def match_gradients(
     classes: int,
     tx: optax.GradientTransformation,
     *,
-    each: int,
-    outer: int = 1,
-    inner: int = 1,
-    real_batch: int = 256,
-    learning_rate: float = 0.01,
-    batch_size: int = 256,
-    distance: str = "rows",
-    augment: Sequence[str] = (),
-    images_from: str = "noise",
-    rate: float = 0.01,
+    each: Count,
+    outer: Count = 1,
+    inner: Natural = 1,
+    real_batch: Count = 256,
+    learning_rate: Positive = 0.01,
+    batch_size: Count = 256,
+    distance: Distance = "rows",
+    augment: Sequence[Family] = (),
+    images_from: Start = "noise",
+    rate: Positive = 0.01,
     data: str = "train",
 ) -> Distiller:
     """Learns a set whose gradients are those of real images, class by class, while a net is trained
@@ -96,14 +97,10 @@ def match_gradients(
         <https://arxiv.org/abs/2006.05929>`_, ICLR 2021; Zhao and Bilen, `Dataset Condensation with
         Differentiable Siamese Augmentation <https://arxiv.org/abs/2102.08259>`_, ICML 2021
     """
-    model, augmentation = flat(net, image_shape), siamese(augment)
-    count, labels = each * classes, one_hot(each, classes)
-    size = min(batch_size, count)
     if outer < 1 or inner < 0:
         raise ValueError(f"outer must be 1 or more and inner not negative, got {outer}, {inner}")
-
-    def cross_entropy(vector, images, goal):
-        return -(goal * jax.nn.log_softmax(model.apply(vector, images).out)).sum(-1).mean()
+    model, augmentation = flat(net, image_shape), siamese(augment)
+    labels = one_hot(each, classes)
 
     def init(key, frozen, batch):
         del batch
@@ -116,45 +113,75 @@ def match_gradients(
         del batch
         real = real_set(frozen, data, classes)
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), 5)
-        place = state.step % outer
-        vector = jax.lax.cond(place == 0, lambda: model.draw(keys[0]), lambda: state.vector)
+        vector = jax.lax.cond(
+            state.step % outer == 0, lambda: model.draw(keys[0]), lambda: state.vector
+        )
         rows = random_rows(keys[1], real.labels, real_batch, classes)
         drawn = class_draws(keys[2], augmentation, classes)
-        goals = jnp.eye(classes)
-
-        def slopes(images, goal, draw):
-            seen = augmentation.apply(draw, images)
-            goal = jnp.broadcast_to(goal, (len(seen), classes))
-            return model.unravel(jax.grad(cross_entropy)(vector, seen, goal))
-
-        wanted = jax.lax.map(lambda p: slopes(real.images[p[0]], p[1], p[2]), (rows, goals, drawn))
+        slopes = functools.partial(class_gradient, model, augmentation, vector)
+        parts = (real.images[rows], jnp.eye(classes), drawn)
+        wanted = jax.lax.map(lambda part: slopes(*part), parts)
 
         def loss(params):
             own = params["images"].reshape(classes, each, *image_shape)
 
             def of_class(part):
-                images, goal, draw, wanted = part
-                return gradient_distance(slopes(images, goal, draw), wanted, distance)
+                *part, wanted = part
+                return gradient_distance(slopes(*part), wanted, distance)
 
-            return jax.lax.map(jax.checkpoint(of_class), (own, goals, drawn, wanted)).sum()
+            return jax.lax.map(jax.checkpoint(of_class), (own, *parts[1:], wanted)).sum()
 
         value, gradients = jax.value_and_grad(loss)(state.params)
         updates, opt = tx.update(gradients, state.opt, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-
-        def train(vector, key):
-            key_rows, key_draw = jax.random.split(key)
-            rows = jax.random.permutation(key_rows, count)[:size]
-            seen = augmentation.apply(augmentation.draw(key_draw, size), params["images"][rows])
-            slope = jax.grad(cross_entropy)(vector, seen, labels[rows])
-            return vector - learning_rate * slope, None
-
         if outer > 1 and inner:
+            train = functools.partial(
+                trained, model, augmentation, params["images"], labels, batch_size, learning_rate
+            )
             vector, _ = scan(train, vector, jax.random.split(keys[3], inner))
         metrics = {"loss": (value, jnp.ones(())), "moved": (moved(updates), jnp.ones(()))}
         return Images(state.step + 1, state.key, params, opt, vector), metrics
 
-    return Distiller(init, step, lambda state: as_set(state, each, classes, rate))
+    return Distiller(init, step, lambda state: as_set(state, each, classes, rate), kind="data_set")
+
+
+def cross_entropy(model: Flat, vector: jax.Array, images: jax.Array, goal: jax.Array) -> jax.Array:
+    """The mean cross-entropy of a net with targets ``[n, classes]``."""
+    return -(goal * jax.nn.log_softmax(model.apply(vector, images).out)).sum(-1).mean()
+
+
+def class_gradient(
+    model: Flat,
+    augmentation: Augmentation,
+    vector: jax.Array,
+    images: jax.Array,
+    goal: jax.Array,
+    draw: Draw,
+) -> Any:
+    """The gradient, a tree of parameters, of the loss on augmented images of one class ``goal``
+    ``[classes]``."""
+    seen = augmentation.apply(draw, images)
+    goal = jnp.broadcast_to(goal, (len(seen), len(goal)))
+    return model.unravel(jax.grad(cross_entropy, argnums=1)(model, vector, seen, goal))
+
+
+def trained(
+    model: Flat,
+    augmentation: Augmentation,
+    images: jax.Array,
+    labels: jax.Array,
+    batch_size: int,
+    learning_rate: float,
+    vector: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, None]:
+    """A net after a step of SGD on a random batch of a set, as ``scan`` wants it."""
+    key_rows, key_draw = jax.random.split(key)
+    size = min(batch_size, len(images))
+    rows = jax.random.permutation(key_rows, len(images))[:size]
+    seen = augmentation.apply(augmentation.draw(key_draw, size), images[rows])
+    slope = jax.grad(cross_entropy, argnums=1)(model, vector, seen, labels[rows])
+    return vector - learning_rate * slope, None
 
 
 def match_features(
@@ -163,16 +190,16 @@ def match_features(
     classes: int,
     tx: optax.GradientTransformation,
     *,
-    each: int,
-    real_batch: int = 256,
+    each: Count,
+    real_batch: Count = 256,
     feature: str = "features",
-    feature_weight: float = 1.0,
+    feature_weight: NonNegative = 1.0,
     attention: Sequence[str] = (),
-    attention_weight: float = 100.0,
-    power: float = 1.0,
-    augment: Sequence[str] = (),
-    images_from: str = "random",
-    rate: float = 0.01,
+    attention_weight: NonNegative = 100.0,
+    power: Positive = 1.0,
+    augment: Sequence[Family] = (),
+    images_from: Start = "random",
+    rate: Positive = 0.01,
     data: str = "train",
 ) -> Distiller:
     """Learns a set whose mean features in random nets are those of real images, class by class.
@@ -243,53 +270,7 @@ def match_features(
         metrics = {"loss": (value, jnp.ones(())), "moved": (moved(updates), jnp.ones(()))}
         return state._replace(step=state.step + 1, params=params, opt=opt), metrics
 
-    return Distiller(init, step, lambda state: as_set(state, each, classes, rate))
-
-
-def chosen(
-    classes: int,
-    *,
-    each: int,
-    choice: str = "random",
-    rate: float = 0.01,
-    data: str = "train",
-) -> Distiller:
-    """A real subset, what condensed ones are to be compared with; its steps change nothing.
-
-    Args:
-        classes: how many.
-        each: images of each class.
-        choice: ``"random"``, ``"herding"`` or ``"centres"`` (k-centre), in the space of the images.
-        rate: what the set says of the learning rate.
-        data: the entry of ``frozen`` with the training set.
-
-    Raises:
-        ValueError: for an unknown choice.
-    """
-    if choice not in CHOICES:
-        raise ValueError(unknown("choice of real images", choice, CHOICES))
-
-    def init(key, frozen, batch):
-        del batch
-        images = first_images(key, real_set(frozen, data, classes), each, classes, choice)
-        return Images(jnp.zeros((), jnp.int32), key, {"images": images}, (), None)
-
-    def step(state: Images, frozen, batch):
-        del frozen, batch
-        metrics = {"images": (jnp.asarray(float(each * classes)), jnp.ones(()))}
-        return state._replace(step=state.step + 1), metrics
-
-    return Distiller(init, step, lambda state: as_set(state, each, classes, rate))
-
-
-def first_images(key: jax.Array, real: Real, each: int, classes: int, initial: str) -> jax.Array:
-    """What a set starts from: noise, or a real subset; ``[n, H, W, C]``."""
-    if initial == "noise":
-        return jax.random.normal(key, (each * classes, *real.images.shape[1:]), real.images.dtype)
-    if initial not in CHOICES:
-        raise ValueError(unknown("start of the images", initial, ("noise", *CHOICES)))
-    rows = chosen_rows(initial, key, real.images, real.labels, each, classes)
-    return real.images[rows.reshape(-1)]
+    return Distiller(init, step, lambda state: as_set(state, each, classes, rate), kind="data_set")
 
 
 def class_draws(key: jax.Array, augmentation: Augmentation, classes: int) -> Any:

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdistill.data.augment import to_float
+from jaxdistill.data.records import Source
 from jaxdistill.evaluation.batches import frozen_entry
 
 
@@ -20,12 +22,14 @@ class Real(NamedTuple):
 
 
 def real_set(frozen: Mapping[str, Any], name: str, classes: int) -> Real:
-    """The records under a name in the frozen variables.
+    """The records under a name in the frozen variables, or of a set that can be read whole.
 
     Raises:
         ValueError: if there are none, or they have no ``image`` and ``label``.
     """
-    records = frozen_entry(frozen, name)
+    records: Any = frozen_entry(frozen, name)
+    if isinstance(records, Source):
+        records = records.gather(np.arange(len(records)))
     for key in ("image", "label"):
         if key not in records:
             raise ValueError(f"records {name!r} have no {key!r}: they hold {sorted(records)}")

@@ -3,24 +3,39 @@ nets that are trained on the set as it grows (FRePo)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdistill.condense.augment import siamese
-from jaxdistill.condense.flat import flat
-from jaxdistill.condense.matching import first_images
-from jaxdistill.condense.real import real_set
+from jaxdistill.condense.augment import Augmentation, Family, siamese
+from jaxdistill.condense.flat import Flat, flat
+from jaxdistill.condense.real import Real, real_set
+from jaxdistill.condense.subsets import Start, first_images
 from jaxdistill.condense.synthetic import Synthetic, classes_of
-from jaxdistill.distiller import Distiller
+from jaxdistill.distiller import Distiller, Metrics
 from jaxdistill.net import Net
+from jaxdistill.settings import Count, NonNegative, Positive
 from jaxdistill.theory.kernels import linear
 from jaxdistill.theory.ridge import predict, ridge_fit
 
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Pool(NamedTuple):
+    """Nets of all ages, or one of them without the first axis.
+
+    Attributes:
+        vectors: ``[pool, P]``.
+        opt: of their optimizers.
+        age: ``[pool]``, int32, in steps of their own.
+    """
+
+    vectors: jax.Array
+    opt: Any
+    age: jax.Array
 
 
 class Support(NamedTuple):
@@ -33,8 +48,7 @@ class Support(NamedTuple):
             ``[n, classes]``.
         fixed: the rest of the same.
         opt: the optimizer's.
-        pool: of nets: ``vectors`` ``[pool, P]``, their optimizers, ``age`` ``[pool]`` in steps;
-            None for a closed kernel.
+        pool: of nets; None for a closed kernel.
     """
 
     step: jax.Array
@@ -42,7 +56,7 @@ class Support(NamedTuple):
     params: dict[str, jax.Array]
     fixed: dict[str, jax.Array]
     opt: Any
-    pool: Any
+    pool: Pool | None
 
 
 def centred(labels: jax.Array, classes: int) -> jax.Array:
@@ -81,12 +95,12 @@ def match_kernel(
     classes: int,
     tx: optax.GradientTransformation,
     *,
-    each: int,
-    ridge: float = 1e-6,
-    real_batch: int = 1024,
+    each: Count,
+    ridge: NonNegative = 1e-6,
+    real_batch: Count = 1024,
     learn_targets: bool = False,
-    augment: Sequence[str] = (),
-    images_from: str = "random",
+    augment: Sequence[Family] = (),
+    images_from: Start = "random",
     data: str = "train",
 ) -> Distiller:
     r"""Learns the points on which kernel ridge regression fits real ones best.
@@ -128,11 +142,8 @@ def match_kernel(
     def step(state: Support, frozen, batch):
         del batch
         real = real_set(frozen, data, classes)
-        key_rows, key_draw = jax.random.split(jax.random.fold_in(state.key, state.step))
-        size = min(real_batch, len(real.labels))
-        rows = jax.random.choice(key_rows, len(real.labels), (size,), replace=False)
-        points = augmentation.apply(augmentation.draw(key_draw, size), real.images[rows])
-        labels = real.labels[rows]
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step))
+        points, labels = real_points(keys, real, augmentation, real_batch)
 
         def loss(params):
             whole = {**state.fixed, **params}
@@ -143,11 +154,10 @@ def match_kernel(
         (value, found), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt = tx.update(gradients, state.opt, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        right = (found.argmax(-1) == labels).astype(value.dtype).mean()
-        metrics = {"loss": (value, jnp.ones(())), "fit_accuracy": (right, jnp.ones(()))}
-        return state._replace(step=state.step + 1, params=params, opt=opt), metrics
+        state = state._replace(step=state.step + 1, params=params, opt=opt)
+        return state, measured(value, found, labels)
 
-    return Distiller(init, step, support_set)
+    return Distiller(init, step, support_set, kind="data_set")
 
 
 def match_regression(
@@ -156,17 +166,17 @@ def match_regression(
     classes: int,
     tx: optax.GradientTransformation,
     *,
-    each: int,
-    ridge: float = 1e-6,
-    real_batch: int = 1024,
-    pool: int = 10,
-    oldest: int = 100,
-    learning_rate: float = 3e-4,
-    batch_size: int = 1000,
-    margin: float = 1.0,
+    each: Count,
+    ridge: NonNegative = 1e-6,
+    real_batch: Count = 1024,
+    pool: Count = 10,
+    oldest: Count = 100,
+    learning_rate: Positive = 3e-4,
+    batch_size: Count = 1000,
+    margin: NonNegative = 1.0,
     feature: str = "features",
-    augment: Sequence[str] = (),
-    images_from: str = "random",
+    augment: Sequence[Family] = (),
+    images_from: Start = "random",
     data: str = "train",
 ) -> Distiller:
     r"""Learns images and targets on which ridge regression from a net's features works, with nets
@@ -205,8 +215,7 @@ def match_regression(
         <https://arxiv.org/abs/2206.00719>`_, NeurIPS 2022
     """
     model, augmentation = flat(net, image_shape), siamese(augment)
-    count = each * classes
-    size, adam = min(batch_size, count), optax.adam(learning_rate)
+    adam = optax.adam(learning_rate)
 
     def init(key, frozen, batch):
         del batch
@@ -215,12 +224,7 @@ def match_regression(
         images = first_images(key_images, real, each, classes, images_from)
         targets = centred(classes_of(each, classes), classes) / (classes / 10) ** 0.5
         params = {"images": images, "targets": targets.astype(images.dtype)}
-        vectors = jax.vmap(model.draw)(jax.random.split(key_pool, pool))
-        nets = {
-            "vectors": vectors,
-            "opt": jax.vmap(adam.init)(vectors),
-            "age": jnp.arange(pool, dtype=jnp.int32) * (oldest // pool),
-        }
+        nets = first_pool(key_pool, model, adam, pool, oldest)
         return Support(jnp.zeros((), jnp.int32), key, params, {}, tx.init(params), nets)
 
     def step(state: Support, frozen, batch):
@@ -228,54 +232,92 @@ def match_regression(
         real = real_set(frozen, data, classes)
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), 5)
         place = jax.random.randint(keys[0], (), 0, pool)
-        vector, opt_net, age = jax.tree.map(
-            lambda x: x[place], (state.pool["vectors"], state.pool["opt"], state.pool["age"])
-        )
-        amount = min(real_batch, len(real.labels))
-        rows = jax.random.choice(keys[1], len(real.labels), (amount,), replace=False)
-        points = augmentation.apply(augmentation.draw(keys[2], amount), real.images[rows])
-        labels = real.labels[rows]
+        one: Pool = jax.tree.map(lambda x: x[place], state.pool)
+        points, labels = real_points(keys[1:3], real, augmentation, real_batch)
 
         def kernel(x, others):
-            read = lambda images: model.apply(vector, images, (feature,)).taps[feature]  # noqa: E731
+            read = lambda images: model.apply(one.vectors, images, (feature,)).taps[feature]  # noqa: E731
             return linear(read(x), read(others))
 
         def loss(params):
             value, found = regression_loss(
                 kernel, params["images"], params["targets"], points, centred(labels, classes), ridge
             )
-            best = jax.lax.top_k(params["targets"], 2)[0]
-            ahead = jnp.minimum(best[:, 0] - best[:, 1], 1 / classes).mean()
-            return value - margin * ahead, (value, found)
+            return value - margin * ahead(params["targets"]), (value, found)
 
         (_, (value, found)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt = tx.update(gradients, state.opt, state.params)
         params: Any = optax.apply_updates(state.params, updates)
+        one = trained(keys[3], one, model, adam, params, batch_size)
+        one = renewed(keys[4], one, model, adam, oldest)
+        nets = jax.tree.map(lambda whole, own: whole.at[place].set(own), state.pool, one)
+        state = Support(state.step + 1, state.key, params, state.fixed, opt, nets)
+        return state, measured(value, found, labels)
 
-        chosen = jax.random.permutation(keys[3], count)[:size]
+    return Distiller(init, step, support_set, kind="data_set")
 
-        def error(vector):
-            out = model.apply(vector, params["images"][chosen]).out
-            return 0.5 * jnp.square(out - params["targets"][chosen]).sum(-1).mean()
 
-        moves, opt_net = adam.update(jax.grad(error)(vector), opt_net)
-        vector, age = optax.apply_updates(vector, moves), age + 1
-        fresh = model.draw(keys[4])
-        vector, opt_net, age = jax.tree.map(
-            lambda new, old: jnp.where(age >= oldest, new, old),
-            (fresh, adam.init(fresh), jnp.zeros_like(age)),
-            (vector, opt_net, age),
-        )
-        nets = jax.tree.map(
-            lambda whole, one: whole.at[place].set(one),
-            state.pool,
-            {"vectors": vector, "opt": opt_net, "age": age},
-        )
-        right = (found.argmax(-1) == labels).astype(value.dtype).mean()
-        metrics = {"loss": (value, jnp.ones(())), "fit_accuracy": (right, jnp.ones(()))}
-        return Support(state.step + 1, state.key, params, state.fixed, opt, nets), metrics
+def real_points(
+    keys: jax.Array, real: Real, augmentation: Augmentation, count: int
+) -> tuple[jax.Array, jax.Array]:
+    """Real images, augmented, and their labels: ``count`` of all classes, drawn without
+    replacement."""
+    size = min(count, len(real.labels))
+    rows = jax.random.choice(keys[0], len(real.labels), (size,), replace=False)
+    points = augmentation.apply(augmentation.draw(keys[1], size), real.images[rows])
+    return points, real.labels[rows]
 
-    return Distiller(init, step, support_set)
+
+def ahead(targets: jax.Array) -> jax.Array:
+    """By how much the first class of each target is ahead of its second, at most 1/classes; the
+    mean."""
+    best = jax.lax.top_k(targets, 2)[0]
+    return jnp.minimum(best[:, 0] - best[:, 1], 1 / targets.shape[1]).mean()
+
+
+def first_pool(
+    key: jax.Array, model: Flat, adam: optax.GradientTransformation, count: int, oldest: int
+) -> Pool:
+    """Fresh nets whose ages are spread out evenly below ``oldest``."""
+    vectors = jax.vmap(model.draw)(jax.random.split(key, count))
+    age = jnp.arange(count, dtype=jnp.int32) * (oldest // count)
+    return Pool(vectors, jax.vmap(adam.init)(vectors), age)
+
+
+def trained(
+    key: jax.Array,
+    one: Pool,
+    model: Flat,
+    adam: optax.GradientTransformation,
+    params: Mapping[str, jax.Array],
+    batch_size: int,
+) -> Pool:
+    """A net after a step on the squared errors of a random batch of a set."""
+    count = len(params["images"])
+    rows = jax.random.permutation(key, count)[: min(batch_size, count)]
+
+    def error(vector):
+        out = model.apply(vector, params["images"][rows]).out
+        return 0.5 * jnp.square(out - params["targets"][rows]).sum(-1).mean()
+
+    moves, opt = adam.update(jax.grad(error)(one.vectors), one.opt)
+    vector: Any = optax.apply_updates(one.vectors, moves)
+    return Pool(vector, opt, one.age + 1)
+
+
+def renewed(
+    key: jax.Array, one: Pool, model: Flat, adam: optax.GradientTransformation, oldest: int
+) -> Pool:
+    """A net, or a fresh one where it is ``oldest``."""
+    vector = model.draw(key)
+    fresh = Pool(vector, adam.init(vector), jnp.zeros_like(one.age))
+    return jax.tree.map(lambda new, old: jnp.where(one.age >= oldest, new, old), fresh, one)
+
+
+def measured(value: jax.Array, found: jax.Array, labels: jax.Array) -> Metrics:
+    """The loss, and how many of the real points are fitted right."""
+    right = (found.argmax(-1) == labels).astype(value.dtype).mean()
+    return {"loss": (value, jnp.ones(())), "fit_accuracy": (right, jnp.ones(()))}
 
 
 def support_set(state: Support) -> Synthetic:

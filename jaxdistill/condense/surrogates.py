@@ -3,7 +3,7 @@ features, maps of attention."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jaxdistill._errors import unknown
 from jaxdistill.losses.numerics import l2_normalise, safe_norm
 
-DISTANCES = ("rows", "cosine", "squared")
+Distance = Literal["rows", "cosine", "squared"]
 
 
-def gradient_distance(synthetic: Any, real: Any, kind: str = "rows") -> jax.Array:
+def gradient_distance(synthetic: Any, real: Any, kind: Distance = "rows") -> jax.Array:
     r"""The distance of two gradients of the same parameters.
 
     .. math:: \sum_W \sum_o \Bigl(1 - \frac{a_{W,o} \cdot b_{W,o}}
@@ -43,8 +43,8 @@ def gradient_distance(synthetic: Any, real: Any, kind: str = "rows") -> jax.Arra
     References:
         Zhao, Mopuri, Bilen, Dataset Condensation with Gradient Matching, ICLR 2021
     """
-    if kind not in DISTANCES:
-        raise ValueError(unknown("distance of gradients", kind, DISTANCES))
+    if kind not in get_args(Distance):
+        raise ValueError(unknown("distance of gradients", kind, get_args(Distance)))
     pairs = list(zip(jax.tree.leaves(synthetic), jax.tree.leaves(real), strict=True))
     if kind == "squared":
         return sum((jnp.square(a - b).sum() for a, b in pairs), start=jnp.zeros(()))

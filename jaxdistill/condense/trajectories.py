@@ -2,44 +2,41 @@ r"""Matching the trajectories of experts (MTT and what followed it) as one disti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 
 from jaxdistill._errors import unknown
-from jaxdistill.condense.augment import siamese
+from jaxdistill.condense.augment import Family, siamese
 from jaxdistill.condense.flat import Flat, flat
-from jaxdistill.condense.real import real_set
-from jaxdistill.condense.synthetic import Synthetic, cluster_rows, one_hot, random_rows
+from jaxdistill.condense.real import Real, real_set
+from jaxdistill.condense.students import (
+    Students,
+    Waypoints,
+    Window,
+    balanced,
+    perturbed,
+    stretch,
+    targets_of,
+    training,
+)
+from jaxdistill.condense.subsets import cluster_rows, random_rows
+from jaxdistill.condense.synthetic import Synthetic, one_hot
 from jaxdistill.condense.unroll import Inner, Target, matching_gradient
 from jaxdistill.distiller import Distiller
 from jaxdistill.evaluation.batches import frozen_entry
 from jaxdistill.net import Net
+from jaxdistill.settings import Count, Fraction, NonNegative
 
-
-class Window(NamedTuple):
-    """From which epochs of an expert a student starts: ``first`` to ``last - 1``.
-
-    Attributes:
-        first: the earliest.
-        last: behind the latest.
-        begin: where the end of the window is at first; it grows evenly to ``last``. None for
-            ``last`` from the beginning.
-        grown: after how many steps it has.
-    """
-
-    first: int = 0
-    last: int = 20
-    begin: int | None = None
-    grown: int = 0
+Gradient = Literal["exact", "stopped"]
+Start = Literal["random", "correct", "clusters", "noise"]
 
 
 class Matching(NamedTuple):
-    """The state of the distillers of data sets.
+    """The state of :func:`match_trajectories`.
 
     Attributes:
         step: steps done.
@@ -65,23 +62,17 @@ def match_trajectories(
     classes: int,
     tx: optax.GradientTransformation,
     *,
-    each: int,
-    student_steps: int,
-    epochs: int,
+    each: Count,
+    students: Students,
+    epochs: Count,
     window: Window = Window(),  # noqa: B008
-    rate: float = 0.01,
-    learn_rate: bool = True,
-    batch_size: int | None = None,
-    gradient: Literal["exact", "stopped"] = "exact",
-    augment: Sequence[str] = (),
-    images_from: Literal["random", "correct", "clusters", "noise"] = "random",
+    gradient: Gradient = "exact",
+    waypoints: Waypoints = "",
+    augment: Sequence[Family] = (),
+    images_from: Start = "random",
     soft: bool = False,
-    threshold: float | None = None,
-    ema: float | None = None,
-    momentum: float = 0.0,
-    balance: bool = False,
-    perturb: float = 0.0,
-    waypoints: Literal["", "equal", "growing"] = "",
+    threshold: NonNegative | None = None,
+    ema: Fraction | None = None,
     experts: str = "experts",
     data: str = "train",
 ) -> Distiller:
@@ -97,13 +88,12 @@ def match_trajectories(
         classes: how many.
         tx: over ``{"images", "labels", "rate"}``, whichever are learned.
         each: images of each class.
-        student_steps: N.
+        students: how they are trained: N, the learning rate, and more.
         epochs: M.
         window: where students start (DATM: a window of difficulty that grows).
-        rate: the learning rate of students at first.
-        learn_rate: whether it is learned.
-        batch_size: images of a student's step, all by default; they are dealt without replacement.
         gradient: ``"exact"``, or ``"stopped"``, of constant memory, which is another one (TESLA).
+        waypoints: ``"equal"`` or ``"growing"`` weights for also matching the M - 1 epochs on the
+            way, each after its share of the steps (smooth experts).
         augment: families of :func:`~jaxdistill.condense.augment.siamese`, drawn for every image.
         images_from: where images start: at real ones drawn at ``"random"``; at such as the last
             parameters of an expert classify right (``"correct"``, DATM); at those nearest to the
@@ -112,12 +102,6 @@ def match_trajectories(
             that are right (DATM), or at those of all where none is.
         threshold: a step whose loss is above it changes nothing (DATM).
         ema: decay of the running average of the images, which is then the result (FTD).
-        momentum: of the student's SGD (smooth experts).
-        balance: whether the student's loss is the greater the later it starts (smooth experts).
-        perturb: by what share of itself each kernel of convolutions moves at random before the
-            student starts (smooth experts).
-        waypoints: ``"equal"`` or ``"growing"`` weights for also matching the M - 1 epochs on the
-            way, each after its share of the steps (smooth experts).
         experts: the entry of ``frozen`` with trajectories ``[E, T + 1, P]``.
         data: the entry of ``frozen`` with the training set, for the start.
 
@@ -138,111 +122,38 @@ def match_trajectories(
         2024. Smooth experts: Shen et al., `Efficient Dataset Distillation via Smooth Expert
         Trajectories <https://arxiv.org/abs/2310.10541>`_, 2023.
     """
-    for kind, value, options in (
-        ("gradient", gradient, ("exact", "stopped")),
-        ("start of the images", images_from, ("random", "correct", "clusters", "noise")),
-        ("kind of waypoints", waypoints, ("", "equal", "growing")),
-    ):
-        if value not in options:
-            raise ValueError(unknown(kind, value, options))
-    if gradient == "stopped" and waypoints:
-        raise ValueError("the stopped gradient has one target: it takes no waypoints")
-    begin = window.last if window.begin is None else window.begin
-    if not 0 <= window.first < begin <= window.last:
-        raise ValueError(f"the window must have 0 <= first < begin <= last, got {window}")
-    if epochs < 1 or student_steps < epochs:
-        raise ValueError(
-            f"students need at least as many steps as epochs to match, got {student_steps} and "
-            f"{epochs}"
-        )
+    _check(students, epochs, window, gradient, waypoints, images_from)
     model, augmentation = flat(net, image_shape), siamese(augment)
-    count = each * classes
-    size = min(batch_size or count, count)
-
-    def paths_of(frozen):
-        found = frozen_entry(frozen, experts)
-        if found.ndim != 3 or found.shape[2] != model.size:
-            raise ValueError(
-                f"trajectories {experts!r} must be [experts, epochs + 1, {model.size}] for this "
-                f"net, got {found.shape}"
-            )
-        if window.last - 1 + epochs >= found.shape[1]:
-            raise ValueError(
-                f"a student that starts after epoch {window.last - 1} is matched after "
-                f"{window.last - 1 + epochs}, but the experts have {found.shape[1] - 1}"
-            )
-        return found
 
     def init(key, frozen, batch):
         del batch
-        paths, real = paths_of(frozen), real_set(frozen, data, classes)
+        paths = expert_paths(frozen, experts, model, window, epochs)
+        real = real_set(frozen, data, classes)
         images, labels = starting_images(
-            key, model, paths[:, -1], real.images, real.labels, each, classes, images_from, soft
+            key, model, paths[:, -1], real, each, classes, images_from, soft
         )
-        params = {"images": images}
-        fixed = {}
+        params, fixed = {"images": images}, {}
         (params if soft else fixed)["labels"] = labels
-        (params if learn_rate else fixed)["rate"] = jnp.asarray(rate, images.dtype)
+        rate = jnp.asarray(students.rate, images.dtype)
+        (params if students.learn_rate else fixed)["rate"] = rate
         average = jnp.copy(images) if ema is not None else None
         return Matching(jnp.zeros((), jnp.int32), key, params, fixed, tx.init(params), average)
 
-    def student_loss(scale):
-        def loss(vector, synthetic, part):
-            rows, drawn = part
-            images = augmentation.apply(drawn, synthetic["images"][rows])
-            scores = jax.nn.log_softmax(model.apply(vector, images).out)
-            labels = synthetic["labels"][rows]
-            goal = jax.nn.softmax(labels) if soft else labels
-            return -scale * (goal * scores).sum(-1).mean()
-
-        return loss
-
     def step(state: Matching, frozen, batch):
         del batch
-        paths = paths_of(frozen)
+        paths = expert_paths(frozen, experts, model, window, epochs)
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), 5)
-        grown = begin + (window.last - begin) * state.step / max(window.grown, 1)
-        end = jnp.minimum(jnp.floor(grown).astype(jnp.int32), window.last)
-        expert = jax.random.randint(keys[0], (), 0, paths.shape[0])
-        epoch = jax.random.randint(keys[1], (), window.first, end)
-        marks = [
-            jax.lax.dynamic_slice(paths, (expert, epoch + m, 0), (1, 1, model.size))[0, 0]
-            for m in range(epochs + 1)
-        ]
-        start = perturbed(keys[2], model, marks[0], perturb) if perturb else marks[0]
-        targets = []
-        for m in range(1, epochs) if waypoints else ():
-            weight = m / epochs if waypoints == "growing" else 1.0
-            targets.append(Target(m * (student_steps // epochs), marks[m], weight))
-        targets.append(Target(student_steps, marks[epochs]))
-        drawn = jax.vmap(lambda k: augmentation.draw(k, size))(
-            jax.random.split(keys[3], student_steps)
-        )
-        rows = dealt(keys[4], count, size, student_steps)
-        scale = balanced(epoch, window.last) if balance else 1.0
-        inner = Inner(student_loss(scale), (rows, drawn), momentum)
+        epoch, marks = stretch(keys[:2], paths, window, epochs, state.step)
+        start = perturbed(keys[2], model, marks[0], students.perturb)
+        scale = balanced(epoch, window.last) if students.balance else 1.0
+        inner = training(keys[3:], model, augmentation, students, each * classes, soft, scale)
+        targets = targets_of(marks, students.steps, waypoints)
         whole = {**state.fixed, **state.params}
-        synthetic = {"images": whole["images"], "labels": whole["labels"]}
-        (value, finite), (slopes, slope) = matching_gradient(
-            inner, start, targets, synthetic, whole["rate"], stopped=gradient == "stopped"
-        )
-        gradients = {**slopes, "rate": slope}
-        gradients = {name: gradients[name] for name in state.params}
-        updates, opt = tx.update(gradients, state.opt, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
+        value, finite, gradients = set_gradient(inner, start, targets, whole, gradient)
+        state, more = moved(state, tx, gradients, value, threshold, ema)
         # Of the student's steps: where a loss is not finite the message says how far it came.
-        told = {"loss": value, "rate": whole["rate"], "finite_steps": finite}
-        metrics = {name: (each, jnp.ones(())) for name, each in told.items()}
-        if threshold is not None:
-            kept = value > threshold
-            params, opt = jax.tree.map(
-                lambda old, new: jnp.where(kept, old, new), (state.params, state.opt), (params, opt)
-            )
-            metrics["skipped"] = (kept.astype(value.dtype), jnp.ones(()))
-        average = state.ema
-        if ema is not None and average is not None:
-            average = ema * average + (1 - ema) * params["images"]
-        return state._replace(step=state.step + 1, params=params, opt=opt, ema=average), metrics
+        told = {"loss": value, "rate": whole["rate"], "finite_steps": finite, **more}
+        return state, {name: (each, jnp.ones(())) for name, each in told.items()}
 
     def result(state: Matching):
         whole = {**state.fixed, **state.params}
@@ -250,21 +161,86 @@ def match_trajectories(
         labels = jax.nn.softmax(whole["labels"]) if soft else whole["labels"]
         return Synthetic(images, labels, whole["rate"])
 
-    return Distiller(init, step, result)
+    return Distiller(init, step, result, kind="data_set")
+
+
+def expert_paths(
+    frozen: Mapping[str, Any], name: str, model: Flat, window: Window, epochs: int
+) -> jax.Array:
+    """The trajectories of experts ``[E, T + 1, P]`` under a name in the frozen variables.
+
+    Raises:
+        ValueError: if there are none, they are of another net, or a student that starts last in the
+            window is matched after their end.
+    """
+    found = frozen_entry(frozen, name)
+    if found.ndim != 3 or found.shape[2] != model.size:
+        raise ValueError(
+            f"trajectories {name!r} must be [experts, epochs + 1, {model.size}] for this net, got "
+            f"{found.shape}"
+        )
+    if window.last - 1 + epochs >= found.shape[1]:
+        raise ValueError(
+            f"a student that starts after epoch {window.last - 1} is matched after "
+            f"{window.last - 1 + epochs}, but the experts have {found.shape[1] - 1}"
+        )
+    return found
+
+
+def set_gradient(
+    inner: Inner,
+    start: jax.Array,
+    targets: Sequence[Target],
+    whole: Mapping[str, jax.Array],
+    gradient: Gradient,
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """The loss, how many of the student's steps were finite, and the gradients for images, labels
+    and rate."""
+    synthetic = {"images": whole["images"], "labels": whole["labels"]}
+    (value, finite), (slopes, slope) = matching_gradient(
+        inner, start, targets, synthetic, whole["rate"], stopped=gradient == "stopped"
+    )
+    return value, finite, {**slopes, "rate": slope}
+
+
+def moved(
+    state: Matching,
+    tx: optax.GradientTransformation,
+    gradients: Mapping[str, jax.Array],
+    value: jax.Array,
+    threshold: float | None,
+    ema: float | None,
+) -> tuple[Matching, dict[str, jax.Array]]:
+    """The state after a step of the optimizer, and what is to be measured of it besides: whether
+    the step was ``skipped``, where there is a threshold."""
+    gradients = {name: gradients[name] for name in state.params}
+    updates, opt = tx.update(gradients, state.opt, state.params)
+    params: Any = optax.apply_updates(state.params, updates)
+    more = {}
+    if threshold is not None:
+        skipped = value > threshold
+        params, opt = jax.tree.map(
+            lambda old, new: jnp.where(skipped, old, new), (state.params, state.opt), (params, opt)
+        )
+        more["skipped"] = skipped.astype(value.dtype)
+    average = state.ema
+    if ema is not None and average is not None:
+        average = ema * average + (1 - ema) * params["images"]
+    return state._replace(step=state.step + 1, params=params, opt=opt, ema=average), more
 
 
 def starting_images(
     key: jax.Array,
     model: Flat,
     experts: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
+    real: Real,
     each: int,
     classes: int,
-    initial: str,
+    initial: Start,
     soft: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Images ``[n, H, W, C]`` and labels ``[n, classes]`` that a set starts from."""
+    images, labels = real
     if initial == "noise" and not soft:
         noise = jax.random.normal(key, (each * classes, *images.shape[1:]), images.dtype)
         return noise, one_hot(each, classes)
@@ -286,35 +262,31 @@ def starting_images(
     return chosen, (right * outputs).sum(0) / right.sum(0)
 
 
-def dealt(key: jax.Array, count: int, size: int, steps: int) -> jax.Array:
-    """Places of the images of every step, int ``[steps, size]``: dealt from a shuffled deck, which
-    is shuffled anew when fewer than a batch are left."""
-    per_deck = count // size
-    decks = -(-steps // per_deck)
-    order = jax.vmap(lambda k: jax.random.permutation(k, count))(jax.random.split(key, decks))
-    return order[:, : per_deck * size].reshape(-1, size)[:steps]
-
-
-def balanced(epoch: jax.Array, last: int) -> jax.Array:
-    """What a student's loss is multiplied by when it starts after ``epoch``: below one in the first
-    half of the window, above it in the second."""
-    away = epoch - last // 2
-    factor = jnp.log(jnp.abs(away) + 8.0) / jnp.log(5.0)
-    return jnp.where(epoch >= last / 2, factor, 1 / factor)
-
-
-def perturbed(key: jax.Array, model: Flat, vector: jax.Array, share: float) -> jax.Array:
-    """A vector whose kernels of convolutions moved by a share of themselves in a random direction:
-    each entry by ``share * d / |d|`` times itself."""
-    params = model.unravel(vector)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-
-    def moved(key, leaf):
-        if leaf.ndim != 4:
-            return leaf
-        direction = jax.random.normal(key, leaf.shape, leaf.dtype)
-        return leaf + share * direction / jnp.sqrt(jnp.square(direction).sum()) * leaf
-
-    moved_leaves = [moved(k, leaf) for k, leaf in zip(keys, leaves, strict=True)]
-    return ravel_pytree(jax.tree.unflatten(tree, moved_leaves))[0]
+def _check(
+    students: Students,
+    epochs: int,
+    window: Window,
+    gradient: Gradient,
+    waypoints: Waypoints,
+    images_from: Start,
+) -> None:
+    """Refuses settings that do not go together, and names that there are not."""
+    for kind, value, options in (
+        ("gradient", gradient, Gradient),
+        ("start of the images", images_from, Start),
+        ("kind of waypoints", waypoints, Waypoints),
+    ):
+        if value not in get_args(options):
+            raise ValueError(unknown(kind, value, get_args(options)))
+    if gradient == "stopped" and waypoints:
+        raise ValueError(
+            f"gradient='stopped' has one target: it takes no waypoints, got {waypoints!r}"
+        )
+    begin = window.last if window.begin is None else window.begin
+    if not 0 <= window.first < begin <= window.last:
+        raise ValueError(f"the window must have 0 <= first < begin <= last, got {window}")
+    if epochs < 1 or students.steps < epochs:
+        raise ValueError(
+            f"students need at least as many steps as epochs to match, got {students.steps} and "
+            f"{epochs}"
+        )

@@ -17,13 +17,14 @@ name           before                                        divisor  s
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from jaxdistill._errors import unknown
+from jaxdistill.settings import NonNegative
 
-KINDS = ("absolute", "relative", "unit", "channels")
+Kind = Literal["absolute", "relative", "unit", "channels"]
 
 
 class Whitening(NamedTuple):
@@ -39,7 +40,7 @@ class Whitening(NamedTuple):
         inverse: ``[D, D]``, or None.
     """
 
-    kind: str
+    kind: Kind
     image_shape: tuple[int, ...]
     channel_mean: np.ndarray
     channel_scale: np.ndarray
@@ -77,12 +78,12 @@ class Whitening(NamedTuple):
         return images.reshape(len(images), -1)
 
 
-def fit_whitening(kind: str, images: np.ndarray, ridge: float = 0.1) -> Whitening:
+def fit_whitening(images: np.ndarray, *, kind: Kind, ridge: NonNegative = 0.1) -> Whitening:
     """Fits a whitening to the images of a training set; others are whitened with its numbers.
 
     Args:
-        kind: ``"absolute"``, ``"relative"``, ``"unit"`` or ``"channels"``, see above.
         images: ``[n, H, W, C]``, uint8 or floating in [0, 1].
+        kind: ``"absolute"``, ``"relative"``, ``"unit"`` or ``"channels"``, see above.
         ridge: of the covariance.
 
     Raises:
@@ -90,7 +91,7 @@ def fit_whitening(kind: str, images: np.ndarray, ridge: float = 0.1) -> Whitenin
 
     Example:
         >>> images = np.random.default_rng(0).uniform(size=(50, 2, 2, 1))
-        >>> found = fit_whitening("absolute", images)
+        >>> found = fit_whitening(images, kind="absolute")
         >>> bool(np.allclose(found.invert(found.apply(images)), images, atol=1e-5))
         True
 
@@ -99,8 +100,8 @@ def fit_whitening(kind: str, images: np.ndarray, ridge: float = 0.1) -> Whitenin
         Cazenavette et al., CVPR 2022; ``relative``: Zhou et al., NeurIPS 2022; ``unit``: Nguyen et
         al., NeurIPS 2021
     """
-    if kind not in KINDS:
-        raise ValueError(unknown("whitening", kind, KINDS))
+    if kind not in get_args(Kind):
+        raise ValueError(unknown("whitening", kind, get_args(Kind)))
     images = _pixels(images)
     shape, channels = images.shape[1:], images.shape[-1]
     mean, scale = np.zeros(channels), np.ones(channels)

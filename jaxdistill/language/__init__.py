@@ -1,32 +1,35 @@
 """Language models: writing text, speculative decoding, distillation on what the student writes."""
 
+from jaxdistill.language.acceptance import (
+    Acceptance,
+    acceptance_probabilities,
+    block_efficiency,
+    wall_clock_factor,
+)
 from jaxdistill.language.capacity import CapacityLaw, fit_capacity_law
 from jaxdistill.language.evaluation import drafting, next_token
 from jaxdistill.language.generation import Generated, empty_cache, generate
+from jaxdistill.language.learning import Divergence, Teacher, language_model
 from jaxdistill.language.objective import (
     divergence_per_token,
     labels_per_token,
     sparse_divergence_per_token,
     teacher_states,
 )
-from jaxdistill.language.on_policy import OnPolicyState, on_policy
+from jaxdistill.language.on_policy import OnPolicyState, Writing, on_policy
 from jaxdistill.language.sampling import Sampling, log_probabilities
-from jaxdistill.language.speculative import (
-    Acceptance,
-    Speculated,
-    acceptance_probabilities,
-    block_efficiency,
-    speculate,
-    wall_clock_factor,
-)
+from jaxdistill.language.speculative import Speculated, speculate
 
 __all__ = [
     "Acceptance",
     "CapacityLaw",
+    "Divergence",
     "Generated",
     "OnPolicyState",
     "Sampling",
     "Speculated",
+    "Teacher",
+    "Writing",
     "acceptance_probabilities",
     "block_efficiency",
     "divergence_per_token",
@@ -35,6 +38,7 @@ __all__ = [
     "fit_capacity_law",
     "generate",
     "labels_per_token",
+    "language_model",
     "log_probabilities",
     "next_token",
     "on_policy",

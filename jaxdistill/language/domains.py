@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from jaxdistill.evaluation.batches import Evaluator, frozen_entry
+from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.language.evaluation import next_token
 from jaxdistill.net import Net
+from jaxdistill.settings import Count, Share
 
 
 def updated_weights(
@@ -58,8 +60,8 @@ def domain_weights(
     groups: Sequence[str],
     data: Iterable[Any],
     *,
-    smoothing: float = 0.5,
-    batches: int | None = None,
+    smoothing: Share = 0.5,
+    batches: Count | None = None,
 ) -> Callable[[Any, Mapping[str, Any], Any], dict[str, Any]]:
     """The host's work between steps: perplexities of both nets by domain, and new weights.
 
@@ -79,8 +81,10 @@ def domain_weights(
         share of each domain in the next steps; ``ratio``, the recursion's own weights; ``teacher``;
         and ``metrics``, the weights as they stand in the log.
     """
-    ours = next_token(student, batches=batches, groups=tuple(groups))
-    theirs = next_token(teacher, batches=batches, groups=tuple(groups))
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"smoothing must be in [0, 1], got {smoothing}")
+    ours = next_token(student, groups, batches=batches)
+    theirs = next_token(teacher, groups, batches=batches)
 
     def perplexities(losses: Mapping[str, float]) -> np.ndarray:
         return np.exp([losses[f"{name}_loss"] for name in groups])
@@ -112,14 +116,14 @@ def domain_gap(
     against: str,
     groups: Sequence[str],
     *,
-    batches: int | None = None,
+    batches: Count | None = None,
 ) -> Evaluator:
     """By how much the student's perplexity exceeds its teacher's, by domain and at the worst.
 
     Returns:
         An evaluator with ``<group>_ratio`` for every domain, ``largest_ratio`` and ``mean_ratio``.
     """
-    nets = [next_token(net, batches=batches, groups=tuple(groups)) for net in (student, teacher)]
+    nets = [next_token(net, groups, batches=batches) for net in (student, teacher)]
 
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
         data = list(itertools.islice(data, batches))
@@ -138,4 +142,5 @@ def domain_gap(
             "mean_ratio": float(np.mean(list(ratios.values()))),
         }
 
-    return evaluator
+    own = (f"{name}_ratio" for name in groups)
+    return measuring((*own, "largest_ratio", "mean_ratio"), evaluator)

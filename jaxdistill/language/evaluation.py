@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,17 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.evaluation.batches import Evaluator, compiled, frozen_entry, summed, sweep
-from jaxdistill.language.generation import fitted, generate
-from jaxdistill.language.on_policy import prompts_of
-from jaxdistill.language.sampling import PLAIN, Sampling, log_probabilities
-from jaxdistill.language.speculative import (
+from jaxdistill.evaluation.measuring import measuring
+from jaxdistill.language.acceptance import (
     LOSSLESS,
     Acceptance,
     acceptance_probabilities,
     block_efficiency,
-    speculate,
+    check_acceptance,
 )
+from jaxdistill.language.generation import fitted, generate
+from jaxdistill.language.on_policy import prompts_of
+from jaxdistill.language.sampling import PLAIN, Sampling, check_sampling, log_probabilities
+from jaxdistill.language.speculative import speculate
 from jaxdistill.net import Net
+from jaxdistill.settings import Count, Natural
 
 
 def text_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,13 +40,13 @@ def token_losses(net: Net, variables: Any, batch: Mapping[str, Any]) -> tuple[An
     return values, batch["counted"].astype(bool) & batch["where"][:, None]
 
 
-def next_token(net: Net, *, batches: int | None = None, groups: tuple[str, ...] = ()) -> Evaluator:
+def next_token(net: Net, groups: Sequence[str] = (), *, batches: Count | None = None) -> Evaluator:
     """The mean cross-entropy of the next token, in nats, over the tokens that count.
 
     Args:
         net: a decoder.
-        batches: only so many of the set, the first.
         groups: names of the groups of a set of several (``batch["group"]``).
+        batches: only so many of the set, the first.
 
     Returns:
         An evaluator with ``loss`` and ``perplexity``, and for every group ``<group>_loss``.
@@ -69,7 +72,7 @@ def next_token(net: Net, *, batches: int | None = None, groups: tuple[str, ...] 
             found[f"{name}_loss"] = float(totals[f"{name}_loss"] / max(totals[f"{name}_count"], 1))
         return found
 
-    return evaluator
+    return measuring(("loss", "perplexity", *(f"{name}_loss" for name in groups)), evaluator)
 
 
 def drafting(
@@ -77,13 +80,13 @@ def drafting(
     target: Net,
     against: str,
     *,
-    prompt: int,
-    new: int,
+    prompt: Count,
+    new: Count,
     sampling: Sampling = PLAIN,
     acceptance: Acceptance = LOSSLESS,
-    block: int = 0,
-    stop: tuple[int, ...] = (),
-    batches: int | None = None,
+    block: Natural = 0,
+    stop: Sequence[Natural] = (),
+    batches: Count | None = None,
     prefix: str = "",
 ) -> Evaluator:
     """How well a net drafts for another: on what the *target* writes behind held-out prompts.
@@ -107,9 +110,15 @@ def drafting(
         (one plus the summed products of the acceptance probabilities of what the draft proposed)
         and ``formula_efficiency`` (were every token accepted with the one rate).
 
+    Raises:
+        ValueError: for a sampling or an acceptance that there is not; as it runs, for prompts
+            longer than a text.
+
     References:
         Zhou et al. 2024, "DistillSpec" (arXiv 2310.08461), section 3.
     """
+    check_sampling(sampling)
+    check_acceptance(acceptance)
 
     def step(variables, batch):
         draft_variables, target_variables = variables
@@ -152,7 +161,10 @@ def drafting(
             found["formula_efficiency"] = float(block_efficiency(found["acceptance"], block))
         return {f"{prefix}{name}": value for name, value in found.items()}
 
-    return evaluator
+    names = ("acceptance",)
+    if block:
+        names = (*names, "block_efficiency", "expected_efficiency", "formula_efficiency")
+    return measuring((f"{prefix}{name}" for name in names), evaluator)
 
 
 def losses_by_position(net: Net, variables: Any, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from jaxdistill.language.sampling import PLAIN, Sampling, check_sampling, log_probabilities
 from jaxdistill.net import Net
+from jaxdistill.settings import Count, Natural
 
 Variables = tuple[Any, Any]
 
@@ -88,10 +89,10 @@ def generate(
     lengths: jax.Array,
     key: jax.Array,
     *,
-    new: int,
+    new: Count,
     sampling: Sampling = PLAIN,
-    stop: Sequence[int] = (),
-    pad: int = 0,
+    stop: Sequence[Natural] = (),
+    pad: Natural = 0,
     mixed_with: tuple[Net, Variables, Any] | None = None,
     cache: Any = None,
 ) -> Generated:

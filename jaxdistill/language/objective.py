@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,21 @@ from jaxdistill.losses.fused import DIVERGENCES as FUSED
 from jaxdistill.models import head_of
 from jaxdistill.net import Forward, Net
 from jaxdistill.objective import Term, at, per_example
+from jaxdistill.settings import Count, NonNegative, Positive, Scheduled
 from jaxdistill.training.sharding import batch_axes
 
+Name = Literal[
+    "forward_kl",
+    "reverse_kl",
+    "jsd",
+    "total_variation",
+    "symmetric_kl",
+    "skewed_forward_kl",
+    "skewed_reverse_kl",
+    "universal_logit_distillation",
+]
+# What becomes of classes that are not known.
+Missing = Literal["tail", "renormalise", "zero", "sampled"]
 # Of whole logits: what has no form that makes them piece by piece.
 DENSE: dict[str, Callable[..., jax.Array]] = {
     "symmetric_kl": losses.symmetric_kl,
@@ -47,8 +60,8 @@ def is_fused(divergence: str) -> bool:
     Raises:
         ValueError: for one that there is not.
     """
-    if divergence not in (*FUSED, *DENSE):
-        raise ValueError(unknown("divergence", divergence, (*FUSED, *DENSE)))
+    if divergence not in get_args(Name):
+        raise ValueError(unknown("divergence", divergence, get_args(Name)))
     return divergence in FUSED
 
 
@@ -81,13 +94,13 @@ def teacher_states(net: Net, source: str = "teacher", *, dense: bool = False) ->
 
 
 def divergence_per_token(
-    divergence: str = "forward_kl",
+    divergence: Name = "forward_kl",
     *,
-    divergence_weight: Any = 1.0,
-    ce_weight: Any = 0.0,
-    student_cap: float | None = None,
-    teacher_cap: float | None = None,
-    chunk: int = 256,
+    divergence_weight: Scheduled[NonNegative] = 1.0,
+    ce_weight: Scheduled[NonNegative] = 0.0,
+    student_cap: Positive | None = None,
+    teacher_cap: Positive | None = None,
+    chunk: Count = 256,
     dense: bool = False,
     **hyper: Any,
 ) -> Callable[..., dict[str, Term]]:
@@ -161,12 +174,12 @@ def divergence_per_token(
 
 def sparse_divergence_per_token(
     *,
-    missing: str = "tail",
-    divergence_weight: Any = 1.0,
-    ce_weight: Any = 0.0,
-    temperature: Any = 1.0,
-    student_cap: float | None = None,
-    chunk: int = 256,
+    missing: Missing = "tail",
+    divergence_weight: Scheduled[NonNegative] = 1.0,
+    ce_weight: Scheduled[NonNegative] = 0.0,
+    temperature: Positive = 1.0,
+    student_cap: Positive | None = None,
+    chunk: Count = 256,
 ) -> Callable[..., dict[str, Term]]:
     """The mean over the tokens that count of ``a KL(teacher, student) + b CE(label)``, where the
     teacher is known by some classes of each token: its most probable ones, or draws.
@@ -208,7 +221,7 @@ def sparse_divergence_per_token(
 
 
 def labels_per_token(
-    *, student_cap: float | None = None, chunk: int = 256
+    *, student_cap: Positive | None = None, chunk: Count = 256
 ) -> Callable[..., dict[str, Term]]:
     """The mean cross-entropy of the tokens that count, from hidden states, without a teacher."""
 

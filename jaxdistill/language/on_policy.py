@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,38 @@ from jaxdistill.language.generation import generate
 from jaxdistill.language.sampling import PLAIN, Sampling, check_sampling
 from jaxdistill.net import Net
 from jaxdistill.objective import at
+from jaxdistill.settings import Count, Natural, Scheduled, Share
+
+Batch = Mapping[str, Any]
+# Nets with their variables: the student's, and the teacher's where there is one.
+Models = Sequence[tuple[Net, Any]]
+
+
+class Writing(NamedTuple):
+    """Who writes on behind prompts, and how.
+
+    Attributes:
+        prompt: the tokens given, at most those of a text.
+        share: how often the student writes, a number or a schedule of the step.
+        teacher_share: how often the teacher does, likewise; both together at most 1.
+        teacher_mixing: the share of the teacher in every token that the student writes.
+        sampling: temperature and truncation of what is written.
+        stop: tokens that end a text; None for the end of the tokenizer where that is known, else
+            none.
+        replay: how many of the student's texts are kept; a step then learns from a random choice of
+            them. 0 learns from those just written.
+        every: the student writes only each so many of its turns; in between texts come from the
+            replay (or are those it wrote last).
+    """
+
+    prompt: Count
+    share: Scheduled[Share] = 0.0
+    teacher_share: Scheduled[Share] = 0.0
+    teacher_mixing: Share = 0.0
+    sampling: Sampling = PLAIN
+    stop: Sequence[Natural] | None = None
+    replay: Natural = 0
+    every: Count = 1
 
 
 class Replay(NamedTuple):
@@ -33,6 +66,11 @@ class Replay(NamedTuple):
     written: jax.Array
 
 
+# Texts ``[B, T + 1]``, which of their predictions count ``[B, T]``, and what is kept of them.
+Written = tuple[jax.Array, jax.Array, Replay]
+Writer = Callable[..., Written]
+
+
 class OnPolicyState(NamedTuple):
     """The state of :func:`on_policy`.
 
@@ -50,18 +88,7 @@ class OnPolicyState(NamedTuple):
 
 
 def on_policy(
-    inner: Distiller,
-    student: Net,
-    *,
-    prompt: int,
-    share: Any = 1.0,
-    teacher: tuple[Net, str] | None = None,
-    teacher_share: Any = 0.0,
-    teacher_mixing: float = 0.0,
-    sampling: Sampling = PLAIN,
-    stop: Sequence[int] = (),
-    replay: int = 0,
-    every: int = 1,
+    inner: Distiller, student: Net, writing: Writing, teacher: tuple[Net, str] | None = None
 ) -> Distiller:
     """A distiller whose batches are continued by the student, by the teacher, or left as they are.
 
@@ -79,17 +106,8 @@ def on_policy(
         inner: the distiller that learns from the batches, usually ``model_to_model``; its result
             writes.
         student: its net, a decoder.
-        prompt: the tokens given, at least 1 and at most those of a text.
-        share: a number in [0, 1], or a schedule of the step.
+        writing: who writes, and how.
         teacher: the teacher's net and its name in the frozen variables, where it writes.
-        teacher_share: likewise; both together at most 1.
-        teacher_mixing: the share of the teacher in every token that the student writes.
-        sampling: temperature and truncation of what is written.
-        stop: tokens that end a text.
-        replay: how many of the student's texts are kept; a step then learns from a random choice of
-            them. 0 learns from those just written.
-        every: the student writes only each so many of its turns; in between texts come from the
-            replay (or are those it wrote last).
 
     Returns:
         A :class:`~jaxdistill.distiller.Distiller` with the result of ``inner``; its metrics have
@@ -104,135 +122,177 @@ def on_policy(
         et al. 2024, "DistillSpec" (arXiv 2310.08461); Kim and Rush 2016, "Sequence-level knowledge
         distillation" (arXiv 1606.07947).
     """
-    check_sampling(sampling)
+    check_writing(writing, teacher is not None)
+    students, teachers = sometimes(writing.share), sometimes(writing.teacher_share)
+    # A teacher that never says a word need not be there.
+    speaks = teacher if teachers or writing.teacher_mixing else None
+
+    def init(key, frozen, batch):
+        prompts_of(batch, writing.prompt)
+        own, key = jax.random.split(key)
+        kept = empty_replay(batch["tokens"], writing.replay)
+        return OnPolicyState(jnp.zeros((), jnp.int32), own, inner.init(key, frozen, batch), kept)
+
+    def step(state: OnPolicyState, frozen, batch):
+        key_who, *keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+        share, teacher_share = at(writing.share, state.step), at(writing.teacher_share, state.step)
+        drawn = jax.random.uniform(key_who)
+        theirs = [(speaks[0], frozen[speaks[1]])] if speaks is not None else []
+        # Who may write, and whose turn it is: the last one of whom that is true.
+        turns: dict[Writer, Any] = {by_nobody: True}
+        if students:
+            turns[by_student] = drawn < share
+        if teachers:
+            turns[by_teacher] = (drawn >= share) & (drawn < share + teacher_share)
+        who = sum(number * jnp.asarray(turn) for number, turn in enumerate(turns.values()))
+        own = (student, inner.result(state.inner))
+        given = (writing, [own, *theirs], batch, keys)
+        writers = [functools.partial(write, *given) for write in turns]
+        tokens, counted, kept = jax.lax.switch(who, writers, state.replay)
+        learnt, metrics = inner.step(state.inner, frozen, as_batch(batch, tokens, counted))
+        told = {
+            "student_wrote": _number(turns.get(by_student, False)),
+            "teacher_wrote": _number(turns.get(by_teacher, False)),
+            "tokens": counted.sum().astype(jnp.float32),
+        }
+        metrics = {**metrics, **{name: (value, jnp.ones(())) for name, value in told.items()}}
+        return OnPolicyState(state.step + 1, state.key, learnt, kept), metrics
+
+    return Distiller(init, step, lambda state: inner.result(state.inner), inner.takes)
+
+
+def check_writing(writing: Writing, taught: bool) -> None:
+    """Refuses shares that are none, and a teacher that is to write where there is none.
+
+    Args:
+        writing: who writes, and how.
+        taught: whether there is a teacher.
+
+    Raises:
+        ValueError: naming the value.
+    """
+    check_sampling(writing.sampling)
+    share, teacher_share, mixing = writing.share, writing.teacher_share, writing.teacher_mixing
     for name, value in (
-        ("share", share), ("teacher_share", teacher_share), ("teacher_mixing", teacher_mixing)
+        ("share", share), ("teacher_share", teacher_share), ("teacher_mixing", mixing)
     ):  # fmt: skip
         if not callable(value) and not 0 <= value <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {value}")
     if not callable(share) and not callable(teacher_share) and share + teacher_share > 1:
         raise ValueError(f"share {share} and teacher_share {teacher_share} exceed 1 together")
-    if teacher is None and (callable(teacher_share) or teacher_share or teacher_mixing):
+    if not taught and (sometimes(teacher_share) or mixing):
         raise ValueError("the teacher is to write: give teacher, its net and name")
-    if replay < 0 or every < 1:
-        raise ValueError(f"replay must be 0 or more and every 1 or more, got {replay} and {every}")
-
-    def whole(batch):
-        """Texts of T + 1 tokens: those that are read, and the last that is predicted."""
-        last = jnp.maximum(batch["label"][:, -1:], 0)
-        return jnp.concatenate([batch["tokens"], last], axis=1).astype(jnp.int32)
-
-    def as_batch(batch, tokens, counted):
-        read = tokens[:, :-1]
-        inputs = {"tokens": read}
-        return {
-            **batch,
-            "tokens": read,
-            "label": tokens[:, 1:],
-            "counted": counted,
-            "student": inputs,
-            "teacher": inputs,
-        }
-
-    def behind(tokens, prompts, lengths):
-        """Which predictions count: those of tokens behind the prompt, up to the end."""
-        place = jnp.arange(1, tokens.shape[1])[None]
-        return (place >= prompts[:, None]) & (place < lengths[:, None])
-
-    def continued(batch, models, key):
-        prompts, lengths = prompts_of(batch, prompt)
-        total = batch["tokens"].shape[1] + 1
-        (net, variables), *others = models
-        mixed = (*others[0], teacher_mixing) if others else None
-        written = generate(
-            net,
-            jax.lax.stop_gradient(variables),
-            prompts,
-            lengths,
-            key,
-            new=total - prompt,
-            sampling=sampling,
-            stop=stop,
-            mixed_with=mixed,
+    if writing.prompt < 1:
+        raise ValueError(f"prompt must be 1 token or more, got {writing.prompt}")
+    if writing.replay < 0 or writing.every < 1:
+        raise ValueError(
+            f"replay must be 0 or more and every 1 or more, got {writing.replay} and "
+            f"{writing.every}"
         )
-        return written.tokens, lengths, written.lengths
 
-    def teacher_model(frozen):
-        assert teacher is not None
-        net, name = teacher
-        return net, frozen[name]
 
-    def init(key, frozen, batch):
-        prompts_of(batch, prompt)
-        rows = max(replay, batch["tokens"].shape[0])
-        empty = Replay(
-            jnp.zeros((rows, batch["tokens"].shape[1] + 1), jnp.int32),
-            jnp.ones(rows, jnp.int32),
-            jnp.ones(rows, jnp.int32),
-            jnp.zeros((), jnp.int32),
-            jnp.zeros((), jnp.int32),
-        )
-        own, key = jax.random.split(key)
-        return OnPolicyState(jnp.zeros((), jnp.int32), own, inner.init(key, frozen, batch), empty)
+def sometimes(share: Any) -> bool:
+    """Whether a share, a number or a schedule, may be more than nothing."""
+    return callable(share) or bool(share)
 
-    def by_student(state, frozen, batch, keys):
-        kept = state.replay
-        count = batch["tokens"].shape[0]
 
-        def write(kept):
-            models = [(student, inner.result(state.inner))]
-            models += [teacher_model(frozen)] if teacher_mixing else []
-            found = continued(batch, models, keys[0])
-            rows = (kept.written + jnp.arange(count)) % kept.lengths.shape[0]
-            tokens, prompts, lengths = (
-                old.at[rows].set(new) for old, new in zip(kept[:3], found, strict=True)
-            )
-            return Replay(tokens, prompts, lengths, kept.turns, kept.written + count)
+def empty_replay(tokens: jax.Array, rows: int) -> Replay:
+    """Room for texts like ``[B, T]`` and one token more: as many as a batch has, or ``rows``."""
+    rows = max(rows, tokens.shape[0])
+    return Replay(
+        jnp.zeros((rows, tokens.shape[1] + 1), jnp.int32),
+        jnp.ones(rows, jnp.int32),
+        jnp.ones(rows, jnp.int32),
+        jnp.zeros((), jnp.int32),
+        jnp.zeros((), jnp.int32),
+    )
 
-        due = kept.turns % every == 0
-        kept = write(kept) if every == 1 else jax.lax.cond(due, write, lambda kept: kept, kept)
-        kept = kept._replace(turns=kept.turns + 1)
-        rows = (kept.written - count + jnp.arange(count)) % kept.lengths.shape[0]
-        if replay:
-            there = jnp.minimum(kept.written, kept.lengths.shape[0])
-            rows = jax.random.randint(keys[1], (count,), 0, there)
-        tokens, prompts, lengths = (x[rows] for x in kept[:3])
-        return tokens, behind(tokens, prompts, lengths), kept
 
-    def by_teacher(state, frozen, batch, keys):
-        tokens, prompts, lengths = continued(batch, [teacher_model(frozen)], keys[0])
-        return tokens, behind(tokens, prompts, lengths), state.replay
+def by_student(
+    writing: Writing, models: Models, batch: Batch, keys: Sequence[jax.Array], kept: Replay
+) -> Written:
+    """Texts that the student has just written, or some of those that it wrote before."""
+    models = models if writing.teacher_mixing else models[:1]
 
-    def by_nobody(state, frozen, batch, keys):
-        tokens = whole(batch)
-        ends = jnp.full(tokens.shape[:1], tokens.shape[1])
-        counted = behind(tokens, prompts_of(batch, prompt)[1], ends) & batch["counted"].astype(bool)
-        return tokens, counted, state.replay
+    def write(kept):
+        return added(kept, continued(writing, models, batch, keys[0]))
 
-    def step(state: OnPolicyState, frozen, batch):
-        key_who, *keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        of_student, of_teacher = at(share, state.step), at(teacher_share, state.step)
-        drawn = jax.random.uniform(key_who)
-        turns = {by_nobody: True}
-        if callable(share) or share:
-            turns[by_student] = drawn < of_student
-        if callable(teacher_share) or teacher_share:
-            turns[by_teacher] = (drawn >= of_student) & (drawn < of_student + of_teacher)
-        # The last one whose turn it is.
-        who = sum(number * jnp.asarray(turn) for number, turn in enumerate(turns.values()))
-        writers = [lambda state, w=w: w(state, frozen, batch, keys) for w in turns]
-        tokens, counted, kept = jax.lax.switch(who, writers, state)
-        learnt, metrics = inner.step(state.inner, frozen, as_batch(batch, tokens, counted))
-        one = jnp.ones(())
-        metrics = {
-            **metrics,
-            "student_wrote": (_number(turns.get(by_student, False)), one),
-            "teacher_wrote": (_number(turns.get(by_teacher, False)), one),
-            "tokens": (counted.sum().astype(jnp.float32), one),
-        }
-        return OnPolicyState(state.step + 1, state.key, learnt, kept), metrics
+    due = kept.turns % writing.every == 0
+    always = writing.every == 1
+    kept = write(kept) if always else jax.lax.cond(due, write, lambda kept: kept, kept)
+    kept = kept._replace(turns=kept.turns + 1)
+    count = batch["tokens"].shape[0]
+    rows = (kept.written - count + jnp.arange(count)) % kept.lengths.shape[0]
+    if writing.replay:
+        there = jnp.minimum(kept.written, kept.lengths.shape[0])
+        rows = jax.random.randint(keys[1], (count,), 0, there)
+    tokens, prompts, lengths = (x[rows] for x in kept[:3])
+    return tokens, behind(tokens, prompts, lengths), kept
 
-    return Distiller(init, step, lambda state: inner.result(state.inner), inner.takes)
+
+def by_teacher(
+    writing: Writing, models: Models, batch: Batch, keys: Sequence[jax.Array], kept: Replay
+) -> Written:
+    """Texts that the teacher has just written."""
+    tokens, prompts, lengths = continued(writing, models[1:], batch, keys[0])
+    return tokens, behind(tokens, prompts, lengths), kept
+
+
+def by_nobody(
+    writing: Writing, models: Models, batch: Batch, keys: Sequence[jax.Array], kept: Replay
+) -> Written:
+    """The texts of the batch; the tokens of their prompts do not count."""
+    last = jnp.maximum(batch["label"][:, -1:], 0)
+    tokens = jnp.concatenate([batch["tokens"], last], axis=1).astype(jnp.int32)
+    ends = jnp.full(tokens.shape[:1], tokens.shape[1])
+    prompts = prompts_of(batch, writing.prompt)[1]
+    counted = behind(tokens, prompts, ends) & batch["counted"].astype(bool)
+    return tokens, counted, kept
+
+
+def continued(
+    writing: Writing, models: Models, batch: Batch, key: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The prompts of a batch as the first model continues them, a second one mixed in: tokens
+    ``[B, T + 1]``, lengths of the prompts and of the whole."""
+    prompts, lengths = prompts_of(batch, writing.prompt)
+    (net, variables), *others = models
+    written = generate(
+        net,
+        jax.lax.stop_gradient(variables),
+        prompts,
+        lengths,
+        key,
+        new=batch["tokens"].shape[1] + 1 - writing.prompt,
+        sampling=writing.sampling,
+        stop=tuple(writing.stop or ()),
+        mixed_with=(*others[0], writing.teacher_mixing) if others else None,
+    )
+    return written.tokens, lengths, written.lengths
+
+
+def added(kept: Replay, found: tuple[jax.Array, jax.Array, jax.Array]) -> Replay:
+    """What is kept with new texts in it, in place of the oldest."""
+    count = found[0].shape[0]
+    rows = (kept.written + jnp.arange(count)) % kept.lengths.shape[0]
+    tokens, prompts, lengths = (
+        old.at[rows].set(new) for old, new in zip(kept[:3], found, strict=True)
+    )
+    return Replay(tokens, prompts, lengths, kept.turns, kept.written + count)
+
+
+def behind(tokens: jax.Array, prompts: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Which predictions count: those of tokens behind the prompt, up to the end; ``[B, T]``."""
+    place = jnp.arange(1, tokens.shape[1])[None]
+    return (place >= prompts[:, None]) & (place < lengths[:, None])
+
+
+def as_batch(batch: Batch, tokens: jax.Array, counted: jax.Array) -> dict[str, Any]:
+    """A batch whose texts are ``tokens`` ``[B, T + 1]``, for both nets."""
+    read = tokens[:, :-1]
+    inputs = {"tokens": read}
+    own = {"tokens": read, "label": tokens[:, 1:], "counted": counted}
+    return {**batch, **own, "student": inputs, "teacher": inputs}
 
 
 def _number(turn: Any) -> jax.Array:

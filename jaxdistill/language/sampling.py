@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from jaxdistill.settings import Count, NonNegative, Range, Share
+
+# A share that is not nothing.
+Part = Annotated[float, Range(0, 1, above=True)]
 
 
 class Sampling(NamedTuple):
@@ -19,10 +24,10 @@ class Sampling(NamedTuple):
         min_p: only tokens at least so likely, relative to the most likely one.
     """
 
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
+    temperature: NonNegative = 1.0
+    top_k: Count | None = None
+    top_p: Part | None = None
+    min_p: Share | None = None
 
 
 PLAIN = Sampling()

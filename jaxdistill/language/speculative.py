@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdistill._errors import unknown
+from jaxdistill.language.acceptance import LOSSLESS, Acceptance, check_acceptance, lenient
 from jaxdistill.language.generation import (
     Variables,
     check_prompts,
@@ -18,26 +18,14 @@ from jaxdistill.language.generation import (
     prefill,
     read,
 )
-from jaxdistill.language.sampling import PLAIN, Sampling, check_sampling, log_probabilities
+from jaxdistill.language.sampling import (
+    PLAIN,
+    Sampling,
+    check_sampling,
+    log_probabilities,
+)
 from jaxdistill.net import Net
-
-LENIENCE = ("ratio", "square", "power")
-
-
-class Acceptance(NamedTuple):
-    r"""Which proposals of the draft q the target p accepts: with probability ``min(1, f(p) / q)``.
-
-    Attributes:
-        lenience: :math:`\epsilon` in (0, 1]; 1 is lossless, the output is the target's.
-        function: f: ``"ratio"`` :math:`p / \epsilon`, ``"square"`` :math:`p / \epsilon^2`,
-            ``"power"`` :math:`p^\epsilon`.
-    """
-
-    lenience: float = 1.0
-    function: str = "ratio"
-
-
-LOSSLESS = Acceptance()
+from jaxdistill.settings import Count, Natural
 
 
 class Speculated(NamedTuple):
@@ -63,92 +51,6 @@ class Speculated(NamedTuple):
     expected: jax.Array
 
 
-def check_acceptance(acceptance: Acceptance) -> Acceptance:
-    """Refuses an unknown function, and a lenience that is not in (0, 1].
-
-    Raises:
-        ValueError: naming it.
-    """
-    if acceptance.function not in LENIENCE:
-        raise ValueError(unknown("function of lenience", acceptance.function, LENIENCE))
-    if not 0 < acceptance.lenience <= 1:
-        raise ValueError(f"lenience must be in (0, 1], got {acceptance.lenience}")
-    return acceptance
-
-
-def lenient(log_target: jax.Array, acceptance: Acceptance) -> jax.Array:
-    """``log f(p)`` of log-probabilities ``log p``, see :class:`Acceptance`."""
-    lenience, function = check_acceptance(acceptance)
-    if lenience == 1:
-        return log_target
-    if function == "power":
-        return log_target * lenience
-    over = jnp.log(jnp.asarray(lenience, log_target.dtype))
-    return log_target - over * (2 if function == "square" else 1)
-
-
-def acceptance_probabilities(
-    log_draft: jax.Array, log_target: jax.Array, acceptance: Acceptance = LOSSLESS
-) -> jax.Array:
-    r"""How likely the next proposal is accepted, by the exact sum over the vocabulary.
-
-    .. math:: \sum_v \min(q_v, f(p_v)), \qquad = 1 - \mathrm{TV}(p, q) \text{ if lossless}
-
-    Args:
-        log_draft: ``[..., V]``, log-probabilities the draft samples with, truncation applied.
-        log_target: the same of the target.
-        acceptance: lossless by default.
-
-    Returns:
-        ``[...]``, in [0, 1].
-
-    References:
-        Zhou et al. 2024, "DistillSpec: improving speculative decoding via knowledge distillation"
-        (arXiv 2310.08461).
-
-    Example:
-        >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.9, 0.1]))
-        >>> round(float(acceptance_probabilities(q, p)), 3)
-        0.6
-    """
-    return jnp.exp(jnp.minimum(log_draft, lenient(log_target, acceptance))).sum(-1)
-
-
-def block_efficiency(rate: Any, block: int) -> Any:
-    r"""Tokens a call of the target gives where every proposal is accepted with one probability.
-
-    .. math:: \frac{1 - \alpha^{\gamma + 1}}{1 - \alpha} = \sum_{k=0}^{\gamma} \alpha^k
-
-    Args:
-        rate: :math:`\alpha`, in [0, 1].
-        block: :math:`\gamma`, proposals a block.
-
-    References:
-        Leviathan, Kalman, Matias 2023, "Fast inference from transformers via speculative decoding"
-        (arXiv 2211.17192), equation 1.
-
-    Example:
-        >>> block_efficiency(0.5, 2), block_efficiency(1.0, 3)
-        (1.75, 4.0)
-    """
-    return sum(rate**k for k in range(block + 1))
-
-
-def wall_clock_factor(efficiency: Any, block: int, cost: Any) -> Any:
-    """How many times faster than the target alone: ``efficiency / (cost * block + 1)``.
-
-    Args:
-        efficiency: tokens a call of the target, see :func:`block_efficiency`.
-        block: proposals a block.
-        cost: time of a draft's call over time of a target's.
-
-    Example:
-        >>> wall_clock_factor(3.0, 5, 0.1)
-        2.0
-    """
-    return efficiency / (cost * block + 1)
-
-
 def speculate(
     target: Net,
     target_variables: Variables,
@@ -158,12 +60,12 @@ def speculate(
     lengths: jax.Array,
     key: jax.Array,
     *,
-    new: int,
-    block: int = 4,
+    new: Count,
+    block: Count = 4,
     sampling: Sampling = PLAIN,
     acceptance: Acceptance = LOSSLESS,
-    stop: Sequence[int] = (),
-    pad: int = 0,
+    stop: Sequence[Natural] = (),
+    pad: Natural = 0,
 ) -> Speculated:
     """Continues prompts as the target would, with fewer calls of it.
 
@@ -201,115 +103,191 @@ def speculate(
     check_acceptance(acceptance)
     if block < 1:
         raise ValueError(f"block must be 1 proposal or more, got {block}")
-    batch, longest = prompts.shape
+    models = Model(target, target_variables), Model(draft, draft_variables)
     # A block may reach beyond the end of a text.
-    slots = longest + new + block + 1
-    caches = (
-        prefill(target, target_variables, empty_cache(target, batch, slots), prompts),
-        prefill(draft, draft_variables, empty_cache(draft, batch, slots), prompts),
+    start = begun(models, prompts, lengths, prompts.shape[1] + new + block + 1, pad)
+    limit = lengths.astype(jnp.int32) + new
+    classes = jax.eval_shape(
+        lambda: read(*models[0], start.target, prompts[:, :1], prompts[:, :1])[0]
+    ).shape[-1]
+
+    def round_(now: Progress) -> Progress:
+        keys = jax.random.split(jax.random.fold_in(key, now.round), 3)
+        proposals, log_draft, draft_cache = proposed(
+            models[1], now, keys[0], block, sampling, classes
+        )
+        logits, target_cache = answered(models[0], now, proposals)
+        log_target = log_probabilities(logits, sampling)
+        verdict = judged(keys[1:], proposals, log_draft, log_target, acceptance)
+        now = now._replace(target=target_cache, draft=draft_cache)
+        return written(now, proposals, verdict, limit, stop)
+
+    found = jax.lax.while_loop(lambda now: ~now.done.all(), round_, start)
+    return Speculated(
+        found.tokens[:, : prompts.shape[1] + new],
+        found.ends,
+        found.stopped,
+        found.blocks,
+        found.accepted,
+        found.expected,
     )
+
+
+class Model(NamedTuple):
+    """A decoder and its ``(params, state)``."""
+
+    net: Net
+    variables: Variables
+
+
+class Progress(NamedTuple):
+    """Where speculative decoding is, between two rounds.
+
+    Attributes:
+        round: how many were done, int32.
+        tokens: ``[B, S]``, with room behind each text for a block.
+        ends: ``[B]``, how many tokens of each row there are.
+        done: ``[B]``, which rows have ended.
+        stopped: ``[B]``, which of them by a stop token.
+        blocks: see :class:`Speculated`, like the next two.
+        accepted: see there.
+        expected: see there.
+        target: the target's cache.
+        draft: the draft's.
+    """
+
+    round: jax.Array
+    tokens: jax.Array
+    ends: jax.Array
+    done: jax.Array
+    stopped: jax.Array
+    blocks: jax.Array
+    accepted: jax.Array
+    expected: jax.Array
+    target: Any
+    draft: Any
+
+
+class Verdict(NamedTuple):
+    """What the target makes of a block.
+
+    Attributes:
+        chances: ``[B, block]``, with which each proposal is accepted.
+        count: int32 ``[B]``, how many are, before the first that is not.
+        last: int32 ``[B]``, the token behind them.
+    """
+
+    chances: jax.Array
+    count: jax.Array
+    last: jax.Array
+
+
+def begun(
+    models: tuple[Model, Model], prompts: jax.Array, lengths: jax.Array, slots: int, pad: int
+) -> Progress:
+    """Rows with room for ``slots`` tokens, and caches in which target and draft have read the
+    prompts."""
+    batch, longest = prompts.shape
+    caches = [prefill(*each, empty_cache(each.net, batch, slots), prompts) for each in models]
     within = jnp.arange(longest)[None] < lengths[:, None]
     tokens = jnp.full((batch, slots), pad, jnp.int32)
     tokens = tokens.at[:, :longest].set(jnp.where(within, prompts, pad).astype(jnp.int32))
-    rows = jnp.arange(batch)[:, None]
-    limit = lengths.astype(jnp.int32) + new
-
-    def propose(ends, tokens, cache, key):
-        """Proposals ``[B, block]`` and the distributions they were drawn from."""
-        # The draft has not read the last token, nor, after a block that was accepted whole, the one
-        # before: the first call reads both.
-        place = jnp.stack([jnp.maximum(ends - 2, 0), ends - 1], axis=1)
-        seen = tokens[rows, place]
-        proposals, ways = [], []
-        for number in range(block):
-            logits, cache = read(draft, draft_variables, cache, seen, place)
-            ways.append(logits[:, -1])
-            drawn = jax.random.categorical(
-                jax.random.fold_in(key, number), log_probabilities(_known(ways[-1]), sampling)
-            )
-            proposals.append(drawn.astype(jnp.int32))
-            seen, place = proposals[-1][:, None], (ends + number)[:, None]
-        log_draft = log_probabilities(_known(jnp.stack(ways, 1)), sampling)
-        return jnp.stack(proposals, 1), log_draft, cache
-
-    def _known(logits):
-        return fitted(logits, classes)
-
-    classes = jax.eval_shape(
-        lambda: read(target, target_variables, caches[0], prompts[:, :1], prompts[:, :1])[0]
-    ).shape[-1]
-
-    def going(carry):
-        return ~carry["done"].all()
-
-    def round_(carry):
-        ends, tokens, done = carry["ends"], carry["tokens"], carry["done"]
-        keys = jax.random.split(jax.random.fold_in(key, carry["round"]), 3)
-        proposals, log_draft, draft_cache = propose(ends, tokens, carry["draft"], keys[0])
-        seen = jnp.concatenate([tokens[rows, (ends - 1)[:, None]], proposals], axis=1)
-        place = (ends - 1)[:, None] + jnp.arange(block + 1)[None]
-        logits, target_cache = read(target, target_variables, carry["target"], seen, place)
-        log_target = log_probabilities(logits, sampling)
-        picked = proposals[..., None]
-        log_p = jnp.take_along_axis(lenient(log_target[:, :-1], acceptance), picked, -1)[..., 0]
-        log_q = jnp.take_along_axis(log_draft, picked, -1)[..., 0]
-        accept = jnp.exp(jnp.minimum(log_p - log_q, 0))
-        uniform = jax.random.uniform(keys[1], accept.shape, accept.dtype)
-        # The draw is below 1: what is as likely for the target as for the draft always stays.
-        run = jnp.cumprod((uniform < accept).astype(jnp.int32), axis=1)
-        count = run.sum(1, dtype=jnp.int32)
-        after = _after(log_target, log_draft, count)
-        last = jax.random.categorical(keys[2], after).astype(jnp.int32)
-        new_tokens = jnp.concatenate([proposals, jnp.zeros_like(last)[:, None]], axis=1)
-        column = jnp.arange(block + 1)[None]
-        new_tokens = jnp.where(column == count[:, None], last[:, None], new_tokens)
-        # A text ends behind its first stop token, and where it is long enough.
-        ending = is_one_of(new_tokens, stop) & (column <= count[:, None])
-        first = jnp.where(ending.any(1), jnp.argmax(ending, axis=1), block + 1)
-        written = jnp.minimum(jnp.minimum(count + 1, first + 1), limit - ends)
-        written = jnp.where(done, 0, written).astype(jnp.int32)
-        kept = column < written[:, None]
-        at = jnp.where(kept, ends[:, None] + column, slots)
-        live = ~done
-        stopped = live & (first < written)
-        return {
-            "round": carry["round"] + 1,
-            "tokens": tokens.at[rows, at].set(new_tokens, mode="drop"),
-            "ends": ends + written,
-            "done": done | stopped | (ends + written >= limit),
-            "stopped": carry["stopped"] | stopped,
-            "blocks": carry["blocks"] + live,
-            "accepted": carry["accepted"] + jnp.where(live, count, 0),
-            "expected": carry["expected"]
-            + jnp.where(live, jnp.cumprod(accept, axis=1).sum(1), 0).astype(jnp.float32),
-            "target": target_cache,
-            "draft": draft_cache,
-        }
-
     nothing = jnp.zeros(batch, jnp.int32)
-    found = jax.lax.while_loop(
-        going,
-        round_,
-        {
-            "round": jnp.zeros((), jnp.int32),
-            "tokens": tokens,
-            "ends": lengths.astype(jnp.int32),
-            "done": nothing > 0,
-            "stopped": nothing > 0,
-            "blocks": nothing,
-            "accepted": nothing,
-            "expected": nothing.astype(jnp.float32),
-            "target": caches[0],
-            "draft": caches[1],
-        },
+    return Progress(
+        round=jnp.zeros((), jnp.int32),
+        tokens=tokens,
+        ends=lengths.astype(jnp.int32),
+        done=nothing > 0,
+        stopped=nothing > 0,
+        blocks=nothing,
+        accepted=nothing,
+        expected=nothing.astype(jnp.float32),
+        target=caches[0],
+        draft=caches[1],
     )
-    return Speculated(
-        found["tokens"][:, : longest + new],
-        found["ends"],
-        found["stopped"],
-        found["blocks"],
-        found["accepted"],
-        found["expected"],
+
+
+def proposed(
+    draft: Model, now: Progress, key: jax.Array, block: int, sampling: Sampling, classes: int
+) -> tuple[jax.Array, jax.Array, Any]:
+    """Proposals ``[B, block]``, the distributions they were drawn from ``[B, block, classes]``, and
+    the draft's cache."""
+    # The draft has not read the last token, nor, after a block that was accepted whole, the one
+    # before: the first call reads both.
+    place = jnp.stack([jnp.maximum(now.ends - 2, 0), now.ends - 1], axis=1)
+    seen = jnp.take_along_axis(now.tokens, place, axis=1)
+    proposals, ways, cache = [], [], now.draft
+    for number in range(block):
+        logits, cache = read(*draft, cache, seen, place)
+        ways.append(fitted(logits[:, -1], classes))
+        drawn = jax.random.categorical(
+            jax.random.fold_in(key, number), log_probabilities(ways[-1], sampling)
+        )
+        proposals.append(drawn.astype(jnp.int32))
+        seen, place = proposals[-1][:, None], (now.ends + number)[:, None]
+    return jnp.stack(proposals, 1), log_probabilities(jnp.stack(ways, 1), sampling), cache
+
+
+def answered(target: Model, now: Progress, proposals: jax.Array) -> tuple[jax.Array, Any]:
+    """The target's logits behind the last token and each proposal, ``[B, block + 1, V]``, and its
+    cache."""
+    last = (now.ends - 1)[:, None]
+    seen = jnp.concatenate([jnp.take_along_axis(now.tokens, last, axis=1), proposals], axis=1)
+    place = last + jnp.arange(seen.shape[1])[None]
+    return read(*target, now.target, seen, place)
+
+
+def judged(
+    keys: jax.Array,
+    proposals: jax.Array,
+    log_draft: jax.Array,
+    log_target: jax.Array,
+    acceptance: Acceptance,
+) -> Verdict:
+    """Which proposals are accepted, and the token that the target adds itself."""
+    picked = proposals[..., None]
+    log_p = jnp.take_along_axis(lenient(log_target[:, :-1], acceptance), picked, -1)[..., 0]
+    log_q = jnp.take_along_axis(log_draft, picked, -1)[..., 0]
+    chances = jnp.exp(jnp.minimum(log_p - log_q, 0))
+    uniform = jax.random.uniform(keys[0], chances.shape, chances.dtype)
+    # The draw is below 1: what is as likely for the target as for the draft always stays.
+    run = jnp.cumprod((uniform < chances).astype(jnp.int32), axis=1)
+    count = run.sum(1, dtype=jnp.int32)
+    after = _after(log_target, log_draft, count)
+    return Verdict(chances, count, jax.random.categorical(keys[1], after).astype(jnp.int32))
+
+
+def written(
+    now: Progress,
+    proposals: jax.Array,
+    verdict: Verdict,
+    limit: jax.Array,
+    stop: Sequence[int],
+) -> Progress:
+    """The rows with what a round adds to those that have not ended: the accepted proposals and the
+    target's token, up to a stop token or the ``limit`` ``[B]`` of the row."""
+    chances, count, last = verdict
+    column = jnp.arange(proposals.shape[1] + 1)[None]
+    new = jnp.concatenate([proposals, jnp.zeros_like(last)[:, None]], axis=1)
+    new = jnp.where(column == count[:, None], last[:, None], new)
+    ending = is_one_of(new, stop) & (column <= count[:, None])
+    first = jnp.where(ending.any(1), jnp.argmax(ending, axis=1), new.shape[1])
+    more = jnp.minimum(jnp.minimum(count + 1, first + 1), limit - now.ends)
+    more = jnp.where(now.done, 0, more).astype(jnp.int32)
+    # What is not kept is written nowhere.
+    places = jnp.where(column < more[:, None], now.ends[:, None] + column, now.tokens.shape[1])
+    rows, live = jnp.arange(len(now.ends))[:, None], ~now.done
+    stopped, ends = live & (first < more), now.ends + more
+    expected = jnp.where(live, jnp.cumprod(chances, axis=1).sum(1), 0).astype(jnp.float32)
+    return now._replace(
+        round=now.round + 1,
+        tokens=now.tokens.at[rows, places].set(new, mode="drop"),
+        ends=ends,
+        done=now.done | stopped | (ends >= limit),
+        stopped=now.stopped | stopped,
+        blocks=now.blocks + live,
+        accepted=now.accepted + jnp.where(live, count, 0),
+        expected=now.expected + expected,
     )
 
 

@@ -78,3 +78,43 @@ def named(kind: str, settings: Mapping[str, Any], key: str = "name") -> str:
     if key not in settings:
         raise ValueError(f"{kind} {dict(settings)} does not say which: it needs {key!r}")
     return settings[key]
+
+
+def flattened(
+    function: Callable[..., Any], **groups: tuple[type, Mapping[str, str]]
+) -> Callable[..., Any]:
+    """A function some of whose keywords are groups of settings, which a config may still write one
+    by one beside each other.
+
+    Args:
+        function: what is called.
+        groups: for each such keyword the named tuple that it is, and the fields of that by the keys
+            that stand for them one by one.
+
+    Raises:
+        ValueError: as the result is called, for a group that lacks a field.
+    """
+    signature = inspect.signature(function)
+    keys = [key for _, fields in groups.values() for key in fields if key not in groups]
+    own = [
+        each.replace(default=None) if each.name in groups else each
+        for each in signature.parameters.values()
+    ]
+    flat = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None) for key in keys]
+
+    @functools.wraps(function)
+    def made(**settings: Any) -> Any:
+        for group, (kind, fields) in groups.items():
+            given = {
+                fields[key]: settings.pop(key)
+                for key in fields
+                if key in settings and not isinstance(settings[key], (Mapping, kind))
+            }
+            if isinstance(settings.get(group), Mapping):
+                given = {**settings.pop(group), **given}
+            if given:
+                settings[group] = call(group, {group: kind}, group, given)
+        return function(**settings)
+
+    made.__signature__ = signature.replace(parameters=[*own, *flat])  # type: ignore[attr-defined]
+    return made

@@ -6,8 +6,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -16,7 +18,7 @@ from jaxdistill.data import split
 from jaxdistill.data.records import through
 from jaxdistill.distiller import Distiller
 from jaxdistill.net import Net
-from jaxdistill.registry._names import fixed, named, without
+from jaxdistill.registry._names import fixed, flattened, named, without
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "linear": theory.linear,
@@ -60,6 +62,33 @@ def _structured(function: Callable[..., Any], **kinds: type) -> Callable[..., An
     return made
 
 
+# The keys of ``students`` of 'match_trajectories', as configs write them still: one by one.
+_STUDENTS = {"student_steps": "steps", **{name: name for name in condense.Students._fields[1:]}}
+
+
+class _Still(NamedTuple):
+    """The state of a distiller that changes nothing."""
+
+    step: jax.Array
+    result: condense.Synthetic
+
+
+def _chosen(classes: int, each: int, choice: Any = "random", rate: float = 0.01) -> Distiller:
+    """A real subset as a distiller whose steps change nothing, until stages run works."""
+    work = condense.chosen(classes, each=each, choice=choice, rate=rate)
+
+    def step(state: _Still, frozen: Any, batch: Any) -> Any:
+        metrics = {"images": (jnp.asarray(float(each * classes)), jnp.ones(()))}
+        return state._replace(step=state.step + 1), metrics
+
+    return Distiller(
+        lambda key, frozen, batch: _Still(jnp.zeros((), jnp.int32), work.run({}, frozen, key)),
+        step,
+        lambda state: state.result,
+        kind="data_set",
+    )
+
+
 def _match_kernel(
     student: Mapping[str, Any],
     classes: int,
@@ -68,8 +97,8 @@ def _match_kernel(
     ridge: float = 1e-6,
     real_batch: int = 1024,
     learn_targets: bool = False,
-    augment: Sequence[str] = (),
-    images_from: str = "random",
+    augment: Sequence[Any] = (),
+    images_from: Any = "random",
 ) -> Distiller:
     return condense.match_kernel(
         kernel_of("match_kernel", student),
@@ -86,16 +115,23 @@ def _match_kernel(
 
 DISTILLERS: dict[str, Callable[..., Distiller]] = {
     "experts": _structured(condense.train_experts, flatness=condense.Flatness),
-    "match_trajectories": _structured(condense.match_trajectories, window=condense.Window),
+    "match_trajectories": flattened(
+        _structured(condense.match_trajectories, window=condense.Window),
+        students=(condense.Students, _STUDENTS),
+    ),
     "match_gradients": condense.match_gradients,
     "match_features": condense.match_features,
     "match_kernel": _match_kernel,
     "match_regression": condense.match_regression,
-    "chosen": condense.chosen,
+    "chosen": _chosen,
 }
 
 # Those whose result is a synthetic set.
 SETS = tuple(name for name in DISTILLERS if name != "experts")
+
+
+def _protocol(settings: Mapping[str, Any] | None) -> condense.Protocol:
+    return fixed("protocol", {"protocol": condense.Protocol}, "protocol", settings or {})()
 
 
 def _fresh_nets(
@@ -105,7 +141,7 @@ def _fresh_nets(
     name: str = "",
     protocol: Mapping[str, Any] | None = None,
 ) -> Any:
-    return condense.fresh_nets(net, nets=nets, seed=seed, name=name, **(protocol or {}))
+    return condense.fresh_nets(net, seed, nets=nets, name=name, protocol=_protocol(protocol))
 
 
 def _ranked(
@@ -115,7 +151,8 @@ def _ranked(
     full_steps: int = 1000,
     protocol: Mapping[str, Any] | None = None,
 ) -> Any:
-    return condense.ranked(net, nets=nets, seed=seed, full_steps=full_steps, **(protocol or {}))
+    made = _protocol(protocol)
+    return condense.ranked(net, seed, nets=nets, full_steps=full_steps, protocol=made)
 
 
 def _kernel_accuracy(kernel: Mapping[str, Any], ridge: float = 1e-6) -> Any:
@@ -129,7 +166,7 @@ EVALUATORS: dict[str, Callable[..., Any]] = {
 }
 
 
-def whitened(parts: split.Splits, kind: str) -> split.Splits:
+def whitened(parts: split.Splits, kind: Any) -> split.Splits:
     """All sets of a data set in the whitened space of its training set; ``info["whitening"]`` leads
     back.
 
@@ -138,7 +175,7 @@ def whitened(parts: split.Splits, kind: str) -> split.Splits:
     """
     train = parts["train"]
     images = train.gather(np.arange(len(train)))["image"]
-    whitening = condense.fit_whitening(kind, images)
+    whitening = condense.fit_whitening(images, kind=kind)
 
     def of(source: Any) -> Any:
         def read(rows: np.ndarray) -> dict[str, Any]:

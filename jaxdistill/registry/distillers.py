@@ -21,11 +21,11 @@ def _self_distilled_fit(
 ) -> Distiller:
     return machines.self_distilled_fit(
         condense.kernel_of("self_distilled_fit", student),
-        ridge,
-        weight,
-        outputs=info.get("classes", 1),
+        info.get("classes", 1),
+        prepare,
+        ridge=ridge,
+        weight=weight,
         held_out=held_out,
-        prepare=prepare,
     )
 
 

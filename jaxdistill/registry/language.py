@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import optax
 
 from jaxdistill import language
@@ -14,15 +13,13 @@ from jaxdistill._errors import unknown
 from jaxdistill.data import split
 from jaxdistill.data import text as texts
 from jaxdistill.data.stream import evaluation_batches
-from jaxdistill.distiller import Distiller, model_to_model
+from jaxdistill.distiller import Distiller
 from jaxdistill.language import domains
-from jaxdistill.language.objective import HIDDEN, is_fused
 from jaxdistill.language.sampling import check_sampling
 from jaxdistill.net import Net
-from jaxdistill.registry._names import call, fixed, named, without
+from jaxdistill.registry._names import call, fixed, flattened, named, without
 from jaxdistill.registry.schedules import schedule
 from jaxdistill.store import Codec
-from jaxdistill.targets import cached as read_targets
 
 TOKENIZERS: dict[str, Callable[..., texts.Tokenizer]] = {
     "bytes": texts.byte_tokenizer,
@@ -130,6 +127,15 @@ def _sampling(settings: Mapping[str, Any] | None) -> language.Sampling:
     return check_sampling(fixed("sampling", made, "sampling", settings or {})())
 
 
+# The keys of groups, as configs write them still: one by one.
+_DIVERGENCE = {
+    "divergence": "name",
+    "divergence_weight": "weight",
+    **{name: name for name in language.Divergence._fields[2:]},
+}
+_WRITING = {name: name for name in language.Writing._fields}
+
+
 def _language_model(
     net: Net,
     nets: Mapping[str, Net],
@@ -140,127 +146,58 @@ def _language_model(
     info: Mapping[str, Any],
     frozen: Sequence[str] = (),
     initial: str | None = None,
-    divergence: str = "forward_kl",
-    divergence_weight: Any = 1.0,
+    codecs: Mapping[str, Codec] | None = None,
+    *,
+    divergence: language.Divergence | None = None,
+    writing: language.Writing | None = None,
     ce_weight: Any = 0.0,
-    beta: Any = None,
-    temperature: Any = None,
-    skew: Any = None,
-    reverse_weight: Any = None,
-    unlike: str | None = None,
     teacher_cap: float | None = None,
     chunk: int = 256,
     accumulate: int = 1,
     ema: Any = None,
     returns: Any = "student",
-    prompt: int | None = None,
-    share: Any = 0.0,
-    teacher_share: Any = 0.0,
-    teacher_mixing: float = 0.0,
-    sampling: Mapping[str, Any] | None = None,
-    stop: Sequence[int] | None = None,
-    replay: int = 0,
-    every: int = 1,
     cached: Mapping[str, Any] | None = None,
-    missing: str = "tail",
-    codecs: Mapping[str, Codec] | None = None,
 ) -> Distiller:
     """A decoder that learns from labels, from a teacher (the first of ``frozen``), or from both."""
     if tx is None:
         raise ValueError("distiller 'language_model' needs the stage's 'optimizer'")
     if len(frozen) > 1:
         raise ValueError(f"distiller 'language_model' has one teacher, not {list(frozen)}")
-    cap = student.get("logit_cap")
-    fused = True
-    if cached:
-        for key, value in (
-            ("share", share), ("teacher_share", teacher_share), ("teacher_mixing", teacher_mixing)
-        ):  # fmt: skip
-            if value:
-                raise ValueError(f"{key} is {value}: no cache has read what is written in a step")
-    weights = {
-        "divergence_weight": schedule(divergence_weight, steps),
-        "ce_weight": schedule(ce_weight, steps),
-    }
-    if cached and codecs and _is_sparse(codecs[f"{frozen[0]}/out"]):
-        if divergence != "forward_kl":
-            raise ValueError(
-                f"of some classes of each token there is 'forward_kl' alone, not {divergence!r}: "
-                "store 'out' with the codec 'dense' or 'quantised'"
-            )
-        given = without({"temperature": temperature})
-        objective = language.sparse_divergence_per_token(
-            missing=missing, student_cap=cap, chunk=chunk, **weights, **given
-        )
-        targets = read_targets(codecs, frozen[0])
-    elif frozen:
-        fused = is_fused(divergence) and not cached
-        given = {
-            "beta": beta,
-            "temperature": temperature,
-            "skew": skew,
-            "reverse_weight": reverse_weight,
-            "unlike": unlike,
-        }
-        objective = language.divergence_per_token(
-            divergence,
-            student_cap=cap,
-            teacher_cap=teacher_cap,
-            chunk=chunk,
-            dense=bool(cached),
-            **weights,
-            **without(given),
-        )
-        targets = language.teacher_states(nets[frozen[0]], frozen[0], dense=not fused)
-        if cached and codecs:
-            targets = read_targets(codecs, frozen[0])
-    else:
-        objective = language.labels_per_token(student_cap=cap, chunk=chunk)
-        targets = _nothing
-    inner = model_to_model(
+    teacher = None
+    if frozen:
+        codecs = codecs if cached else None
+        teacher = language.Teacher(nets[frozen[0]], frozen[0], codecs)
+    divergence = divergence or language.Divergence()
+    divergence = divergence._replace(weight=schedule(divergence.weight, steps))
+    if writing is not None:
+        writing = _writing(writing, steps)
+    return language.language_model(
         net,
-        targets,
-        objective,
         tx,
-        inputs="student",
-        taps=(HIDDEN,) if fused else (),
-        prepare=prepare,
-        ema=schedule(ema, steps),
+        teacher,
+        prepare,
+        initial,
+        student.get("logit_cap"),
+        info.get("end"),
+        divergence=divergence,
+        ce_weight=schedule(ce_weight, steps),
+        teacher_cap=teacher_cap,
+        chunk=chunk,
+        writing=writing,
         accumulate=accumulate,
-        initial=initial,
+        ema=schedule(ema, steps),
         returns=returns,
     )
-    if prompt is None:
-        if share or teacher_share:
-            raise ValueError("whoever writes continues a 'prompt': say of how many tokens")
-        return inner
-    return language.on_policy(
-        inner,
-        net,
-        prompt=prompt,
-        share=schedule(share, steps),
-        teacher=(nets[frozen[0]], frozen[0]) if frozen else None,
-        teacher_share=schedule(teacher_share, steps),
-        teacher_mixing=teacher_mixing,
-        sampling=_sampling(sampling),
-        stop=_stop(stop, info),
-        replay=replay,
-        every=every,
+
+
+def _writing(given: language.Writing, steps: int) -> language.Writing:
+    sampling: Any = given.sampling
+    return given._replace(
+        share=schedule(given.share, steps),
+        teacher_share=schedule(given.teacher_share, steps),
+        sampling=sampling if isinstance(sampling, language.Sampling) else _sampling(sampling),
+        stop=None if given.stop is None else tuple(given.stop),
     )
-
-
-def _is_sparse(codec: Codec) -> bool:
-    """Whether a codec gives some classes of each token."""
-    fields = {
-        name: jax.ShapeDtypeStruct((1, *spec.shape), spec.dtype)
-        for name, spec in codec.fields.items()
-    }
-    return isinstance(jax.eval_shape(codec.decode, fields), Mapping)
-
-
-def _nothing(sources: Any, batch: Any, key: Any, step: Any) -> dict[str, Any]:
-    """The targets of a net that learns from its batches alone."""
-    return {}
 
 
 def _stop(stop: Sequence[int] | None, info: Mapping[str, Any]) -> tuple[int, ...]:
@@ -268,12 +205,18 @@ def _stop(stop: Sequence[int] | None, info: Mapping[str, Any]) -> tuple[int, ...
     return (info["end"],) if stop is None else tuple(stop)
 
 
-DISTILLERS: dict[str, Callable[..., Distiller]] = {"language_model": _language_model}
+DISTILLERS: dict[str, Callable[..., Distiller]] = {
+    "language_model": flattened(
+        _language_model,
+        divergence=(language.Divergence, _DIVERGENCE),
+        writing=(language.Writing, _WRITING),
+    )
+}
 
 
 def _next_token(net: Net, sets: split.Splits, batches: int | None = None) -> Any:
     groups = sets["train"].info.get("groups", ())
-    return language.next_token(net, batches=batches, groups=groups)
+    return language.next_token(net, groups, batches=batches)
 
 
 def _drafting(
@@ -285,7 +228,7 @@ def _drafting(
     new: int,
     sampling: Mapping[str, Any] | None = None,
     lenience: float = 1.0,
-    function: str = "ratio",
+    function: Any = "ratio",
     block: int = 0,
     stop: Sequence[int] | None = None,
     batches: int | None = None,

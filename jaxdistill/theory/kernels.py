@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,11 @@ from jax.sharding import PartitionSpec as P
 
 from jaxdistill.losses._geometry import choice, square_distances
 from jaxdistill.losses.numerics import matmul, safe_sqrt, widen
+from jaxdistill.settings import Among, Count, NonNegative, Positive
 from jaxdistill.theory import _checks
 
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]
+Smoothness = Annotated[float, Among(0.5, 1.5, 2.5)]
 
 # Compiled even where the caller is not, so that the differences of all pairs, [n, m, D], are summed
 # as they arise and never held.
@@ -51,9 +53,9 @@ def polynomial(
     x: jax.Array,
     others: jax.Array | None = None,
     *,
-    degree: int = 2,
-    scale: Any = 1.0,
-    offset: Any = 1.0,
+    degree: Count = 2,
+    scale: NonNegative = 1.0,
+    offset: NonNegative = 1.0,
 ) -> jax.Array:
     r"""The polynomial kernel :math:`k(x, y) = (s\, x \cdot y + o)^p`.
 
@@ -81,7 +83,7 @@ def polynomial(
     return (_as(scale, products) * products + _as(offset, products)) ** degree
 
 
-def rbf(x: jax.Array, others: jax.Array | None = None, *, gamma: Any = 1.0) -> jax.Array:
+def rbf(x: jax.Array, others: jax.Array | None = None, *, gamma: Positive = 1.0) -> jax.Array:
     r"""The Gaussian kernel :math:`k(x, y) = e^{-\gamma |x - y|^2}`.
 
     Distances come from differences, not from products, so that equal points are exactly zero
@@ -111,8 +113,8 @@ def matern(
     x: jax.Array,
     others: jax.Array | None = None,
     *,
-    smoothness: float = 2.5,
-    length: Any = 1.0,
+    smoothness: Smoothness = 2.5,
+    length: Positive = 1.0,
 ) -> jax.Array:
     r"""The Matern kernel of smoothness 1/2, 3/2 or 5/2, with :math:`r = |x - y| / \ell`.
 
@@ -157,7 +159,7 @@ def gram(
     x: jax.Array,
     others: jax.Array | None = None,
     *,
-    block: int = 1024,
+    block: Count = 1024,
     sharding: NamedSharding | None = None,
 ) -> jax.Array:
     """A kernel's matrix block by block, so that what it needs on the way is of one block only.

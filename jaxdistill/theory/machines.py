@@ -17,6 +17,7 @@ from jaxdistill.distiller import Distiller
 from jaxdistill.evaluation.regression import as_targets
 from jaxdistill.losses.numerics import widen
 from jaxdistill.net import Forward, Net
+from jaxdistill.settings import Finite, NonNegative
 from jaxdistill.theory import _checks
 from jaxdistill.theory.ridge import Fit, Spectrum, predict, spectral_fit, spectrum
 from jaxdistill.theory.self_distillation import optimal_weight
@@ -79,12 +80,12 @@ def kernel_machine(kernel: Kernel, outputs: int = 1) -> Net:
 
 def self_distilled_fit(
     kernel: Kernel,
-    ridge: float,
-    weight: float | Literal["best"] = 0.0,
-    *,
     outputs: int = 1,
-    held_out: str = "validation",
     prepare: Callable[[Any, jax.Array], Any] | None = None,
+    *,
+    ridge: NonNegative,
+    weight: Finite | Literal["best"] = 0.0,
+    held_out: str = "validation",
 ) -> Distiller:
     r"""Repeated self-distillation of a ridge fit, one step of the loop a fit.
 
@@ -94,12 +95,12 @@ def self_distilled_fit(
 
     Args:
         kernel: ``(x [m, ...], points [n, ...]) -> [m, n]``.
+        outputs: how many each point has; of labels that are integers, how many classes.
+        prepare: ``(batch, key) -> batch`` that gives ``batch["student"]``; the same of every batch.
         ridge: at least zero.
         weight: of the ground truth; ``"best"`` takes at every step the one in [0, 1] with the least
             squared error on the records ``frozen[held_out]``.
-        outputs: how many each point has; of labels that are integers, how many classes.
         held_out: the entry of ``frozen`` with the records that ``"best"`` is chosen by.
-        prepare: ``(batch, key) -> batch`` that gives ``batch["student"]``; the same of every batch.
 
     Returns:
         A :class:`~jaxdistill.distiller.Distiller` whose first batch holds all records to fit
@@ -117,7 +118,7 @@ def self_distilled_fit(
 
     Example:
         >>> from jaxdistill.theory import linear
-        >>> distiller = self_distilled_fit(linear, 1.0, 0.0)
+        >>> distiller = self_distilled_fit(linear, ridge=1.0)
         >>> batch = {"image": jnp.ones((1, 1)), "label": jnp.array([8.0])}
         >>> state = distiller.init(jax.random.key(0), {}, batch)
         >>> for _ in range(3):

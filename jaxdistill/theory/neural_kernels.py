@@ -9,18 +9,19 @@ tangent kernel's diagonal.)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import choice, square_distances
 from jaxdistill.losses.numerics import einsum, l2_normalise, matmul, ratio, safe_sqrt, wide_dtype
+from jaxdistill.net import Net
+from jaxdistill.settings import Count, Natural, NonNegative
 from jaxdistill.theory import _checks
 from jaxdistill.theory.kernels import points
 
-if TYPE_CHECKING:
-    from jaxdistill.net import Net
+Angles = Literal["differences", "products"]
 
 
 class _Layer(NamedTuple):
@@ -36,10 +37,10 @@ def nngp(
     x: jax.Array,
     others: jax.Array | None = None,
     *,
-    depth: int = 1,
-    weight_variance: Any = 2.0,
-    bias_variance: Any = 0.0,
-    angles: str = "differences",
+    depth: Natural = 1,
+    weight_variance: NonNegative = 2.0,
+    bias_variance: NonNegative = 0.0,
+    angles: Angles = "differences",
 ) -> jax.Array:
     r"""The covariance of an infinitely wide fully connected ReLU net at its start: the arc-cosine
     kernel, iterated.
@@ -86,10 +87,10 @@ def ntk(
     x: jax.Array,
     others: jax.Array | None = None,
     *,
-    depth: int = 1,
-    weight_variance: Any = 2.0,
-    bias_variance: Any = 0.0,
-    angles: str = "differences",
+    depth: Natural = 1,
+    weight_variance: NonNegative = 2.0,
+    bias_variance: NonNegative = 0.0,
+    angles: Angles = "differences",
 ) -> jax.Array:
     r"""The tangent kernel of an infinitely wide fully connected ReLU net.
 
@@ -132,8 +133,8 @@ def empirical_ntk(
     x: Any,
     others: Any = None,
     *,
-    outputs: str = "all",
-    block: int = 64,
+    outputs: Literal["all", "mean"] = "all",
+    block: Count = 64,
 ) -> jax.Array:
     r"""The tangent kernel of a net at given parameters, :math:`J(x) J(y)^\top`.
 
@@ -227,7 +228,7 @@ def _fully_connected(
     depth: int,
     weight_variance: Any,
     bias_variance: Any,
-    angles: str,
+    angles: Angles,
 ) -> tuple[jax.Array, jax.Array]:
     """Covariance and tangent kernel after ``depth`` hidden layers."""
     if depth < 0:

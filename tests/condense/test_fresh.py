@@ -8,6 +8,7 @@ from sklearn.linear_model import SGDClassifier
 
 from jaxdistill import models, theory
 from jaxdistill.condense import (
+    Protocol,
     Synthetic,
     fit_whitening,
     fresh_nets,
@@ -45,17 +46,18 @@ NETS = {
 @pytest.mark.parametrize("name", NETS)
 def test_fresh_nets_of_any_architecture(name):
     net = from_linen(NETS[name])
-    evaluate = fresh_nets(
-        net, nets=2, steps=4, every=2, learning_rate=None, augment=("crop",), name=name
-    )
+    protocol = Protocol(steps=4, every=2, learning_rate=None, augment=["crop"])
+    evaluate = fresh_nets(net, nets=2, protocol=protocol, name=name)
     values = evaluate(means(), {}, TEST)
+    assert tuple(values) == evaluate.metrics
     assert set(values) == {f"{name}_{m}" for m in ("accuracy", "accuracy_sd", "accuracy_best")}
     assert values[f"{name}_accuracy_best"] >= values[f"{name}_accuracy"]
     assert values == evaluate(means(), {}, TEST)
 
 
 def test_a_good_set_is_better_than_one_with_wrong_labels():
-    evaluate = fresh_nets(from_linen(NETS["mlp"]), nets=2, steps=100, learning_rate=0.1)
+    protocol = Protocol(steps=100, learning_rate=0.1)
+    evaluate = fresh_nets(from_linen(NETS["mlp"]), nets=2, protocol=protocol)
     good, set_ = evaluate(means(), {}, TEST), means()
     wrong = evaluate(set_._replace(targets=jnp.roll(set_.targets, 1, axis=0)), {}, TEST)
     assert good["accuracy"] > 0.6
@@ -65,22 +67,25 @@ def test_a_good_set_is_better_than_one_with_wrong_labels():
 def test_losses_differ_as_they_should():
     net = from_linen(NETS["mlp"])
     soft = means()._replace(targets=jnp.full((10, 10), 0.1))
-    found = [
-        fresh_nets(net, nets=1, steps=60, learning_rate=0.1, loss=loss)(soft, {}, TEST)["accuracy"]
-        for loss in ("soft", "hard")
-    ]
+
+    def accuracy(found, **protocol):
+        return fresh_nets(net, nets=1, protocol=Protocol(**protocol))(found, {}, TEST)["accuracy"]
+
+    found = [accuracy(soft, steps=60, learning_rate=0.1, loss=loss) for loss in ("soft", "hard")]
     # Even targets teach nothing; their largest is always the first class.
     assert found[1] == pytest.approx((LABELS[1500:] == 0).mean())
     assert found[0] < 0.5
-    squared = fresh_nets(net, nets=1, steps=100, learning_rate=0.02, loss="squared")
-    assert squared(means(), {}, TEST)["accuracy"] > 0.6
+    assert accuracy(means(), steps=100, learning_rate=0.02, loss="squared") > 0.6
+    # Neither momentum nor decay: plain steps.
+    assert accuracy(means(), steps=100, learning_rate=0.1, momentum=0.0, weight_decay=0.0) > 0.6
 
 
 def test_scores():
     net = from_linen(NETS["mlp"])
-    values = ranked(
-        net, nets=1, steps=40, full_steps=40, learning_rate=0.1, augment=("crop",)
-    )(means(), {"train": TRAIN}, TEST)  # fmt: skip
+    protocol = Protocol(steps=40, learning_rate=0.1, augment=("crop",))
+    evaluate = ranked(net, nets=1, full_steps=40, protocol=protocol)
+    values = evaluate(means(), {"train": TRAIN}, TEST)
+    assert tuple(values) == evaluate.metrics
     assert 0 <= values["label_robust"] <= 1
     expected = label_robust_score(values["hard_recovery"], values["over_random"])
     assert values["label_robust"] == expected
@@ -89,21 +94,22 @@ def test_scores():
 
 
 def test_kernel_accuracy():
-    values = kernel_accuracy(theory.ntk)(means(), {}, TEST)
+    evaluate = kernel_accuracy(theory.ntk)
+    values = evaluate(means(), {}, TEST)
+    assert tuple(values) == evaluate.metrics
     assert values["kernel_accuracy"] > 0.6
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [({"loss": "sofft"}, "'soft'"), ({"epochs": 3}, "'steps'|key"), ({"nets": 0}, "1 net")],
-)
-def test_refusals(settings, words):
-    with pytest.raises(ValueError, match=words):
-        fresh_nets(from_linen(NETS["mlp"]), **settings)
+def test_refusals():
+    with pytest.raises(ValueError, match="'soft'"):
+        Protocol(loss="sofft")
+    for evaluator in (fresh_nets, ranked):
+        with pytest.raises(ValueError, match="1 net"):
+            evaluator(from_linen(NETS["mlp"]), nets=0)
 
 
 def test_a_written_set_needs_nothing_of_the_library(tmp_path):
-    whitening = fit_whitening("absolute", PIXELS[:1500])
+    whitening = fit_whitening(PIXELS[:1500], kind="absolute")
     white = means()._replace(images=jnp.asarray(whitening.apply(np.asarray(means().images))))
     path = save_npz(tmp_path / "set.npz", white, whitening)
     with np.load(path, allow_pickle=False) as file:

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,9 @@ from jaxdistill.condense import (
     mean_distance,
 )
 from jaxdistill.condense.regression import centred, support_fit
+from jaxdistill.condense.subsets import Choice
 from jaxdistill.condense.synthetic import one_hot
+from jaxdistill.data.sources import arrays
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import ConvNet
 from jaxdistill.theory.ridge import predict
@@ -188,14 +191,24 @@ def test_ridge_regression_is_that_of_scikit_learn():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_real_subsets_as_a_distiller():
-    for choice in ("random", "herding", "centres"):
-        outcome = run(chosen(10, each=3, choice=choice), 2)
-        images = np.asarray(outcome.result.images).reshape(30, -1)
+def test_real_subsets_as_a_work():
+    for choice in get_args(Choice):
+        work = chosen(10, each=3, choice=choice, rate=0.02)
+        assert work.kind == "data_set"
+        found = work.run({}, {"train": arrays(RECORDS)}, jax.random.key(0))
+        images = np.asarray(found.images).reshape(30, -1)
         rows = IMAGES.reshape(300, -1)
         places = [int(np.flatnonzero((rows == image).all(1))[0]) for image in images]
         np.testing.assert_array_equal(LABELS[places], np.repeat(np.arange(10), 3))
-        np.testing.assert_array_equal(outcome.result.targets, one_hot(3, 10))
+        np.testing.assert_array_equal(found.targets, one_hot(3, 10))
+        assert found.rate == np.float32(0.02)
+        again = work.run({}, {"train": RECORDS}, jax.random.key(0))
+        jax.tree.map(np.testing.assert_array_equal, found, again)
+
+
+def test_results_are_data_sets():
+    for name, make in METHODS.items():
+        assert make().kind == "data_set", name
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """The parts of which data sets are condensed, against values worked out by other means."""
 
+from typing import Any, get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from jaxdistill import condense, settings
 from jaxdistill.condense import fit_whitening, flat, pixels, siamese
-from jaxdistill.condense.augment import FAMILIES, Draw
-from jaxdistill.condense.synthetic import centre_rows, cluster_rows, herding_rows, random_rows
+from jaxdistill.condense.augment import FAMILIES, Draw, Family
+from jaxdistill.condense.subsets import centre_rows, cluster_rows, herding_rows, random_rows
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.loops import for_each, scan
 from jaxdistill.models import ConvNet
@@ -115,7 +118,8 @@ def test_augmentations_at_known_draws():
 
 
 def test_one_family_is_drawn_for_a_batch():
-    augmentation = siamese(tuple(FAMILIES))
+    assert tuple(FAMILIES) == get_args(Family)
+    augmentation = siamese(get_args(Family))
     draws = [int(augmentation.draw(jax.random.key(i), 1).family) for i in range(60)]
     assert set(draws) == set(range(6))
     with pytest.raises(ValueError, match="'color'"):
@@ -128,7 +132,7 @@ def test_one_family_is_drawn_for_a_batch():
 @pytest.mark.parametrize("kind", ["absolute", "relative", "unit", "channels"])
 def test_whitenings(kind):
     train = (IMAGES * 255).astype(np.uint8)
-    found = fit_whitening(kind, train)
+    found = fit_whitening(train, kind=kind)
     white = found.apply(train)
     rows = train.reshape(len(train), -1) / 255.0
     ridge = 0.1
@@ -156,7 +160,7 @@ def test_whitenings(kind):
 
 def test_an_unknown_whitening():
     with pytest.raises(ValueError, match="'absolute'"):
-        fit_whitening("absolut", IMAGES)
+        fit_whitening(IMAGES, kind="absolut")
 
 
 def test_real_subsets_are_of_their_classes():
@@ -221,3 +225,37 @@ def test_rows_with_convolutions_are_taken_all_at_once():
         assert sum(each.primitive.name == "scan" for each in found.jaxpr.eqns) == loops
         close = np.testing.assert_allclose
         close(for_each(blurred, images), jnp.stack([blurred(image) for image in images]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chosen",
+        "fit_whitening",
+        "fresh_nets",
+        "kernel_accuracy",
+        "match_features",
+        "match_gradients",
+        "match_kernel",
+        "match_regression",
+        "match_trajectories",
+        "ranked",
+        "train_experts",
+    ],
+)
+def test_settings_have_domains(name):
+    found = settings.keys(getattr(condense, name))
+    assert found
+    for key, parameter in found.items():
+        assert parameter.annotation not in (Any, parameter.empty), key
+        if parameter.default is not parameter.empty:
+            assert settings.fault(parameter.default, parameter.annotation) is None, key
+        assert settings.fault(object(), parameter.annotation), key
+
+
+def test_groups_of_settings_are_read_from_mappings():
+    domain = settings.keys(condense.match_trajectories)["students"].annotation
+    given = {"steps": 3, "momentum": 0.9}
+    assert settings.made(given, domain) == condense.Students(3, momentum=0.9)
+    assert "'momentum'" in settings.fault({"steps": 3, "momentun": 0.9}, domain)
+    assert "steps" in settings.fault({"momentum": 0.9}, domain)

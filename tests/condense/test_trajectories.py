@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from jaxdistill.condense import (
     Flatness,
     Inner,
+    Students,
     Target,
     Window,
     flat,
@@ -24,7 +25,7 @@ from jaxdistill.condense import (
     train_experts,
 )
 from jaxdistill.condense.experts import expert_loss, loss_direction
-from jaxdistill.condense.trajectories import balanced, dealt, perturbed
+from jaxdistill.condense.students import balanced, dealt, perturbed
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import ConvNet
 from jaxdistill.training.fit import fit
@@ -201,6 +202,7 @@ def test_balance_and_perturbation():
     vector = MODEL.draw(jax.random.key(0))
     moved = MODEL.unravel(perturbed(jax.random.key(1), MODEL, vector, 1.0))
     still = MODEL.unravel(vector)
+    assert perturbed(jax.random.key(1), MODEL, vector, 0.0) is vector
     np.testing.assert_array_equal(moved["head"]["kernel"], still["head"]["kernel"])
     ratio = moved["conv_1"]["kernel"] / still["conv_1"]["kernel"] - 1
     assert float(jnp.square(ratio).sum()) == pytest.approx(1.0, rel=1e-3)
@@ -283,14 +285,14 @@ def sgd(images):
 
 
 def matching(tx=None, **settings):
-    settings = {"each": 1, "student_steps": 3, "epochs": 1, "window": Window(0, 2), **settings}
-    return match_trajectories(NET, SHAPE, 10, tx or sgd(0.1), **settings)
+    usual = {"each": 1, "students": Students(3), "epochs": 1, "window": Window(0, 2)}
+    return match_trajectories(NET, SHAPE, 10, tx or sgd(0.1), **usual | settings)
 
 
 OPTIONS = {
     "MTT": {"augment": ("crop", "scale")},
     "TESLA": {"gradient": "stopped"},
-    "FTD": {"ema": 0.9, "batch_size": 4},
+    "FTD": {"ema": 0.9, "students": Students(3, batch_size=4)},
     "DATM": {
         "soft": True,
         "images_from": "correct",
@@ -301,9 +303,7 @@ OPTIONS = {
         "epochs": 2,
         "window": Window(0, 1),
         "waypoints": "growing",
-        "momentum": 0.9,
-        "balance": True,
-        "perturb": 1.0,
+        "students": Students(3, momentum=0.9, balance=True, perturb=1.0),
         "images_from": "clusters",
     },
 }
@@ -329,7 +329,7 @@ def test_sets_are_condensed(name, trained):
 
 
 def test_the_loss_falls(trained):
-    distiller = matching(sgd(10.0), student_steps=5, window=Window(0, 1))
+    distiller = matching(sgd(10.0), students=Students(5), window=Window(0, 1))
     outcome = run(distiller, {"experts": trained[:1], "train": RECORDS}, 40)
     losses = [line["loss"] for line in outcome.metrics if line["kind"] == "train"]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
@@ -391,7 +391,7 @@ def test_not_a_number_names_the_step(trained):
         ({"gradient": "tesla"}, "'stopped'"),
         ({"images_from": "real"}, "'random'"),
         ({"gradient": "stopped", "waypoints": "equal"}, "waypoints"),
-        ({"student_steps": 1, "epochs": 2, "window": Window(0, 1)}, "at least as many"),
+        ({"students": Students(1), "epochs": 2, "window": Window(0, 1)}, "at least as many"),
     ],
 )
 def test_refusals(settings, words, trained):

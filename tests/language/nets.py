@@ -37,5 +37,5 @@ def decoder(seed: int = 0, dtype=jnp.float32, scale: float = 1.0, **settings):
     settings = {"vocabulary": 23, "width": 16, "depth": 2, "heads": 4, "groups": 2} | settings
     net = from_linen(Decoder(**settings, param_dtype=dtype))
     params, state = jax.jit(net.init)(jax.random.key(seed), jnp.zeros((1, 3), jnp.int32))
-    # Larger weights: what is said hangs on the context, and no cycle is fallen into at once.
+    # Larger weights: what is said depends on the context, and does not repeat itself at once.
     return net, (jax.tree.map(lambda x: scale * x, params), state)

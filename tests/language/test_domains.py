@@ -58,7 +58,9 @@ def test_the_first_block_is_even_and_the_recursion_goes_on(monkeypatch):
         "student": lambda *_: next(losses),
         "teacher": lambda *_: {"a_loss": 0.0, "b_loss": 0.0},
     }
-    monkeypatch.setattr("jaxdistill.language.domains.next_token", lambda net, **_: evaluators[net])
+    monkeypatch.setattr(
+        "jaxdistill.language.domains.next_token", lambda net, *_, **__: evaluators[net]
+    )
     between = domain_weights("student", "teacher", "t", ("a", "b"), ())
     first = between(None, {"t": None}, None)
     assert first["weights"] == {"a": 0.5, "b": 0.5}
@@ -100,11 +102,14 @@ def config(**distiller):
     [
         ({"divergence": "forward"}, "stage 'distil'|'forward_kl'"),
         ({"promt": 3}, "'prompt'"),
-        ({"share": 0.5}, "continues a 'prompt'"),
+        ({"share": 0.5}, "'writing' needs 'prompt'"),
         ({"prompt": 13}, "stage 'distil': prompt must be 1 to 12 tokens"),
         ({"prompt": 3, "sampling": {"top": 3}}, "'top_k'|'top_p'"),
         ({"prompt": 3, "sampling": {"top_k": 0}}, "top_k must be 1"),
         ({"beta": 0.5, "divergence": "skewed_forward_kl"}, "key of divergence"),
+        ({"divergence": {"name": "forward"}}, "'forward_kl'"),
+        ({"divergence": {"nam": "jsd"}}, "'name'"),
+        ({"writing": {"share": 0.5}}, "'writing' needs 'prompt'"),
     ],
 )
 def test_a_config_that_does_not_fit(settings, words):

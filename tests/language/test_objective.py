@@ -13,6 +13,7 @@ from jaxdistill import losses
 from jaxdistill.distiller import model_to_model
 from jaxdistill.language import (
     Sampling,
+    Writing,
     divergence_per_token,
     labels_per_token,
     on_policy,
@@ -231,14 +232,8 @@ BACKWARD = bigram(40 * jnp.eye(5)[jnp.array([4, 0, 1, 2, 3])])
 
 
 def written(share, steps=1, teacher_share=0.0, batch=None, **settings):
-    own = on_policy(
-        recording(FORWARD),
-        FORWARD,
-        share=share,
-        teacher=(BACKWARD, "teacher"),
-        teacher_share=teacher_share,
-        **{"prompt": 2, **settings},
-    )
+    settings = {"prompt": 2, "share": share, "teacher_share": teacher_share, **settings}
+    own = on_policy(recording(FORWARD), FORWARD, Writing(**settings), (BACKWARD, "teacher"))
     tokens = jnp.array([[0, 0, 0, 0], [3, 3, 3, 3]])
     if batch is None:
         batch = {"tokens": tokens, "label": tokens, "counted": jnp.ones((2, 4), bool)}
@@ -321,15 +316,16 @@ def test_the_teacher_has_a_share_in_every_token():
     ("settings", "words"),
     [
         ({"share": 1.5}, r"share must be in \[0, 1\]"),
-        ({"share": 0.8, "teacher_share": 0.3, "teacher": (FORWARD, "t")}, "exceed 1 together"),
+        ({"share": 0.8, "teacher_share": 0.3}, "exceed 1 together"),
         ({"share": 0.0, "teacher_share": 0.3}, "the teacher is to write"),
         ({"every": 0}, "every 1 or more"),
+        ({"prompt": 0}, "prompt must be 1 token"),
         ({"sampling": Sampling(-1.0)}, "temperature"),
     ],
 )
 def test_refusals(settings, words):
     with pytest.raises(ValueError, match=words):
-        on_policy(recording(FORWARD), FORWARD, prompt=1, **settings)
+        on_policy(recording(FORWARD), FORWARD, Writing(**{"prompt": 1, **settings}))
 
 
 def test_texts_that_cannot_be_continued():

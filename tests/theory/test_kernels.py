@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxdistill import theory
+from jaxdistill import settings, theory
 
 X = np.random.default_rng(0).normal(size=(16, 3))
 Y = np.random.default_rng(1).normal(size=(5, 3))
@@ -136,3 +136,16 @@ def _equations(jaxpr):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 yield from _equations(inner)
+
+
+@pytest.mark.parametrize("name", ["polynomial", "rbf", "matern", "nngp", "ntk"])
+def test_settings_have_domains(name):
+    found = settings.keys(getattr(theory, name))
+    assert found
+    for key, parameter in found.items():
+        assert settings.fault(parameter.default, parameter.annotation) is None, key
+        wrong = "product" if key == "angles" else -1.0
+        assert settings.fault(wrong, parameter.annotation), key
+    if name == "matern":
+        told = settings.fault(2.0, found["smoothness"].annotation)
+        assert told == "must be a number, 0.5, 1.5 or 2.5"

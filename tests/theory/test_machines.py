@@ -38,7 +38,7 @@ def steps_of(distiller, frozen, batch, count):
 @pytest.mark.parametrize("weight", [0.0, 0.25, -0.5])
 def test_a_constant_weight_follows_the_path(records, weight):
     train, _ = records
-    distiller = machines.self_distilled_fit(kernel, RIDGE, weight)
+    distiller = machines.self_distilled_fit(kernel, ridge=RIDGE, weight=weight)
     _, found = steps_of(distiller, {}, train, 5)
     path = theory.path(kernel(train["image"], train["image"]), jnp.asarray(train["label"])[:, None],
                        RIDGE, weight, steps=5)  # fmt: skip
@@ -51,7 +51,7 @@ def test_a_constant_weight_follows_the_path(records, weight):
 
 def test_the_best_weight_is_that_of_the_chosen_path(records):
     train, held = records
-    distiller = machines.self_distilled_fit(kernel, RIDGE, "best", held_out="mine")
+    distiller = machines.self_distilled_fit(kernel, ridge=RIDGE, weight="best", held_out="mine")
     state, found = steps_of(distiller, {"mine": held}, train, 4)
     chosen = theory.chosen_path(
         kernel(train["image"], train["image"]),
@@ -72,7 +72,7 @@ def test_the_best_weight_is_that_of_the_chosen_path(records):
 def test_classes_become_one_hot_targets(records):
     train, _ = records
     batch = {"image": train["image"], "label": np.arange(12, dtype=np.int32) % 3}
-    distiller = machines.self_distilled_fit(kernel, RIDGE, outputs=3)
+    distiller = machines.self_distilled_fit(kernel, 3, ridge=RIDGE)
     state = distiller.init(jax.random.key(0), {}, batch)
     np.testing.assert_array_equal(state.targets, np.eye(3)[batch["label"]])
 
@@ -84,7 +84,7 @@ def test_a_stopped_run_goes_on_as_if_it_never_had(records, tmp_path):
     def stage(steps):
         return Stage(
             "fits",
-            machines.self_distilled_fit(kernel, RIDGE, 0.3),
+            machines.self_distilled_fit(kernel, ridge=RIDGE, weight=0.3),
             stream(source, len(source), seed=0),
             steps,
             checkpoint_every=2,
@@ -126,7 +126,7 @@ def test_bad_settings(arguments, message):
 def test_labels_of_another_width(records):
     train, _ = records
     with pytest.raises(ValueError, match="labels must have 2 outputs"):
-        machines.self_distilled_fit(kernel, 1.0, outputs=2).init(jax.random.key(0), {}, train)
+        machines.self_distilled_fit(kernel, 2, ridge=1.0).init(jax.random.key(0), {}, train)
 
 
 def test_a_machine_has_no_taps():
