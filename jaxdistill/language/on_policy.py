@@ -158,7 +158,7 @@ def on_policy(
         metrics = {**metrics, **{name: (value, jnp.ones(())) for name, value in told.items()}}
         return OnPolicyState(state.step + 1, state.key, learnt, kept), metrics
 
-    return Distiller(init, step, lambda state: inner.result(state.inner), inner.takes)
+    return Distiller(init, step, lambda state: inner.result(state.inner), inner.takes, inner.kind)
 
 
 def check_writing(writing: Writing, taught: bool) -> None:
