@@ -108,7 +108,8 @@ def flattened(
             given = {
                 fields[key]: settings.pop(key)
                 for key in fields
-                if key in settings and not isinstance(settings[key], (Mapping, kind))
+                if key in settings
+                and not (key == group and isinstance(settings[key], (Mapping, kind)))
             }
             if isinstance(settings.get(group), Mapping):
                 given = {**settings.pop(group), **given}
