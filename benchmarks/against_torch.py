@@ -189,7 +189,7 @@ def masked_autoencoders(settings: dict[str, Any], tx: Any, **kinds: Any) -> Taug
         tx,
         inputs="student",
         taps=(ours,),
-        prepare=views.masked(patch, 0.75),
+        prepare=views.masked(patch=patch, ratio=0.75),
     )
     return distiller, teacher, student, {"image": numbers(settings["batch"], side, side, 3)}
 

@@ -164,7 +164,7 @@ def dmae(examples: int, taps: int = 1, depth: int = 2, side: int = 32) -> Case:
         optax.adamw(1e-3),
         inputs="student",
         taps=paths,
-        prepare=views.masked(4, 0.75),
+        prepare=views.masked(patch=4, ratio=0.75),
     )
     return Case(distiller, {"teacher": teacher}, images(examples, side), "student")
 

@@ -104,7 +104,7 @@ def dmae(args: argparse.Namespace) -> Case:
     )
     teacher_tap = f"encoder/block_{3 * args.teacher_depth // 4 - 1}"
     student_tap = f"encoder/block_{3 * args.student_depth // 4 - 1}"
-    view = views.masked(4, 0.75)
+    view = views.masked(patch=4, ratio=0.75)
     tx = optax.adamw(1e-3, b2=0.95, weight_decay=0.05)
     weight = 3.0
 

@@ -6,7 +6,7 @@ place in the batch. :func:`seeds_of` turns keys into two integers each and :func
 them back.
 
 Example:
-    >>> draw = views(random_crop(4), flip(), normalise([0.5], [0.25]))
+    >>> draw = views(random_crop(padding=4), flip(), normalise(mean=[0.5], std=[0.25]))
     >>> keys = view_keys(jax.random.key(0), 3)
     >>> images = jax.random.uniform(jax.random.key(1), (3, 8, 8, 1))
     >>> again = draw(keys_of(seeds_of(keys))[1:2], images[1:2])
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,16 @@ from jaxdistill.data.operations import (
     to_float,
     view_keys,
     views,
+)
+from jaxdistill.settings import (
+    Count,
+    Finite,
+    Natural,
+    NonNegative,
+    Positive,
+    Range,
+    Share,
+    checked,
 )
 
 __all__ = [
@@ -62,6 +73,13 @@ __all__ = [
 ]
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+AboveNothing = Annotated[float, Range(0, 1, above=True)]  # a share of the area
+
+
+def _ordered(name: str, **bounds: tuple[float, float]) -> None:
+    for key, (low, high) in bounds.items():
+        if low > high:
+            raise ValueError(f"{name}: {key}={(low, high)} must go from a lower to a higher number")
 
 
 def sometimes(probability: float, operation: Operation) -> Operation:
@@ -75,10 +93,12 @@ def sometimes(probability: float, operation: Operation) -> Operation:
     return apply
 
 
+@checked
 def random_resized_crop(
-    size: int,
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    *,
+    size: Count,
+    scale: tuple[AboveNothing, AboveNothing] = (0.08, 1.0),
+    ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3),
 ) -> Operation:
     """A random part of the image, resized to ``[size, size, C]`` (bilinear, antialiased).
 
@@ -90,9 +110,13 @@ def random_resized_crop(
         scale: the least and greatest share of the area.
         ratio: the least and greatest width over height.
 
+    Raises:
+        ValueError: for numbers outside their domains, or a least one above the greatest.
+
     References:
         Szegedy et al., Going deeper with convolutions, 2015, https://arxiv.org/abs/1409.4842
     """
+    _ordered("random_resized_crop", scale=scale, ratio=ratio)
 
     def apply(key, image):
         height, width, _ = image.shape
@@ -109,15 +133,28 @@ def random_resized_crop(
     return apply
 
 
-def random_crop(padding: int, mode: str = "constant") -> Operation:
+@checked
+def random_crop(
+    *,
+    padding: Natural,
+    mode: Literal["constant", "edge", "reflect", "symmetric", "wrap"] = "constant",
+) -> Operation:
     """Pads every side and crops a random part of the former size.
 
     Args:
         padding: pixels on every side.
         mode: how to pad, as in :func:`jax.numpy.pad`: ``"constant"`` (zeros), ``"reflect"``.
+
+    Raises:
+        ValueError: at trace time, for a padding that is not below the sides of the image.
     """
 
     def apply(key, image):
+        if padding >= min(image.shape[:2]):
+            raise ValueError(
+                f"random_crop: padding={padding} must be below the sides of the image, "
+                f"{image.shape[0]} x {image.shape[1]}"
+            )
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode=mode)
         top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
         return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
@@ -125,17 +162,19 @@ def random_crop(padding: int, mode: str = "constant") -> Operation:
     return apply
 
 
-def shift(pixels: int = 2) -> Operation:
+@checked
+def shift(*, pixels: Natural = 2) -> Operation:
     """Moves the image by up to that many whole pixels in both directions; zeros come in.
 
     References:
         Hinton et al., Distilling the knowledge in a neural network, 2015, section 3,
         https://arxiv.org/abs/1503.02531 (MNIST, up to two pixels)
     """
-    return random_crop(pixels)
+    return random_crop(padding=pixels)
 
 
-def flip(probability: float = 0.5) -> Operation:
+@checked
+def flip(*, probability: Share = 0.5) -> Operation:
     """Mirrors left and right."""
     return sometimes(probability, lambda key, image: image[:, ::-1])
 
@@ -147,7 +186,8 @@ def _grey(image: jax.Array) -> jax.Array:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def greyscale(probability: float = 0.2) -> Operation:
+@checked
+def greyscale(*, probability: Share = 0.2) -> Operation:
     """Replaces all channels by luma (ITU-R 601)."""
     return sometimes(probability, lambda key, image: jnp.broadcast_to(_grey(image), image.shape))
 
@@ -166,8 +206,13 @@ def _turn_hue(image: jax.Array, turn: jax.Array) -> jax.Array:
     return jnp.stack([value - chroma * jnp.clip(jnp.minimum(k, 4.0 - k), 0, 1) for k in places], -1)
 
 
+@checked
 def color_jitter(
-    brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
+    *,
+    brightness: NonNegative = 0.0,
+    contrast: NonNegative = 0.0,
+    saturation: NonNegative = 0.0,
+    hue: Annotated[float, Range(0, 0.5)] = 0.0,
 ) -> Operation:
     """Random brightness, contrast, saturation and hue, always in this order.
 
@@ -181,11 +226,6 @@ def color_jitter(
         ValueError: for a negative strength or hue above 0.5; at trace time, for images that are not
             of three channels, unless brightness alone is asked for.
     """
-    if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
-        raise ValueError(
-            "strengths must not be negative and hue not above 0.5, but they are "
-            f"brightness={brightness}, contrast={contrast}, saturation={saturation}, hue={hue}"
-        )
 
     def apply(key, image):
         keys = jax.random.split(key, 4)
@@ -210,8 +250,10 @@ def color_jitter(
     return apply
 
 
-def gaussian_blur(sigma: tuple[float, float] = (0.1, 2.0)) -> Operation:
+@checked
+def gaussian_blur(*, sigma: tuple[Positive, Positive] = (0.1, 2.0)) -> Operation:
     """Blurs with a Gaussian of random width in pixels; weights are renormalised at the border."""
+    _ordered("gaussian_blur", sigma=sigma)
 
     def apply(key, image):
         width = jax.random.uniform(key, minval=sigma[0], maxval=sigma[1])
@@ -228,16 +270,19 @@ def gaussian_blur(sigma: tuple[float, float] = (0.1, 2.0)) -> Operation:
     return apply
 
 
-def solarise(threshold: float = 0.5) -> Operation:
+@checked
+def solarise(*, threshold: Share = 0.5) -> Operation:
     """Inverts what is at least as bright as the threshold."""
     return lambda key, image: jnp.where(image >= threshold, 1 - image, image)
 
 
+@checked
 def random_erasing(
-    probability: float = 0.25,
-    scale: tuple[float, float] = (0.02, 1 / 3),
-    ratio: tuple[float, float] = (0.3, 10 / 3),
-    value: float = 0.0,
+    *,
+    probability: Share = 0.25,
+    scale: tuple[AboveNothing, AboveNothing] = (0.02, 1 / 3),
+    ratio: tuple[Positive, Positive] = (0.3, 10 / 3),
+    value: Finite = 0.0,
 ) -> Operation:
     """Fills a random box.
 
@@ -250,6 +295,7 @@ def random_erasing(
     References:
         Zhong et al., Random erasing data augmentation, 2017, https://arxiv.org/abs/1708.04896
     """
+    _ordered("random_erasing", scale=scale, ratio=ratio)
 
     def erase(key, image):
         sides = jnp.array(image.shape[:2], jnp.float32)
@@ -267,7 +313,8 @@ def random_erasing(
     return sometimes(probability, erase)
 
 
-def resize(size: int) -> Operation:
+@checked
+def resize(*, size: Count) -> Operation:
     """Resizes to ``[size, size, C]`` (bilinear, antialiased); nothing is random."""
 
     def apply(key, image):
@@ -278,7 +325,8 @@ def resize(size: int) -> Operation:
     return apply
 
 
-def normalise(mean: Sequence[float], std: Sequence[float]) -> Operation:
+@checked
+def normalise(*, mean: Sequence[Finite], std: Sequence[Positive]) -> Operation:
     """Takes off the mean and divides by the deviation of every channel; nothing is random.
 
     Args:
@@ -286,14 +334,16 @@ def normalise(mean: Sequence[float], std: Sequence[float]) -> Operation:
         std: likewise.
 
     Raises:
-        ValueError: at trace time, if the image has another number of channels.
+        ValueError: for as many means as not deviations; at trace time, if the image has another
+            number of channels.
     """
+    if len(mean) != len(std):
+        raise ValueError(f"normalise: mean={mean} and std={std} must be of one length")
 
     def apply(key, image):
-        if not len(mean) == len(std) == image.shape[-1]:
+        if len(mean) != image.shape[-1]:
             raise ValueError(
-                f"normalise has {len(mean)} means and {len(std)} deviations, but the image has "
-                f"{image.shape[-1]} channels"
+                f"normalise: mean={mean} must be of the image's {image.shape[-1]} channels"
             )
         shape = (1, 1, len(mean))
         centre, spread = (jnp.asarray(x, image.dtype).reshape(shape) for x in (mean, std))

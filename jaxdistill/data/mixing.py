@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.data.operations import inside_box, to_float
+from jaxdistill.settings import Positive, Share, checked
 
 
 class Mixed(NamedTuple):
@@ -64,13 +65,14 @@ def _paste_rule(alpha):
     return rule
 
 
+@checked
 def mixup(
     keys: jax.Array,
     images: jax.Array,
     soft_labels: jax.Array | None = None,
-    alpha: float = 0.2,
-    *,
     partners: jax.Array | None = None,
+    *,
+    alpha: Positive = 0.2,
 ) -> Mixed:
     """Blends every image, and its labels, with those of a partner.
 
@@ -81,9 +83,9 @@ def mixup(
         keys: one an example, ``[B]``.
         images: ``[B, H, W, C]``, uint8 or floating.
         soft_labels: floating ``[B, K]``, or None.
-        alpha: the weight of the first image is drawn from Beta(alpha, alpha).
         partners: int ``[B]``, the place of each partner; the next example if not given, which in a
             shuffled batch is a random one.
+        alpha: the weight of the first image is drawn from Beta(alpha, alpha).
 
     References:
         Zhang et al., mixup: Beyond empirical risk minimization, 2018,
@@ -92,13 +94,14 @@ def mixup(
     return _mixed(_blend_rule(alpha), keys, images, soft_labels, partners)
 
 
+@checked
 def cutmix(
     keys: jax.Array,
     images: jax.Array,
     soft_labels: jax.Array | None = None,
-    alpha: float = 1.0,
-    *,
     partners: jax.Array | None = None,
+    *,
+    alpha: Positive = 1.0,
 ) -> Mixed:
     """Pastes a box of a partner into every image; labels are mixed by the area that is left.
 
@@ -106,9 +109,9 @@ def cutmix(
         keys: one an example, ``[B]``.
         images: ``[B, H, W, C]``, uint8 or floating.
         soft_labels: floating ``[B, K]``, or None.
+        partners: as for :func:`mixup`.
         alpha: the share of the area that is kept is drawn from Beta(alpha, alpha), before the box
             is cut to the image; the weight is the share that is kept in the end.
-        partners: as for :func:`mixup`.
 
     References:
         Yun et al., CutMix: Regularization strategy to train strong classifiers with localizable
@@ -117,15 +120,16 @@ def cutmix(
     return _mixed(_paste_rule(alpha), keys, images, soft_labels, partners)
 
 
+@checked
 def mixup_or_cutmix(
     keys: jax.Array,
     images: jax.Array,
     soft_labels: jax.Array | None = None,
-    mixup_alpha: float = 0.8,
-    cutmix_alpha: float = 1.0,
-    cutmix_probability: float = 0.5,
-    *,
     partners: jax.Array | None = None,
+    *,
+    mixup_alpha: Positive = 0.8,
+    cutmix_alpha: Positive = 1.0,
+    cutmix_probability: Share = 0.5,
 ) -> Mixed:
     """For every example :func:`cutmix` with that probability, else :func:`mixup`."""
     blend, paste = _blend_rule(mixup_alpha), _paste_rule(cutmix_alpha)

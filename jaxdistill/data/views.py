@@ -8,13 +8,14 @@ from the seeds that they carry, all others from the step's key.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxdistill.data import augment
 from jaxdistill.models import masking
+from jaxdistill.settings import Count, Natural, Range, Share, checked
 
 Prepare = Callable[[dict[str, Any], jax.Array], dict[str, Any]]
 
@@ -61,7 +62,13 @@ def texts(batch: dict[str, Any], key: jax.Array) -> dict[str, Any]:
     return {**batch, "student": seen, "teacher": seen}
 
 
-def masked_texts(token: int, vocabulary: int, share: float = 0.15) -> Prepare:
+@checked
+def masked_texts(
+    vocabulary: int,
+    *,
+    token: Natural,
+    share: Annotated[float, Range(0, 1, above=True, below=True)] = 0.15,
+) -> Prepare:
     """Some tokens hidden, to be guessed, as BERT was trained: of those chosen eight in ten become
     the mask token, one any token, one stays.
 
@@ -70,18 +77,18 @@ def masked_texts(token: int, vocabulary: int, share: float = 0.15) -> Prepare:
     end of a text or what fills it up.
 
     Args:
-        token: the mask token.
         vocabulary: how many tokens there are.
+        token: the mask token.
         share: of the tokens that are chosen.
+
+    Raises:
+        ValueError: for a token outside the vocabulary.
 
     References:
         Devlin et al. BERT: Pre-training of Deep Bidirectional Transformers. NAACL 2019.
     """
-    if not 0 < share < 1 or not 0 <= token < vocabulary:
-        raise ValueError(
-            f"the share of hidden tokens lies in (0, 1) and their token in 0..{vocabulary - 1}, "
-            f"not {share} and {token}"
-        )
+    if token >= vocabulary:
+        raise ValueError(f"masked_texts: token={token} must lie in 0..{vocabulary - 1}")
 
     def prepare(batch, key):
         tokens = batch["tokens"]
@@ -100,7 +107,8 @@ def masked_texts(token: int, vocabulary: int, share: float = 0.15) -> Prepare:
     return prepare
 
 
-def mixed(mix: Callable[..., Any], classes: int, *, smoothing: float = 0.0) -> Prepare:
+@checked
+def mixed(mix: Callable[..., Any], classes: int, *, smoothing: Share = 0.0) -> Prepare:
     """Images and labels of pairs mixed (mixup, cutmix); adds ``batch["soft_label"]`` ``[B, K]``."""
 
     def prepare(batch, key):
@@ -120,7 +128,14 @@ def mixed(mix: Callable[..., Any], classes: int, *, smoothing: float = 0.0) -> P
     return prepare
 
 
-def masked(patch: int, ratio: float, *, shared: bool = True, normalise: bool = False) -> Prepare:
+@checked
+def masked(
+    *,
+    patch: Count,
+    ratio: Annotated[float, Range(0, 1, above=True, below=True)],
+    shared: bool = True,
+    normalise: bool = False,
+) -> Prepare:
     """Hides patches of the images, the same ones from both nets.
 
     Adds ``batch["patches"]`` ``[B, L, P * P * C]``, what a masked autoencoder must predict, and
@@ -133,6 +148,10 @@ def masked(patch: int, ratio: float, *, shared: bool = True, normalise: bool = F
             of the two nets are of different places.
         normalise: whether each patch to predict is standardised by its own mean and (unbiased)
             deviation.
+
+    Raises:
+        ValueError: at trace time, for a patch that does not divide the image, and a ratio that
+            leaves no patch.
     """
 
     def prepare(batch, key):

@@ -126,7 +126,7 @@ def test_a_written_set_needs_nothing_of_the_library(tmp_path):
 
 def test_a_folder_of_images(tmp_path):
     save_folder(tmp_path / "set", means())
-    source = image_folder(tmp_path / "set", 8)
+    source = image_folder(tmp_path / "set", image_size=8)
     found = source.gather(np.arange(10))
     np.testing.assert_array_equal(found["label"], np.arange(10))
     np.testing.assert_allclose(

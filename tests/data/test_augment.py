@@ -8,15 +8,15 @@ import pytest
 from jaxdistill.data import augment
 
 OPERATIONS = {
-    "random_resized_crop": augment.random_resized_crop(7),
-    "random_crop": augment.random_crop(3, "reflect"),
-    "shift": augment.shift(2),
+    "random_resized_crop": augment.random_resized_crop(size=7),
+    "random_crop": augment.random_crop(padding=3, mode="reflect"),
+    "shift": augment.shift(pixels=2),
     "flip": augment.flip(),
-    "color_jitter": augment.color_jitter(0.4, 0.4, 0.4, 0.1),
-    "random_erasing": augment.random_erasing(0.9),
-    "resize": augment.resize(6),
-    "normalise": augment.normalise([0.4, 0.5, 0.6], [0.2, 0.2, 0.3]),
-    "greyscale": augment.greyscale(0.5),
+    "color_jitter": augment.color_jitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+    "random_erasing": augment.random_erasing(probability=0.9),
+    "resize": augment.resize(size=6),
+    "normalise": augment.normalise(mean=[0.4, 0.5, 0.6], std=[0.2, 0.2, 0.3]),
+    "greyscale": augment.greyscale(probability=0.5),
     "gaussian_blur": augment.gaussian_blur(),
     "solarise": augment.solarise(),
 }
@@ -57,7 +57,7 @@ def test_a_chain_is_replayed_bit_for_bit_from_its_seeds():
 def test_views_differ_between_keys_and_operations_of_a_chain():
     image = np.repeat(pictures(1), 8, 0)
     keys = augment.view_keys(jax.random.key(0), 8)
-    assert len({view.tobytes() for view in draw(augment.random_crop(4), image, keys)}) > 4
+    assert len({view.tobytes() for view in draw(augment.random_crop(padding=4), image, keys)}) > 4
     flips = augment.views(augment.flip(), augment.flip())(keys, image)
     again = [(view == augment.to_float(image[0])).all() for view in flips]
     assert 0 < sum(map(bool, again)) < 8  # the second flip must not always undo the first
@@ -85,7 +85,7 @@ def test_to_float():
 def test_shift_moves_by_up_to_two_whole_pixels():
     image = np.zeros((200, 9, 9, 1), np.float32)
     image[:, 4, 4] = 1
-    moved = draw(augment.shift(2), image, augment.view_keys(jax.random.key(0), 200))
+    moved = draw(augment.shift(pixels=2), image, augment.view_keys(jax.random.key(0), 200))
     assert (moved.sum((1, 2, 3)) == 1).all()
     rows, columns = np.nonzero(moved[..., 0])[1:]
     assert set(rows) == set(columns) == {2, 3, 4, 5, 6}
@@ -95,20 +95,20 @@ def test_shift_moves_by_up_to_two_whole_pixels():
 def test_random_resized_crop_stays_inside_and_keeps_a_ramp_straight():
     ramp = np.tile(np.arange(16, dtype=np.float32)[:, None, None] / 15, (40, 1, 16, 1))
     keys = augment.view_keys(jax.random.key(0), 40)
-    crops = draw(augment.random_resized_crop(5, (0.1, 0.5)), ramp, keys)
+    crops = draw(augment.random_resized_crop(size=5, scale=(0.1, 0.5)), ramp, keys)
     assert crops.min() >= 0
     assert crops.max() <= 1 + 1e-6
     steps = np.diff(crops[..., 0], axis=1)
     assert (steps > 0).all()
     inner = steps[:, 1:-1]
     assert np.abs(inner - inner.mean((1, 2), keepdims=True)).max() < 0.02
-    whole = draw(augment.random_resized_crop(16, (1, 1), (1, 1)), ramp, keys)
+    whole = draw(augment.random_resized_crop(size=16, scale=(1, 1), ratio=(1, 1)), ramp, keys)
     np.testing.assert_allclose(whole, ramp, atol=1e-5)
 
 
 def test_resize_is_that_of_jax():
     images = pictures(2)
-    resized = draw(augment.resize(5), images, augment.view_keys(jax.random.key(0), 2))
+    resized = draw(augment.resize(size=5), images, augment.view_keys(jax.random.key(0), 2))
     expected = jax.image.resize(images / np.float32(255), (2, 5, 5, 3), "bilinear")
     np.testing.assert_allclose(resized, expected, atol=1e-5)
 
@@ -124,14 +124,16 @@ def test_flip_mirrors_half_of_the_images():
 
 def test_random_erasing_fills_one_box_of_the_area_asked_for():
     images = np.ones((100, 20, 20, 3), np.float32)
-    erase = augment.random_erasing(1.0, (0.1, 0.3), (0.5, 2.0), value=0.5)
+    erase = augment.random_erasing(probability=1.0, scale=(0.1, 0.3), ratio=(0.5, 2.0), value=0.5)
     gone = draw(erase, images, augment.view_keys(jax.random.key(0), 100))[..., 0] == 0.5
     area = gone.mean((1, 2))
     assert area.min() > 0.07
     assert area.max() < 0.34
     box = gone.any(1)[:, None, :] & gone.any(2)[:, :, None]
     assert (box == gone).all()
-    never = draw(augment.random_erasing(0.0), images, augment.view_keys(jax.random.key(0), 100))
+    never = draw(
+        augment.random_erasing(probability=0.0), images, augment.view_keys(jax.random.key(0), 100)
+    )
     assert (never == images).all()
 
 
@@ -165,7 +167,7 @@ def test_gaussian_blur_keeps_the_mean_and_spreads_a_point():
     point = np.zeros((1, 15, 15, 1), np.float32)
     point[0, 7, 7] = 1
     keys = augment.view_keys(jax.random.key(0), 1)
-    blurred = draw(augment.gaussian_blur((1.5, 1.5)), point, keys)
+    blurred = draw(augment.gaussian_blur(sigma=(1.5, 1.5)), point, keys)
     assert blurred.sum() == pytest.approx(1, abs=1e-3)
     away = np.arange(15) - 7
     spread = (blurred[0, :, :, 0].sum(0) * away**2).sum()
@@ -175,10 +177,10 @@ def test_gaussian_blur_keeps_the_mean_and_spreads_a_point():
 def test_normalise():
     images = pictures(2)
     keys = augment.view_keys(jax.random.key(0), 2)
-    view = draw(augment.normalise([0.1, 0.2, 0.3], [1.0, 2.0, 4.0]), images, keys)
+    view = draw(augment.normalise(mean=[0.1, 0.2, 0.3], std=[1.0, 2.0, 4.0]), images, keys)
     np.testing.assert_allclose(view, (images / 255 - [0.1, 0.2, 0.3]) / [1, 2, 4], atol=1e-6)
-    with pytest.raises(ValueError, match="2 means and 2 deviations, but the image has 3 channels"):
-        draw(augment.normalise([0.1, 0.2], [1.0, 1.0]), images, keys)
+    with pytest.raises(ValueError, match=r"mean=\[0.1, 0.2\] must be of the image's 3 channels"):
+        draw(augment.normalise(mean=[0.1, 0.2], std=[1.0, 1.0]), images, keys)
 
 
 def test_colours_of_a_grey_image_are_refused():
@@ -192,7 +194,10 @@ def test_colours_of_a_grey_image_are_refused():
 
 def test_gradients_pass_through_the_operations_that_blend():
     images = pictures(2).astype(np.float32) / 510 + 0.25
-    view = augment.views(OPERATIONS["random_resized_crop"], augment.color_jitter(0.1, 0.1, 0.1))
+    view = augment.views(
+        OPERATIONS["random_resized_crop"],
+        augment.color_jitter(brightness=0.1, contrast=0.1, saturation=0.1),
+    )
     keys = augment.view_keys(jax.random.key(0), 2)
     gradient = jax.jit(jax.grad(lambda x: (view(keys, x) ** 2).sum()))(images)
     step = np.random.default_rng(1).normal(size=images.shape).astype(np.float32) * 1e-2

@@ -48,10 +48,10 @@ def test_partners_are_others_and_bring_their_own_view():
 @pytest.mark.parametrize(
     "view",
     [
-        views.augmented((augment.random_resized_crop(8), augment.flip())),
-        views.chain(views.augmented((augment.shift(1),)), views.mixed(mixing.mixup, 10)),
+        views.augmented((augment.random_resized_crop(size=8), augment.flip())),
+        views.chain(views.augmented((augment.shift(pixels=1),)), views.mixed(mixing.mixup, 10)),
         views.chain(views.augmented(), views.mixed(mixing.mixup_or_cutmix, 10, smoothing=0.1)),
-        views.chain(views.augmented(), views.masked(2, 0.75, shared=False)),
+        views.chain(views.augmented(), views.masked(patch=2, ratio=0.75, shared=False)),
     ],
     ids=["crops", "mixup", "mixup_or_cutmix", "masks"],
 )

@@ -108,7 +108,7 @@ def test_published_files(name, form, texts, others, labels, tmp_path):
 
 
 def test_hidden_tokens():
-    view = views.masked_texts(255, 257, 0.3)
+    view = views.masked_texts(257, token=255, share=0.3)
     _, batch = rows(Sentences("s", ["abcdefghij" * 6, "abc"], np.array([0, 1])), 64)
     batch = {k: np.repeat(v, 50, 0) for k, v in batch.items()}
     seen = jax.device_get(view(batch, jax.random.key(0)))
@@ -129,8 +129,8 @@ def test_what_is_refused():
         encoded(Sentences("s", ["a"], np.array([0])), BYTES, 2)
     with pytest.raises(ValueError, match="1 texts and 2 labels"):
         encoded(Sentences("s", ["a"], np.array([0, 1])), BYTES, 9)
-    with pytest.raises(ValueError, match=r"their token in 0\.\.256"):
-        views.masked_texts(300, 257)
+    with pytest.raises(ValueError, match=r"token=300 must lie in 0\.\.256"):
+        views.masked_texts(257, token=300)
     with pytest.raises(ValueError, match=r"data set 'sst2' needs a folder: --config.data.dir"):
         registry.data({"name": "sst2", "length": 8})
     with pytest.raises(ValueError, match="of a view texts have 'mask' alone"):

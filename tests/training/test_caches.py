@@ -34,9 +34,9 @@ DIGITS = subset(sources.digits(), np.arange(300))
 TEACHER = from_linen(MLP(widths=(32, 16)))
 VIEWS = {
     "plain": views.augmented(),
-    "crops": views.augmented((augment.random_resized_crop(8), augment.flip())),
+    "crops": views.augmented((augment.random_resized_crop(size=8), augment.flip())),
     "mixup": views.chain(
-        views.augmented((augment.random_resized_crop(8),)), views.mixed(mixing.mixup, 10)
+        views.augmented((augment.random_resized_crop(size=8),)), views.mixed(mixing.mixup, 10)
     ),
     "cutmix": views.chain(views.augmented(), views.mixed(mixing.cutmix, 10)),
 }

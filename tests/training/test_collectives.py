@@ -71,7 +71,7 @@ def test_masks_projectors_and_relations_send_gradients_parameters_and_features(a
         optax.sgd(1e-3, momentum=0.9),
         inputs="student",
         taps=(TAP,),
-        prepare=views.masked(2, 0.75),
+        prepare=views.masked(patch=2, ratio=0.75),
     )
     batch = {"image": keep["image"], "label": shape(EXAMPLES, dtype=jnp.int32)}
     found = sent(distiller, frozen, batch, make_mesh({"data": 1, axis: 2}, jax.devices()[:2]))

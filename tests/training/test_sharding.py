@@ -57,7 +57,7 @@ def dmae():
         optax.adamw(1e-3, weight_decay=0.05),
         inputs="student",
         taps=(TAP,),
-        prepare=views.chain(views.augmented(), views.masked(2, 0.75)),
+        prepare=views.chain(views.augmented(), views.masked(patch=2, ratio=0.75)),
     )
     # The whole state as the result, so that its places can be looked at.
     distiller = distiller._replace(result=lambda state: state)
