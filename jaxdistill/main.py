@@ -58,7 +58,7 @@ def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
         OSError: if it cannot be written.
     """
     from jaxdistill._errors import differences
-    from jaxdistill._files import write_json
+    from jaxdistill._files import read_sealed, write_sealed
     from jaxdistill.training.processes import is_first
 
     if workdir is None:
@@ -71,7 +71,7 @@ def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
     path = root / "config.json"
     here = json.loads(json.dumps(config))
     if path.exists():
-        there = json.loads(path.read_text())
+        there = read_sealed(path)
         if faults := differences(there, here):
             raise ValueError(
                 f"{root} holds a run of another config:\n"
@@ -79,7 +79,7 @@ def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
                 + "\nTake another --workdir."
             )
     elif is_first():
-        write_json(path, here)
+        write_sealed(path, here)
     return root
 
 

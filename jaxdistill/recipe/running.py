@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import jax
 
 from jaxdistill import registry
 from jaxdistill._errors import unknown
-from jaxdistill._files import write_json
+from jaxdistill._files import read_sealed, write_sealed
 from jaxdistill.config import (
     CONFIG_KEYS,
     identities,
@@ -109,7 +108,7 @@ def run(
     rules = tuple(plan.config.get("rules") or ())
     Path(root).mkdir(parents=True, exist_ok=True)
     if is_first():
-        write_json(Path(root) / "data.json", {p.name: _known(p) for p in plan.stages})
+        write_sealed(Path(root) / "data.json", {p.name: _known(p) for p in plan.stages})
     outcomes: dict[str, Outcome] = {}
     wanted = _with_needs(plan, stages) if stages is not None else {p.name for p in plan.stages}
     for planned in plan.stages:
@@ -192,8 +191,8 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
         raise ValueError(
             f"{root} is no working directory of a run: it has no config.json and data.json"
         )
-    config = json.loads((root / "config.json").read_text())
-    info = json.loads((root / "data.json").read_text())
+    config = read_sealed(root / "config.json")
+    info = read_sealed(root / "data.json")
     hashes = identities(config)
     stage = stage or list(hashes)[-1]
     if stage not in hashes:

@@ -88,6 +88,16 @@ def damaged(rows: np.ndarray) -> np.ndarray:
     return (rows[:, -_CHECKSUM:] != _checksums(rows[:, :-_CHECKSUM])).any(1)
 
 
+def row_checksums(rows: np.ndarray) -> list[str]:
+    """The checksums at the end of rows, as text."""
+    return [row[-_CHECKSUM:].tobytes().hex() for row in rows]
+
+
+def ends_of(rows: int) -> np.ndarray:
+    """The places of the rows by which a file is known: its first and its last."""
+    return np.array([0, rows - 1])
+
+
 def _checksums(content: np.ndarray) -> np.ndarray:
     content = np.ascontiguousarray(content)
     sums = np.array([zlib.crc32(row) for row in content], "<u4")

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 
 from jaxdistill._errors import differences
-from jaxdistill._files import write_json
+from jaxdistill._files import Damaged, read_sealed, write_sealed
 
 # The manifest of a store that is whole, and that of one which is being written.
 MANIFEST, BEGUN = "manifest.json", "begun.json"
 # The records of a store: the digest of every id, in order.
 INDEX = "ids.npy"
-FORMAT = 1
+FORMAT = 2
 DIGEST = 16  # bytes of an id's digest
-_BLOCK = 2**22
 
 
 def refuse_other(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
@@ -48,35 +47,30 @@ def read(path: Path, name: str = MANIFEST) -> dict[str, Any]:
         state = "is not finished: write it on" if (path / BEGUN).exists() else "is no store"
         raise ValueError(f"{path} {state} (it has no {name})")
     try:
-        manifest = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
-        raise ValueError(f"{file} is damaged: {fault}") from fault
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"{file} has format {manifest.get('format')!r}, this library {FORMAT}")
-    return manifest
+        return read_sealed(file)
+    except Damaged:
+        if (found := _format(file)) != FORMAT:
+            raise ValueError(f"{file} has format {found!r}, this library {FORMAT}") from None
+        raise
+
+
+def _format(file: Path) -> Any:
+    """The format that a manifest says it has; one that cannot be read has this library's."""
+    try:
+        return json.loads(file.read_text()).get("format", FORMAT)
+    except (ValueError, AttributeError):
+        return FORMAT
 
 
 def write(path: Path, manifest: Mapping[str, Any], name: str = MANIFEST) -> None:
     """Writes a manifest under its final name at once."""
-    write_json(path / name, manifest)
+    write_sealed(path / name, manifest)
 
 
 def digests(ids: Iterable[str]) -> np.ndarray:
     """``uint8 [n, 16]``, by which the records of a store are known, whatever their order."""
     joined = b"".join(hashlib.blake2b(each.encode(), digest_size=DIGEST).digest() for each in ids)
     return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST)
-
-
-def checksum(path: Path) -> str:
-    """A hash of every byte of a file, or of all files of a folder with their names."""
-    state = hashlib.blake2b(digest_size=16)
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        state.update(str(file.relative_to(path)).encode())
-        with file.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                state.update(block)
-    return state.hexdigest()
 
 
 def size(path: Path) -> int:

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxdistill._errors import unknown
+from jaxdistill._files import checksum
 from jaxdistill.store import manifest
 from jaxdistill.store.containers import CONTAINERS, Read
-from jaxdistill.store.layout import Layout, damaged, from_json
+from jaxdistill.store.layout import Layout, damaged, ends_of, from_json, row_checksums
 
 
 class Damaged(OSError):
@@ -107,7 +108,7 @@ class Store:
             path = self.path / file["name"]
             if any(file["name"] in fault for fault in faults):
                 continue
-            if manifest.checksum(path) != file["checksum"]:
+            if checksum(path) != file["checksum"]:
                 faults.append(f"{file['name']}: its checksum is not that of the manifest")
         return faults
 
@@ -144,7 +145,8 @@ def open_store(
     Raises:
         ValueError: if there is none, it is not finished, or of something else; every value that
             differs is listed with both.
-        Damaged: naming the files that are missing or truncated.
+        Damaged: naming the files that are missing, truncated, or in each other's place: of every
+            file the first and the last row are read.
     """
     path = Path(path)
     if damage not in ("refuse", "skip"):
@@ -156,14 +158,31 @@ def open_store(
     index = [fault for fault in faults if manifest.INDEX in fault]
     if index or (faults and damage == "refuse"):
         raise Damaged(_advice(path, "; ".join(index or faults)))
+    if checksum(path / manifest.INDEX) != found["index"]["checksum"]:
+        raise Damaged(_advice(path / manifest.INDEX, "it is not what was written"))
     digests = np.load(path / manifest.INDEX, allow_pickle=False)
     store = Store(path, found, from_json(found["layout"]), digests, np.ones(found["rows"], bool))
+    if damage == "refuse":
+        _refuse_exchanged(store)
     if damage == "skip":
         bad = [fault.split(":")[0] for fault in store.verify()]
         for file in found["files"]:
             if file["name"] in bad:
                 store.readable[file["first"] : file["first"] + file["rows"]] = False
     return store
+
+
+def _refuse_exchanged(store: Store) -> None:
+    """Looks at the ends of every file: a file of the right size may be another's."""
+    container, width = CONTAINERS[store.manifest["container"]], store.layout.width
+    for file in store.manifest["files"]:
+        path = store.path / file["name"]
+        try:
+            rows = container.open(path, file["rows"], width)(ends_of(file["rows"]))
+        except OSError as fault:
+            raise Damaged(_advice(path, str(fault))) from fault
+        if row_checksums(rows) != file["ends"]:
+            raise Damaged(_advice(path, "its rows are not those that were written into it"))
 
 
 def find(there: np.ndarray, wanted: np.ndarray) -> np.ndarray:

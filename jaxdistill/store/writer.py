@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill._files import write_json
+from jaxdistill._files import checksum, give_name, read_sealed, write_sealed
 from jaxdistill.store import manifest
 from jaxdistill.store.containers import CONTAINERS
-from jaxdistill.store.layout import Layout
+from jaxdistill.store.layout import Layout, ends_of, row_checksums
 
 # Bytes of a part: what is lost at most when a writer is killed, and held in memory meanwhile.
 PART = 2**26
@@ -87,17 +86,18 @@ class Unfinished:
                 "first": first,
                 "rows": last - first,
                 "bytes": manifest.size(temporary),
-                "checksum": manifest.checksum(temporary),
+                "checksum": checksum(temporary),
                 "measures": {
                     key: {"sum": float(np.sum(value, dtype=np.float64)), "max": float(value.max())}
                     for key, value in measures.items()
                 },
             }
             # What the disk took is read once more before it gets its name.
-            container.open(temporary, len(rows), self.layout.width)(np.array([len(rows) - 1]))
+            ends = container.open(temporary, len(rows), self.layout.width)(ends_of(len(rows)))
+            record["ends"] = row_checksums(ends)
             _remove(self.path / name)
-            os.replace(temporary, self.path / name)
-            write_json(self._record(number), record)
+            give_name(temporary, self.path / name)
+            write_sealed(self._record(number), record)
         except OSError as fault:
             with contextlib.suppress(OSError):
                 _remove(temporary)
@@ -116,7 +116,7 @@ class Unfinished:
         Raises:
             ValueError: if a part is missing.
         """
-        files = [json.loads(file.read_text()) for file in sorted(self.path.glob("*.whole.json"))]
+        files = [read_sealed(file) for file in sorted(self.path.glob("*.whole.json"))]
         files.sort(key=lambda file: file["first"])
         reached = 0
         for file in files:
@@ -129,7 +129,7 @@ class Unfinished:
         index = self.path / manifest.INDEX
         with (self.path / f"{index.name}.part").open("wb") as stream:
             np.save(stream, manifest.digests(ids), allow_pickle=False)
-        os.replace(self.path / f"{index.name}.part", index)
+        give_name(self.path / f"{index.name}.part", index)
         measures = {
             key: {
                 "mean": sum(file["measures"][key]["sum"] for file in files) / reached,
@@ -142,7 +142,7 @@ class Unfinished:
             **begun,
             "records": len(ids),
             "files": files,
-            "index": {"bytes": manifest.size(index), "checksum": manifest.checksum(index)},
+            "index": {"bytes": manifest.size(index), "checksum": checksum(index)},
             "measures": measures,
             **about,
         }

@@ -1,8 +1,8 @@
 """Checkpoints and results of stages, as orbax folders that bear their name only when whole.
 
-Besides the arrays a checkpoint holds a small JSON record: the plan of the stage, fingerprints of
-    the frozen
-variables, and whatever else the loop must know to go on as if it had never stopped.
+Besides the arrays a checkpoint holds a JSON record: the plan of the stage, fingerprints of the
+frozen variables, and whatever else the loop must know to go on as if it had never stopped. A list
+of checksums makes sure that what is read is what was written.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill.training.processes import is_first, whole
+from jaxdistill._files import Damaged, checksum, give_name, read_sealed, write_sealed
+from jaxdistill.training.processes import barrier, is_first, whole
 from jaxdistill.training.sharding import path_name
 
-_MARK = "_CHECKPOINT_METADATA"
+_RECORD = "_CHECKPOINT_METADATA"
+_CHECKSUMS = "checksums.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +41,10 @@ class Checkpoints:
     keep: int = 2
 
     def steps(self) -> list[int]:
-        """The steps there are whole checkpoints of, in order."""
+        """The steps there are checkpoints of, in order."""
         if not self.directory.is_dir():
             return []
-        found = (child for child in self.directory.iterdir() if child.name.isdigit())
-        return sorted(int(child.name) for child in found if _is_whole(child))
+        return sorted(int(child.name) for child in self.directory.iterdir() if child.name.isdigit())
 
     def path(self, step: int) -> Path:
         """The folder of a step."""
@@ -81,11 +82,18 @@ def save_tree(path: Path, tree: Any, record: Mapping[str, Any]) -> None:
         OSError: when it cannot be written, a full disk say. What was written of it is removed.
     """
     path = Path(path).absolute()
+    temporary = path.with_name(f"{path.name}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with _orbax() as ocp:
-            path.parent.mkdir(parents=True, exist_ok=True)
             metadata = {"record": encode(dict(record))}
-            ocp.save(str(path), {"tree": tree}, overwrite=True, custom_metadata=metadata)
+            ocp.save(str(temporary), {"tree": tree}, overwrite=True, custom_metadata=metadata)
+        barrier(f"saved {path}")
+        if is_first():
+            _seal(temporary)
+            shutil.rmtree(path, ignore_errors=True)
+            give_name(temporary, path)
+        barrier(f"named {path}")
     except Exception as fault:
         # TensorStore reports what the system refused as a ValueError that names the code.
         if not isinstance(fault, OSError) and "os_error_code" not in str(fault):
@@ -99,7 +107,7 @@ def save_tree(path: Path, tree: Any, record: Mapping[str, Any]) -> None:
 def remove_unfinished(directory: Path) -> None:
     """Removes what a run that died while saving left: folders that never got their name."""
     if directory.is_dir():
-        for child in directory.glob("*.orbax-checkpoint-tmp*"):
+        for child in (*directory.glob("*.orbax-checkpoint-tmp*"), *directory.glob("*.part")):
             shutil.rmtree(child, ignore_errors=True)
 
 
@@ -111,21 +119,23 @@ def load_tree(path: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
         abstract: arrays, or shapes with shardings, like those that were saved.
 
     Raises:
-        ValueError: if the folder is missing, damaged, or holds other arrays than ``abstract``; the
-            message lists each that differs, with both shapes.
+        Damaged: if the folder or a file in it is missing or not what was written, naming it.
+        ValueError: if it holds other arrays than ``abstract``; the message lists each that differs,
+            with both shapes and types.
     """
     path = Path(path).absolute()
+    _verify(path)
     tree, record = _contents(path)
     refuse_other_arrays(path, tree, abstract)
     return _read(path, abstract), record
 
 
 def refuse_other_arrays(path: Path | str, stored: Any, wanted: Any) -> None:
-    """Compares paths and shapes.
+    """Compares paths, shapes and types.
 
     Raises:
         ValueError: listing every array that one tree has and the other lacks, and all whose shapes
-            differ.
+            or types differ.
     """
     faults = _differences(stored, wanted)
     if faults:
@@ -136,18 +146,21 @@ def load_record(path: Path) -> dict[str, Any]:
     """The JSON record of a folder that :func:`save_tree` wrote.
 
     Raises:
-        ValueError: if the folder is missing or damaged.
+        Damaged: if it is missing or not what was written.
     """
-    return _contents(Path(path).absolute())[1]
+    path = Path(path).absolute()
+    _verify(path, only=_RECORD)
+    return _contents(path)[1]
 
 
 def load_arrays(path: Path) -> Any:
     """The arrays of a folder as nested dicts, without being told their shapes, on one device.
 
     Raises:
-        ValueError: if the folder is missing or damaged.
+        Damaged: if the folder or a file in it is missing or not what was written, naming it.
     """
     path = Path(path).absolute()
+    _verify(path)
     # Without the shardings that are stored: they name devices which need not be here.
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _contents(path)[0])
     return _read(path, shapes)
@@ -197,21 +210,17 @@ def _orbax():
 
 def _contents(path: Path) -> tuple[Any, dict[str, Any]]:
     """What arrays there are, as shapes, and the record."""
-    if not path.exists():
-        raise ValueError(f"there is no checkpoint {path}")
-    if not _is_whole(path):
-        raise ValueError(f"{path} is not a whole checkpoint: it has no {_MARK}")
     try:
         with _orbax() as ocp:
             metadata = ocp.metadata(str(path))
     except Exception as fault:
-        raise ValueError(f"{path} is damaged: {_short(fault)}") from fault
+        raise Damaged(f"{path} is damaged: {_short(fault)}") from fault
     arrays: Any = metadata.metadata
     record: Any = metadata.custom_metadata
     if arrays is None or "tree" not in arrays:
-        raise ValueError(f"{path} is damaged: its list of arrays cannot be read")
+        raise Damaged(f"{path} is damaged: its list of arrays cannot be read")
     if not record or "record" not in record:
-        raise ValueError(f"{path} is damaged: its record cannot be read")
+        raise Damaged(f"{path} is damaged: its record cannot be read")
     return arrays["tree"], _decode(record["record"])
 
 
@@ -226,7 +235,7 @@ def _read(path: Path, abstract: Any) -> Any:
         with _orbax() as ocp:
             return ocp.load(str(path), {"tree": jax.tree.map(placed, abstract)})["tree"]
     except Exception as fault:
-        raise ValueError(f"{path} is damaged: {_short(fault)}") from fault
+        raise Damaged(f"{path} is damaged: {_short(fault)}") from fault
 
 
 def _short(fault: Exception) -> str:
@@ -235,16 +244,33 @@ def _short(fault: Exception) -> str:
     return (text if len(text) <= 300 else text[:300] + "...").rstrip(". ")
 
 
-def _is_whole(path: Path) -> bool:
-    # Orbax writes into a folder of another name and renames it at the end; the marker guards file
-    # systems whose rename is not atomic.
-    return (path / _MARK).exists()
+def _seal(path: Path) -> None:
+    """Writes down what every file of a folder holds."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    names = [str(file.relative_to(path)) for file in files]
+    found = {name: checksum(file) for name, file in zip(names, files, strict=True)}
+    write_sealed(path / _CHECKSUMS, {"files": found})
+
+
+def _verify(path: Path, only: str | None = None) -> None:
+    """Compares the files of a folder, or one of them, with what was written."""
+    if not path.exists():
+        raise Damaged(f"there is no checkpoint {path}")
+    try:
+        files = read_sealed(path / _CHECKSUMS)["files"]
+    except Damaged as fault:
+        raise Damaged(f"{path} is damaged: {fault}") from fault
+    for name in files if only is None else [only]:
+        if not (path / name).is_file():
+            raise Damaged(f"{path} is damaged: {name} is missing")
+        if checksum(path / name) != files.get(name):
+            raise Damaged(f"{path} is damaged: {name} is not what was written")
 
 
 def _differences(stored: Any, wanted: Any) -> list[str]:
-    def shapes(tree):
+    def specs(tree):
         return {
-            path_name(path): tuple(leaf.shape)
+            path_name(path): f"{leaf.dtype}{list(leaf.shape)}"
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
             if hasattr(leaf, "shape")
         }
@@ -258,7 +284,7 @@ def _differences(stored: Any, wanted: Any) -> list[str]:
         ),
         wanted,
     )
-    there, here = shapes(_plain(stored)), shapes(_plain(wanted))
+    there, here = specs(_plain(stored)), specs(_plain(wanted))
     faults = []
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):

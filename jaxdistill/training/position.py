@@ -7,6 +7,7 @@ take both and give the next position; a checkpoint is a position on disk.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxdistill._files import Damaged
 from jaxdistill.training import metrics as metric
 from jaxdistill.training.checkpoint import Checkpoints
 from jaxdistill.training.checks import not_finite
@@ -125,23 +127,31 @@ def save(run: Run, position: Position) -> Position:
 
 
 def newest(run: Run, state: Any) -> Position | None:
-    """The position of the newest checkpoint, or None.
+    """The position of the newest checkpoint that is whole, or None where there is none at all.
 
     Args:
         run: what is run.
         state: the shapes of its state, with shardings.
 
     Raises:
-        ValueError: if it is of another run.
+        Damaged: if there are checkpoints and none is whole.
+        ValueError: if they are of another run.
     """
-    if run.checkpoints is None or not (steps := run.checkpoints.steps()):
-        return None
-    step = steps[-1]
-    refuse_other(run.checkpoints.path(step), run.identity)
-    arrays, record = run.checkpoints.load(step, state)
-    kept = {name: record[name] for name in (*_KEPT, "seconds")}
-    lines = tuple(metric.from_text(record["lines"]))
-    return Position(step, arrays, **kept, lines=lines)
+    damage = None
+    for step in reversed(run.checkpoints.steps() if run.checkpoints else []):
+        assert run.checkpoints is not None
+        try:
+            refuse_other(run.checkpoints.path(step), run.identity)
+            arrays, record = run.checkpoints.load(step, state)
+        except Damaged as fault:
+            logging.warning("%s; going back to the checkpoint before it", fault)
+            damage = damage or fault
+            continue
+        kept = {name: record[name] for name in (*_KEPT, "seconds")}
+        return Position(step, arrays, **kept, lines=tuple(metric.from_text(record["lines"])))
+    if damage is not None:
+        raise damage
+    return None
 
 
 def refuse_state(run: Run, position: Position) -> Position:

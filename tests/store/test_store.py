@@ -105,10 +105,11 @@ def test_a_flipped_byte_is_found_at_reading_and_by_verify(tmp_path, container):
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
     part.write_bytes(bytes(content))
-    store = open_store(tmp_path / "s")
-    assert store.read(np.arange(30))["small"][7] == 7
     with pytest.raises(Damaged, match=f"000-00001{CONTAINERS[container].suffix} is damaged"):
-        store.read(np.arange(100))
+        # Where the container cannot be read at all, it is found at opening.
+        open_store(tmp_path / "s").read(np.arange(100))
+    store = open_store(tmp_path / "s", damage="skip")
+    assert store.read(np.arange(30))["small"][7] == 7
     assert store.verify() == [
         f"000-00001{CONTAINERS[container].suffix}: its checksum is not that of the manifest"
     ]
@@ -135,16 +136,35 @@ def test_a_truncated_or_missing_file_is_named_at_opening(tmp_path, container, ha
     assert rest.read(np.array([99]))["small"][0] == 99
 
 
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_files_of_equal_size_in_each_others_place_are_refused_at_opening(tmp_path, container):
+    write(tmp_path / "s", container)
+    first, second = (tmp_path / "s" / f"000-0000{n}{CONTAINERS[container].suffix}" for n in (0, 1))
+    first.rename(tmp_path / "kept")
+    second.rename(first)
+    (tmp_path / "kept").rename(second)
+    with pytest.raises(Damaged, match=f"000-00000{CONTAINERS[container].suffix} is damaged: its"):
+        open_store(tmp_path / "s")
+    rest = open_store(tmp_path / "s", damage="skip")
+    np.testing.assert_array_equal(np.flatnonzero(rest.readable), np.arange(60, 100))
+
+
 def test_a_damaged_index_or_manifest_is_named(tmp_path):
     write(tmp_path / "s")
     (tmp_path / "s" / "ids.npy").unlink()
     with pytest.raises(Damaged, match=r"ids\.npy: missing"):
         open_store(tmp_path / "s", damage="skip")
+    write(tmp_path / "t")
+    index = bytearray((tmp_path / "t" / "ids.npy").read_bytes())
+    index[-5] ^= 1
+    (tmp_path / "t" / "ids.npy").write_bytes(bytes(index))
+    with pytest.raises(Damaged, match=r"ids\.npy is damaged"):
+        open_store(tmp_path / "t")
     (tmp_path / "s" / "manifest.json").write_text("{half")
     with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
         open_store(tmp_path / "s")
     (tmp_path / "s" / "manifest.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(ValueError, match="has format 99, this library 1"):
+    with pytest.raises(ValueError, match="has format 99, this library 2"):
         open_store(tmp_path / "s")
     with pytest.raises(ValueError, match="is no store"):
         open_store(tmp_path / "nowhere")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill._files import write_json
+from jaxdistill._files import Damaged, checksum, read_sealed, write_json, write_sealed
 from jaxdistill.training import checkpoint
 from jaxdistill.training.checkpoint import (
     Checkpoints,
@@ -90,8 +90,8 @@ def test_what_is_not_whole_is_no_checkpoint(tmp_path):
     kept.save(1, {"w": jnp.ones(2)}, {})
     (tmp_path / "0000000002").mkdir()
     (tmp_path / "0000000003.orbax-checkpoint-tmp").mkdir()
-    assert kept.steps() == [1]
-    with pytest.raises(ValueError, match="0000000002 is not a whole checkpoint"):
+    assert kept.steps() == [1, 2]
+    with pytest.raises(ValueError, match=r"0000000002 is damaged: .*checksums.json is missing"):
         load_record(tmp_path / "0000000002")
     checkpoint.remove_unfinished(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0000000001", "0000000002"]
@@ -134,10 +134,18 @@ def test_a_teacher_of_another_architecture_is_refused_by_its_arrays(tmp_path):
     with pytest.raises(ValueError, match="holds other arrays than this net") as caught:
         load_tree(tmp_path / "teacher", {"a": shape, "d": shape})
     assert str(caught.value).splitlines()[1:] == [
-        "- a: (2, 3) stored, (2, 5) here",
-        "- b/c: (4,) stored, absent here",
-        "- d: absent stored, (2, 5) here",
+        "- a: float32[2, 3] stored, float32[2, 5] here",
+        "- b/c: float32[4] stored, absent here",
+        "- d: absent stored, float32[2, 5] here",
     ]
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float16", "float8_e4m3fn"])
+def test_arrays_of_another_type_are_refused_by_name(tmp_path, dtype):
+    save_tree(tmp_path / "teacher", {"a": {"w": jnp.full(2, 1e30)}}, {})
+    wanted = {"a": {"w": jax.ShapeDtypeStruct((2,), dtype)}}
+    with pytest.raises(ValueError, match=rf"- a/w: float32\[2\] stored, {dtype}\[2\] here"):
+        load_tree(tmp_path / "teacher", wanted)
 
 
 @pytest.fixture
@@ -205,3 +213,42 @@ def test_json_is_strict_and_appears_at_once(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert (tmp_path / "a.json").read_text() == '{\n  "x": 1\n}\n'
+
+
+def test_every_bit_of_a_sealed_file_counts(tmp_path):
+    path = tmp_path / "a.json"
+    for data in ({}, {"a": [1, 2.5], "b": {"c": "\u00fc"}}):
+        write_sealed(path, data)
+        assert read_sealed(path) == data
+        content = path.read_bytes()
+        for bit in range(8 * len(content)):
+            flipped = bytearray(content)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(bytes(flipped))
+            with pytest.raises(Damaged, match=r"a\.json"):
+                read_sealed(path)
+
+
+def test_checksums_see_bits_and_places(tmp_path):
+    words = NOISE.integers(0, 2**63, 4096)
+    path = tmp_path / "file"
+    found = set()
+
+    def see(content):
+        path.write_bytes(content)
+        found.add(checksum(path))
+
+    see(words.tobytes())
+    see(words.tobytes() + b"\0")
+    see(words.tobytes()[:-1])
+    for bit in (0, 70_001, 262_143):
+        flipped = bytearray(words.tobytes())
+        flipped[bit // 8] ^= 1 << bit % 8
+        see(bytes(flipped))
+    for a, b in ((0, 1), (0, 512), (5, 1600)):
+        swapped = words.copy()
+        swapped[[a, b]] = swapped[[b, a]]
+        see(swapped.tobytes())
+    see(np.roll(words, 512).tobytes())
+    see(b"")
+    assert len(found) == 11
