@@ -103,7 +103,7 @@ def imagenet(settings: dict[str, Any], **kinds: Any) -> Made:
         )
     else:
         teacher, student = (
-            from_linen(models.imagenet_resnet(settings[side], **kinds))
+            from_linen(models.imagenet_resnet(depth=settings[side], **kinds))
             for side in ("teacher", "student")
         )
     soft = match(losses.hinton_kd, name="kd", temperature=1.0)

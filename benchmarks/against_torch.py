@@ -95,8 +95,12 @@ def contrast(width: int, count: int) -> Objective:
 def residual(settings: dict[str, Any]) -> Made:
     kind, batch = settings["kind"], settings["batch"]
     teacher, student = (
-        from_linen(models.cifar_resnet(*settings[side], classes=CLASSES, shortcut="conv"))
-        for side in ("teacher", "student")
+        from_linen(
+            models.cifar_resnet(
+                depth=depth, width_multiplier=wider, classes=CLASSES, shortcut="conv"
+            )
+        )
+        for depth, wider in (settings["teacher"], settings["student"])
     )
     soft = match(losses.hinton_kd, name="kd", weight=0.9, temperature=4.0)
     entries: dict[str, Any] = {

@@ -124,8 +124,8 @@ def paired(arms: dict[str, Iterator[Seconds]], repeats: int) -> dict[str, Any]:
 def residual(args: argparse.Namespace, root: Path) -> dict[str, Any]:
     deep, shallow = (56, 20) if not args.smoke else (8, 8)
     source = images(4 * args.batch)
-    teacher = from_linen(models.cifar_resnet(deep, classes=100))
-    student = from_linen(models.cifar_resnet(shallow, classes=100))
+    teacher = from_linen(models.cifar_resnet(depth=deep, classes=100))
+    student = from_linen(models.cifar_resnet(depth=shallow, classes=100))
     variables = jax.jit(teacher.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     view = views.augmented()
     cache = caches.Cache(
@@ -193,7 +193,7 @@ def writing(args: argparse.Namespace, root: Path) -> dict[str, Any]:
     """The same batches through the bare teacher and into a store, in turn."""
     depth = 20 if not args.smoke else 8
     source = images(3 * args.records)
-    net = from_linen(models.cifar_resnet(depth, classes=100))
+    net = from_linen(models.cifar_resnet(depth=depth, classes=100))
     variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
     def seconds(records: int, folder: Path) -> float:

@@ -93,7 +93,10 @@ def kd(examples: int, depth: int = 2, side: int = 16, teachers: int = 1) -> Case
 
 def residual(examples: int) -> Case:
     """Soft labels between residual networks, whose norms mean the global batch."""
-    student, teacher = (from_linen(models.cifar_resnet(8, m, classes=CLASSES)) for m in (1, 2))
+    student, teacher = (
+        from_linen(models.cifar_resnet(depth=8, width_multiplier=m, classes=CLASSES))
+        for m in (1, 2)
+    )
     distiller = model_to_model(student, targets.live(teacher), SOFT, optax.sgd(0.1, momentum=0.9))
     return Case(distiller, {"teacher": teacher}, images(examples, 16))
 

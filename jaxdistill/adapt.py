@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Net
+from jaxdistill.settings import Count
 
 
 def linear(student: tuple[int, ...], target: tuple[int, ...], *, bias: bool = True) -> Net:
@@ -44,7 +45,7 @@ class _Perceptron(nn.Module):
         return nn.Dense(self.width, name="fc2")(nn.gelu(nn.Dense(self.hidden, name="fc1")(inputs)))
 
 
-def mlp(student: tuple[int, ...], target: tuple[int, ...], *, hidden: int | None = None) -> Net:
+def mlp(student: tuple[int, ...], target: tuple[int, ...], *, hidden: Count | None = None) -> Net:
     """Two linear maps of the last axis with GELU between; ``hidden`` is as wide as the target."""
     if student[:-1] != target[:-1]:
         raise ValueError(f"an mlp projector maps the last axis alone: got {student} and {target}")

@@ -1,13 +1,15 @@
 """Readable networks in Flax Linen, channels last, with features tapped by module path."""
 
-from jaxdistill.models.blocks import split_qkv, stack_blocks, unstack_blocks
+from jaxdistill.models.blocks import split_qkv
 from jaxdistill.models.clip import CLIP, TextTower
 from jaxdistill.models.convnet import ConvNet
 from jaxdistill.models.convnext import ConvNeXt
 from jaxdistill.models.decoder import Decoder, head_of
 from jaxdistill.models.dit import DiT
+from jaxdistill.models.encoder import Encoder
 from jaxdistill.models.experts import SparseMlp
 from jaxdistill.models.inherit import importance, inherit, layers_of, take_layers, upcycle
+from jaxdistill.models.layouts import stack_blocks, unstack_blocks
 from jaxdistill.models.mae import MAE, mae_size
 from jaxdistill.models.masking import (
     Masking,
@@ -29,7 +31,7 @@ from jaxdistill.models.resnet import ResNet, cifar_resnet, imagenet_resnet
 from jaxdistill.models.text_encoder import TextEncoder
 from jaxdistill.models.timed import TimeMLP, time_features
 from jaxdistill.models.unet import CriticHead, UNet
-from jaxdistill.models.vit import Encoder, ViT, vit_size
+from jaxdistill.models.vit import ViT, vit_size
 
 __all__ = [
     "CLIP",

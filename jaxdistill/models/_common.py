@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from jaxdistill import settings
+
+# Configs give names; code may give jnp.bfloat16 just as well.
+if TYPE_CHECKING:
+    Dtype = Any
+else:
+    Dtype = Literal["bfloat16", "float16", "float32", "float64"] | None
+
+
+def check_settings(net: nn.Module) -> None:
+    """Refuses a net one of whose settings is outside of its domain.
+
+    Raises:
+        ValueError: naming the setting, its value and what is possible.
+    """
+    for name, domain in _domains(type(net)).items():
+        value = getattr(net, name)
+        if domain is Dtype and isinstance(value, type | np.dtype):
+            value = jnp.dtype(value).name
+        if (wrong := settings.fault(value, domain)) is not None:
+            raise ValueError(f"{type(net).__name__} has {name}={value!r}: it {wrong}")
+
+
+@functools.cache
+def _domains(kind: type[nn.Module]) -> dict[str, Any]:
+    return {name: key.annotation for name, key in settings.keys(kind).items()}
 
 
 def image_of(inputs: jax.Array | Mapping[str, Any]) -> jax.Array:
@@ -40,6 +70,17 @@ def check_image_rank(image: jax.Array) -> None:
     """Refuses anything but a batch of images with channels."""
     if image.ndim != 4:
         raise ValueError(f"images must be [B, H, W, C], these have the shape {image.shape}")
+
+
+def divisors(*numbers: int) -> str:
+    """What divides all of some numbers, for messages.
+
+    Example:
+        >>> divisors(8, 12)
+        '1, 2, 4'
+    """
+    whole = math.gcd(*numbers)
+    return ", ".join(str(n) for n in range(1, whole + 1) if whole % n == 0)
 
 
 class Identity(nn.Module):

@@ -1,4 +1,4 @@
-"""Transformer blocks, and the two ways to run a stack of them: unrolled or scanned."""
+"""Transformer blocks, and stacks of them, which run unrolled or as a loop."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import Identity
+from jaxdistill.models._common import Dtype, Identity, divisors
+from jaxdistill.models.layouts import STACK
+from jaxdistill.settings import Count, Finite, Positive
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
@@ -22,10 +24,10 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
+# What an MLP may have between its layers: gates too.
+Between = Activation | Literal["swiglu"]
 _BLOCK = re.compile(r"block_(\d+)")
-_STACK = "blocks"
-# What layers are called one by one, and stacked: those of transformers, and of decoders.
-_STACKS = {"block": _STACK, "layers": "layers"}
 
 
 def split_qkv(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -55,7 +57,9 @@ def split_qkv(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array, jax.Arr
 def check_heads(width: int, heads: int) -> None:
     """Refuses a width that the heads do not divide."""
     if heads < 1 or width % heads:
-        raise ValueError(f"a width of {width} does not divide by {heads} heads")
+        raise ValueError(
+            f"a width of {width} does not divide by {heads} heads: possible are {divisors(width)}"
+        )
 
 
 class Attention(nn.Module):
@@ -65,8 +69,8 @@ class Attention(nn.Module):
     The softmax is taken in float32, also for tokens in float64.
     """
 
-    heads: int
-    dtype: Any = None
+    heads: Count
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -94,9 +98,9 @@ class Mlp(nn.Module):
         Shazeer. GLU Variants Improve Transformer. 2020.
     """
 
-    ratio: float = 4.0
-    dtype: Any = None
-    activation: str = "gelu"
+    ratio: Positive = 4.0
+    dtype: Dtype = None
+    activation: Between = "gelu"
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -120,7 +124,7 @@ class LayerScale(nn.Module):
         Touvron et al. Going Deeper with Image Transformers. ICCV 2021.
     """
 
-    start: float
+    start: Finite
 
     @nn.compact
     def __call__(self, branch: jax.Array) -> jax.Array:
@@ -142,12 +146,12 @@ class Block(nn.Module):
             them if not given.
     """
 
-    heads: int
-    mlp_ratio: float = 4.0
-    dtype: Any = None
-    epsilon: float = 1e-6
-    activation: str = "gelu"
-    layer_scale: float | None = None
+    heads: Count
+    mlp_ratio: Positive = 4.0
+    dtype: Dtype = None
+    epsilon: Positive = 1e-6
+    activation: Between = "gelu"
+    layer_scale: Finite | None = None
 
     @nn.compact
     def __call__(
@@ -179,73 +183,98 @@ def _gated(branch: jax.Array, gates: jax.Array | None, index: int) -> jax.Array:
     return (branch * gates[index][:, None, None]).astype(branch.dtype)
 
 
-def run_blocks(
-    owner: nn.Module,
-    block: Block,
-    depth: int,
-    tokens: jax.Array,
-    gates: jax.Array | None = None,
-    mask: jax.Array | None = None,
-    *,
-    scan: bool,
-    remat: bool,
-    taps: Iterable[str] = (),
-) -> jax.Array:
-    """Runs a stack of blocks inside the compact method of its owner.
+class Stack(nn.Module, kw_only=True):
+    """A stack of blocks: what is to be said of it, for nets that hold one, and how it is run.
 
-    Unrolled, the owner gets children ``block_0``, ``block_1``, ... . Scanned, it gets one parameter
-    ``blocks``, the same tree with an axis [depth] in front, and one loop: a trace and a program of
-    constant size. The loop is split behind every tapped block, where an identity named
-    ``block_i`` stands, so that taps have the same paths in both forms, and XLA cuts the loops
-    behind the last one that is read.
-
-    Args:
-        owner: the module that holds the blocks.
-        block: the form of a block, unbound and unnamed.
+    Attributes:
+        width: of the tokens, D.
         depth: number of blocks.
-        tokens: [B, N, D].
-        gates: [depth, 2, B] or None, see ``Block``.
-        mask: which token sees which, see ``Attention``; all see all if not given.
-        scan: the scanned form.
-        remat: recompute the inside of each block in the backward pass.
-        taps: paths relative to the owner; only ``block_i`` matter, and only to the scanned form.
-
-    Returns:
-        The tokens behind the last block.
+        heads: attention heads, a divisor of the width.
+        mlp_ratio: hidden units of a block's MLP per unit of width.
+        dtype: of the computation; parameters stay float32.
+        remat: recompute the inside of each block in the backward pass, to save memory.
+        scan: run the blocks as a loop over stacked parameters (see ``stack_blocks``), which keeps
+            compilation short.
+        taps: blocks at which the loop is split; set by ``for_taps``.
+        epsilon, activation, layer_scale: of the blocks, see ``Block``.
     """
-    if not scan:
-        form = nn.remat(Block) if remat else Block
-        own = {
-            field.name: getattr(block, field.name)
-            for field in dataclasses.fields(block)
-            if field.name not in ("parent", "name")
-        }
-        for index in range(depth):
-            child = form(**own, name=f"block_{index}")
-            tokens = child(tokens, None if gates is None else gates[index], mask)
+
+    width: Count
+    depth: Count
+    heads: Count
+    mlp_ratio: Positive = 4.0
+    dtype: Dtype = None
+    remat: bool = False
+    scan: bool = False
+    taps: tuple[str, ...] = ()
+    epsilon: Positive = 1e-6
+    activation: Between = "gelu"
+    layer_scale: Finite | None = None
+
+    def run_blocks(
+        self, tokens: jax.Array, gates: jax.Array | None = None, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Runs the blocks, inside the compact method of the net that holds them.
+
+        Unrolled, the net gets children ``block_0``, ``block_1``, ... . Scanned, it gets one
+        parameter ``blocks``, the same tree with an axis [depth] in front, and one loop: a trace and
+        a program of constant size. The loop is split behind every tapped block, where an identity
+        named ``block_i`` stands, so that taps have the same paths in both forms, and XLA cuts the
+        loops behind the last one that is read.
+
+        Args:
+            tokens: [B, N, D].
+            gates: [depth, 2, B] or None, see ``Block``.
+            mask: which token sees which, see ``Attention``; all see all if not given.
+
+        Returns:
+            The tokens behind the last block.
+
+        Raises:
+            ValueError: if the heads do not divide the width.
+        """
+        check_heads(self.width, self.heads)
+        own = shared(self, Block)
+        if not self.scan:
+            form = nn.remat(Block) if self.remat else Block
+            for index in range(self.depth):
+                child = form(**own, name=f"block_{index}")
+                tokens = child(tokens, None if gates is None else gates[index], mask)
+            return tokens
+
+        block = Block(**own, parent=None)
+        example = jnp.zeros((1, 1, tokens.shape[-1]), tokens.dtype)
+
+        def init(key: jax.Array) -> Any:
+            keys = jax.random.split(key, self.depth)
+            return jax.vmap(lambda one: block.init(one, example)["params"])(keys)
+
+        def step(tokens: jax.Array, layer: tuple[Any, Any]) -> tuple[Any, None]:
+            params, gates = layer
+            return block.apply({"params": params}, tokens, gates, mask), None
+
+        layers = self.param(STACK, init), gates
+        body = jax.checkpoint(step, prevent_cse=False) if self.remat else step
+        tapped = sorted(set(_block_ids(self.taps)))
+        start = 0
+        for stop in sorted({index + 1 for index in tapped} | {self.depth}):
+            segment = layers if stop - start == self.depth else _slice(layers, start, stop)
+            tokens, _ = jax.lax.scan(body, tokens, segment)
+            if stop - 1 in tapped:
+                tokens = Identity(name=f"block_{stop - 1}")(tokens)
+            start = stop
         return tokens
 
-    example = jnp.zeros((1, 1, tokens.shape[-1]), tokens.dtype)
 
-    def init(key: jax.Array) -> Any:
-        keys = jax.random.split(key, depth)
-        return jax.vmap(lambda one: block.init(one, example)["params"])(keys)
+def shared(net: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
+    """The settings of a net that a module of some kind has as well.
 
-    def step(tokens: jax.Array, layer: tuple[Any, Any]) -> tuple[Any, None]:
-        params, gates = layer
-        return block.apply({"params": params}, tokens, gates, mask), None
-
-    layers = owner.param(_STACK, init), gates
-    body = jax.checkpoint(step, prevent_cse=False) if remat else step
-    tapped = sorted(set(_block_ids(taps)))
-    start = 0
-    for stop in sorted({index + 1 for index in tapped} | {depth}):
-        segment = layers if stop - start == depth else _slice(layers, start, stop)
-        tokens, _ = jax.lax.scan(body, tokens, segment)
-        if stop - 1 in tapped:
-            tokens = Identity(name=f"block_{stop - 1}")(tokens)
-        start = stop
-    return tokens
+    Example:
+        >>> shared(Mlp(ratio=2.0), Mlp)
+        {'ratio': 2.0, 'dtype': None, 'activation': 'gelu'}
+    """
+    names = [each.name for each in dataclasses.fields(kind) if each.name not in ("parent", "name")]
+    return {name: getattr(net, name) for name in names if hasattr(net, name)}
 
 
 def _slice(layers: Any, start: int, stop: int) -> Any:
@@ -308,89 +337,3 @@ def taps_below(taps: Iterable[str], name: str) -> tuple[str, ...]:
     """
     prefix = f"{name}/"
     return tuple(tap.removeprefix(prefix) for tap in taps if tap.startswith(prefix))
-
-
-def stacked_path(path: str) -> str:
-    """The path of an array of unrolled blocks where the blocks are stacked.
-
-    Example:
-        >>> stacked_path("params/layers_3/mlp/up_proj/kernel")
-        'params/layers/mlp/up_proj/kernel'
-    """
-    return re.sub(r"(?<![^/])(block|layers)_\d+(?=/)", lambda found: _STACKS[found[1]], path)
-
-
-def stack_blocks(params: Any, *, apart: int = 0) -> Any:
-    """Parameters of unrolled blocks in the layout of scanned ones.
-
-    Wherever a dict holds ``block_0``, ``block_1``, ..., they become one tree ``blocks`` whose
-    arrays have an axis [depth] in front; and ``layers_0``, ``layers_1``, ... of a decoder one tree
-    ``layers``. All else stays as it is.
-
-    Args:
-        params: nested dicts of arrays, of a ViT, an MAE, a decoder, or a part of one (or anything
-            with the same structure, such as an optimizer's moments).
-        apart: how many blocks in front stay by themselves, unlike those behind them: 1 for the
-            stages of a ``ResNet`` and for a ``ModernBert``.
-
-    Returns:
-        New nested dicts.
-
-    Raises:
-        ValueError: block numbers with a gap, or blocks that differ in structure or shape.
-
-    Example:
-        >>> layer = {"bias": jnp.ones(3)}
-        >>> stack_blocks({"block_0": layer, "block_1": layer})["blocks"]["bias"].shape
-        (2, 3)
-    """
-    if not isinstance(params, Mapping):
-        return params
-    found: dict[str, Any] = {}
-    stacks: dict[str, dict[int, Any]] = {}
-    for name, value in params.items():
-        kind, _, number = name.rpartition("_")
-        if kind in _STACKS and number.isdecimal():
-            stacks.setdefault(kind, {})[int(number)] = value
-        else:
-            found[name] = stack_blocks(value, apart=apart)
-    for kind, blocks in stacks.items():
-        ids = sorted(blocks)
-        if ids != list(range(len(ids))):
-            raise ValueError(
-                f"blocks must be numbered 0 to {len(ids) - 1}, they are numbered {ids}"
-            )
-        found |= {f"{kind}_{index}": blocks[index] for index in ids[:apart]}
-        ordered = [blocks[index] for index in ids[apart:]]
-        if ordered:
-            found[_STACKS[kind]] = jax.tree.map(lambda *layers: jnp.stack(layers), *ordered)
-    return found
-
-
-def unstack_blocks(params: Any) -> Any:
-    """The inverse of ``stack_blocks``.
-
-    Args:
-        params: nested dicts of arrays with trees ``blocks`` or ``layers`` of stacked arrays.
-
-    Returns:
-        New nested dicts with ``block_0``, ``block_1``, ... in their place.
-
-    Example:
-        >>> sorted(unstack_blocks({"blocks": {"bias": jnp.ones((2, 3))}}))
-        ['block_0', 'block_1']
-    """
-    if not isinstance(params, Mapping):
-        return params
-    kinds = {stack: kind for kind, stack in _STACKS.items()}
-    found: dict[str, Any] = {}
-    for name, value in params.items():
-        if name not in kinds:
-            found[name] = unstack_blocks(value)
-            continue
-        apart = sum(re.fullmatch(rf"{kinds[name]}_\d+", other) is not None for other in params)
-        for index in range(jax.tree.leaves(value)[0].shape[0]):
-            found[f"{kinds[name]}_{apart + index}"] = jax.tree.map(
-                lambda stacked, i=index: stacked[i], value
-            )
-    return found

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import Identity
-from jaxdistill.models.blocks import Block, check_heads, given_taps, run_blocks, taps_below
+from jaxdistill.models._common import Dtype, Identity, check_settings
+from jaxdistill.models.blocks import Between, Stack, given_taps, taps_below
 from jaxdistill.models.vit import ViT
+from jaxdistill.settings import Count, Natural, Positive
 
-POOLS = ("end", "last")
 INPUTS = ("image", "tokens", "mask")
 
 
-class TextTower(nn.Module):
+class TextTower(Stack, kw_only=True):
     """A pre-norm transformer of texts, read at one token of each.
 
     Inputs are tokens, int [B, T], or a dict ``{"tokens": ..., "mask": [B, T]}``, true or not zero
@@ -27,8 +27,6 @@ class TextTower(nn.Module):
 
     Attributes:
         vocabulary: how many tokens there are.
-        width: of the hidden states, D.
-        depth, heads, mlp_ratio: of the blocks, see ``models.blocks.Block``.
         positions: the longest text.
         causal: whether a token sees only those before it (CLIP; not SigLIP).
         pool: the token that is read, ``"end"`` (the first ``end`` of a text) or ``"last"``.
@@ -36,9 +34,8 @@ class TextTower(nn.Module):
             own vocabulary.
         outputs: of the head; with 0 there is none, and the output is what is pooled.
         head_bias: whether the head has a bias.
-        epsilon, activation: of the blocks.
-        dtype: of the computation; parameters stay float32.
-        remat, scan, taps: see ``models.vit.Encoder``.
+        width, depth, heads, mlp_ratio, dtype, remat, scan, taps, epsilon, activation, layer_scale:
+            see ``models.blocks.Stack``.
 
     Raises:
         ValueError: an unknown ``pool``, texts longer than there are positions, or a mask of another
@@ -54,23 +51,15 @@ class TextTower(nn.Module):
         2021.
     """
 
-    vocabulary: int
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
-    positions: int = 77
+    vocabulary: Count
+    positions: Count = 77
     causal: bool = True
-    pool: str = "end"
-    end: int | None = None
-    outputs: int = 0
+    pool: Literal["end", "last"] = "end"
+    end: Natural | None = None
+    outputs: Natural = 0
     head_bias: bool = False
-    epsilon: float = 1e-5
-    activation: str = "quick_gelu"
-    dtype: Any = None
-    remat: bool = False
-    scan: bool = False
-    taps: tuple[str, ...] = ()
+    epsilon: Positive = 1e-5
+    activation: Between = "quick_gelu"
 
     @nn.compact
     def __call__(
@@ -87,19 +76,7 @@ class TextTower(nn.Module):
         places = self.param("pos_embed", normal, (self.positions, self.width))
         x = words(tokens)
         x = x + places[None, :length].astype(x.dtype)
-        block = Block(
-            self.heads, self.mlp_ratio, self.dtype, self.epsilon, self.activation, parent=None
-        )
-        x = run_blocks(
-            self,
-            block,
-            self.depth,
-            x,
-            mask=self._seen(length, mask),
-            scan=self.scan,
-            remat=self.remat,
-            taps=self.taps,
-        )
+        x = self.run_blocks(x, mask=self._seen(length, mask))
         x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(x)
         if self.pool == "last":
             at = jnp.full((batch,), length - 1)
@@ -127,9 +104,7 @@ class TextTower(nn.Module):
         return seen
 
     def _check(self, tokens: jax.Array, mask: Any) -> None:
-        check_heads(self.width, self.heads)
-        if self.pool not in POOLS:
-            raise ValueError(unknown("pool", self.pool, POOLS))
+        check_settings(self)
         if tokens.ndim != 2 or tokens.shape[1] > self.positions:
             raise ValueError(
                 f"tokens must be [B, T] with T at most {self.positions}: their shape is "
@@ -166,7 +141,7 @@ class CLIP(nn.Module):
         image: the settings of a ``ViT``.
         text: the settings of a ``TextTower``.
         bias: whether there is a ``logit_bias`` (SigLIP).
-        dtype, remat, scan, taps: see ``models.vit.Encoder``; for both towers.
+        dtype, remat, scan, taps: see ``models.blocks.Stack``; for both towers.
 
     Raises:
         ValueError: an unknown input, none at all, or towers of different outputs.
@@ -190,7 +165,7 @@ class CLIP(nn.Module):
     image: Mapping[str, Any]
     text: Mapping[str, Any]
     bias: bool = False
-    dtype: Any = None
+    dtype: Dtype = None
     remat: bool = False
     scan: bool = False
     taps: tuple[str, ...] = ()

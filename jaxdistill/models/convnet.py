@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdistill._errors import unknown
-from jaxdistill.models._common import Identity, check_image_rank, image_of
-
-NORMS = ("instance", "layer", "batch", "none")
-POOLS = ("average", "max", "none")
+from jaxdistill.models._common import Identity, check_image_rank, check_settings, image_of
+from jaxdistill.settings import Count, Natural
 
 
 class ConvNet(nn.Module):
@@ -52,21 +50,19 @@ class ConvNet(nn.Module):
         Zhao et al., Dataset Condensation with Gradient Matching, ICLR 2021
     """
 
-    width: int = 128
-    depth: int = 3
-    growth: int = 1
-    classes: int = 10
-    norm: str = "instance"
-    pool: str = "average"
-    padding: int = 1
+    width: Count = 128
+    depth: Count = 3
+    growth: Count = 1
+    classes: Count = 10
+    norm: Literal["instance", "layer", "batch", "none"] = "instance"
+    pool: Literal["average", "max", "none"] = "average"
+    padding: Natural = 1
 
     @nn.compact
     def __call__(
         self, inputs: jax.Array | Mapping[str, jax.Array], train: bool = False
     ) -> jax.Array:
-        for kind, name, options in (("norm", self.norm, NORMS), ("pooling", self.pool, POOLS)):
-            if name not in options:
-                raise ValueError(unknown(kind, name, options))
+        check_settings(self)
         x = image_of(inputs)
         check_image_rank(x)
         for block in range(self.depth):

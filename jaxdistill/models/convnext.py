@@ -10,8 +10,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.models._common import Identity, check_image_rank, image_of, scan_layers
+from jaxdistill.models._common import (
+    Dtype,
+    Identity,
+    check_image_rank,
+    check_settings,
+    image_of,
+    scan_layers,
+)
 from jaxdistill.models.blocks import given_taps, taps_below
+from jaxdistill.settings import Count, Finite, Fraction, Natural, Positive
 
 _init = nn.initializers.truncated_normal(0.02)
 
@@ -157,24 +165,25 @@ class ConvNeXt(nn.Module):
         2023.
     """
 
-    blocks: tuple[int, ...] = (3, 3, 9, 3)
-    widths: tuple[int, ...] = (96, 192, 384, 768)
-    classes: int = 1000
-    patch: int = 4
-    layer_scale: float | None = 1e-6
+    blocks: tuple[Count, ...] = (3, 3, 9, 3)
+    widths: tuple[Count, ...] = (96, 192, 384, 768)
+    classes: Natural = 1000
+    patch: Count = 4
+    layer_scale: Finite | None = 1e-6
     response_norm: bool = False
-    drop_path: float = 0.0
-    epsilon: float = 1e-6
-    last_epsilon: float = 1e-6
+    drop_path: Fraction = 0.0
+    epsilon: Positive = 1e-6
+    last_epsilon: Positive = 1e-6
     remat: bool = False
     scan: bool = False
     taps: tuple[str, ...] = ()
-    dtype: Any = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(
         self, inputs: jax.Array | Mapping[str, jax.Array], train: bool = False
     ) -> jax.Array:
+        check_settings(self)
         image = image_of(inputs)
         check_image_rank(image)
         if len(self.blocks) != len(self.widths):

@@ -16,16 +16,19 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import scan_layers
+from jaxdistill.models._common import Dtype, check_settings, divisors, scan_layers
+from jaxdistill.models.blocks import check_heads
 from jaxdistill.models.decoder_layers import (
     ACTIVATIONS,
-    NORMS,
+    Activation,
     Layer,
     LongContext,
+    Norm,
     norm_of,
     rotary,
     soft_cap,
 )
+from jaxdistill.settings import Count, Natural, Positive
 
 __all__ = ["Decoder", "LongContext", "head_of", "rotary", "soft_cap"]
 INPUTS = ("tokens", "positions", "segments", "slots")
@@ -99,41 +102,41 @@ class Decoder(nn.Module):
         (1, 3, 11)
     """
 
-    vocabulary: int
-    width: int
-    depth: int
-    heads: int
-    groups: int | None = None
-    head_width: int | None = None
-    hidden: int | None = None
+    vocabulary: Count
+    width: Count
+    depth: Count
+    heads: Count
+    groups: Count | None = None
+    head_width: Count | None = None
+    hidden: Count | None = None
     tied: bool = True
     bias: bool = False
     qk_norm: bool = False
-    theta: float = 10_000.0
-    stretch: LongContext | float | None = None
-    window: int | None = None
-    global_every: int | None = None
-    local_theta: float | None = None
-    attention_cap: float | None = None
-    logit_cap: float | None = None
-    query_scale: float | None = None
+    theta: Positive = 10_000.0
+    stretch: LongContext | Positive | None = None
+    window: Count | None = None
+    global_every: Count | None = None
+    local_theta: Positive | None = None
+    attention_cap: Positive | None = None
+    logit_cap: Positive | None = None
+    query_scale: Positive | None = None
     scaled: bool = False
-    norm: str = "rms"
+    norm: Norm = "rms"
     post_norms: bool = False
-    places: int = 0
+    places: Natural = 0
     fused: bool = False
     out_bias: bool = False
     gated: bool = True
-    activation: str = "silu"
-    epsilon: float = 1e-6
-    experts: int = 0
-    active: int = 2
-    sparse: tuple[int, ...] | None = None
+    activation: Activation = "silu"
+    epsilon: Positive = 1e-6
+    experts: Natural = 0
+    active: Count = 2
+    sparse: tuple[Natural, ...] | None = None
     remat: bool = False
     scan: bool = False
     taps: tuple[str, ...] = ()
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    dtype: Dtype = None
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: jax.Array | Mapping[str, jax.Array]) -> jax.Array:
@@ -228,18 +231,18 @@ class Decoder(nn.Module):
         return self.clone(taps=asked)
 
     def _check(self, tokens: jax.Array) -> None:
+        check_settings(self)
         groups = self.groups or self.heads
         if self.heads % groups:
-            raise ValueError(f"{self.heads} heads do not divide by {groups} groups")
-        if self.head_width is None and self.width % self.heads:
-            raise ValueError(f"a width of {self.width} does not divide by {self.heads} heads")
+            raise ValueError(
+                f"{self.heads} heads do not divide by {groups} groups: possible are "
+                f"{divisors(self.heads)}"
+            )
+        if self.head_width is None:
+            check_heads(self.width, self.heads)
         head_width = self.head_width or self.width // self.heads
         if head_width % 2 and not self.places:
             raise ValueError(f"rotary positions need heads of even width, not {head_width}")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(unknown("activation", self.activation, ACTIVATIONS))
-        if self.norm not in NORMS:
-            raise ValueError(unknown("norm", self.norm, NORMS))
         if self.global_every is not None and self.window is None:
             raise ValueError("global_every is for layers that have a window, and there is none")
         if self.places and tokens.shape[1] > self.places:

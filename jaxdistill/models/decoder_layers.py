@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdistill.models.experts import SparseMlp
+from jaxdistill.settings import Count, Positive
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
     "gelu": partial(jax.nn.gelu, approximate=True),
     "gelu_exact": partial(jax.nn.gelu, approximate=False),
 }
-NORMS = ("rms", "rms_plus_one", "layer")
+Activation = Literal["silu", "gelu", "gelu_exact"]
+Norm = Literal["rms", "rms_plus_one", "layer"]
 
 
 class LongContext(NamedTuple):
@@ -37,10 +39,10 @@ class LongContext(NamedTuple):
         configs in Transformers.
     """
 
-    factor: float
-    low: float
-    high: float
-    context: int
+    factor: Positive
+    low: Positive
+    high: Positive
+    context: Count
 
     def stretched(self, frequencies: jax.Array) -> jax.Array:
         """Frequencies, radians a token, for the longer texts."""
@@ -165,8 +167,8 @@ class RMSNorm(nn.Module):
         return (found * scale.reshape(shape)).astype(self.dtype or x.dtype)
 
 
-def norm_of(kind: str, epsilon: float, dtype: Any, param_dtype: Any) -> Callable[..., nn.Module]:
-    """Makes norms of one of ``NORMS``, given their names."""
+def norm_of(kind: Norm, epsilon: float, dtype: Any, param_dtype: Any) -> Callable[..., nn.Module]:
+    """Makes norms of one kind, given their names."""
     if kind == "layer":
         return partial(nn.LayerNorm, epsilon=epsilon, dtype=dtype, param_dtype=param_dtype)
     return partial(RMSNorm, epsilon, dtype, param_dtype, kind == "rms_plus_one")
@@ -188,7 +190,7 @@ class SelfAttention(nn.Module):
     local_theta: float | None
     cap: float | None
     scale: float
-    norm: str
+    norm: Norm
     epsilon: float
     dtype: Any
     param_dtype: Any
@@ -261,7 +263,7 @@ class Units(nn.Module):
     """``down(activation(gate(x)) * up(x))``, or without gates ``down(activation(up(x)))``."""
 
     hidden: int
-    activation: str
+    activation: Activation
     gated: bool
     bias: bool
     dtype: Any
@@ -291,7 +293,7 @@ class Layer(nn.Module):
 
     attention: Mapping[str, Any]
     mlp: Mapping[str, Any]
-    norm: str
+    norm: Norm
     post_norms: bool
     epsilon: float
     dtype: Any

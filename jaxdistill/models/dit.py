@@ -9,10 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.models._common import check_image_rank, image_of
+from jaxdistill.models._common import Dtype, check_image_rank, check_settings, image_of
 from jaxdistill.models.blocks import Mlp, check_heads, split_qkv
 from jaxdistill.models.masking import patch_grid, patchify, sincos_positions, unpatchify
 from jaxdistill.models.timed import Conditioning
+from jaxdistill.settings import Count, Natural, Positive
 
 
 class DiT(nn.Module):
@@ -45,17 +46,18 @@ class DiT(nn.Module):
         (2, 8, 8, 1)
     """
 
-    patch: int = 2
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    mlp_ratio: float = 4.0
-    classes: int = 0
+    patch: Count = 2
+    width: Count = 384
+    depth: Count = 12
+    heads: Count = 6
+    mlp_ratio: Positive = 4.0
+    classes: Natural = 0
     guidance: bool = False
-    dtype: Any = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, inputs: Mapping[str, Any]) -> jax.Array:
+        check_settings(self)
         image = image_of(inputs)
         check_image_rank(image)
         check_heads(self.width, self.heads)

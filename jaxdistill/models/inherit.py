@@ -19,8 +19,8 @@ import numpy as np
 from flax import traverse_util
 
 from jaxdistill._errors import unknown
-from jaxdistill.models.blocks import stack_blocks, unstack_blocks
 from jaxdistill.models.decoder import Decoder
+from jaxdistill.models.layouts import stack_blocks, unstack_blocks
 from jaxdistill.models.text_encoder import TextEncoder
 from jaxdistill.models.vit import ViT
 

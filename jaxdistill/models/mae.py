@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models.blocks import (
-    Block,
-    check_heads,
-    given_taps,
-    run_blocks,
-    taps_below,
-)
+from jaxdistill.models._common import check_settings
+from jaxdistill.models.blocks import Stack, given_taps, shared, taps_below
+from jaxdistill.models.encoder import Encoder, PatchStack, Positions, positions_of, read_inputs
 from jaxdistill.models.masking import patch_grid
-from jaxdistill.models.vit import Encoder, positions_of, read_inputs, vit_size
+from jaxdistill.models.vit import vit_size
+from jaxdistill.settings import Count
 
 _SIZES = {"small": 16, "base": 16, "large": 16, "huge": 14}
 
@@ -49,31 +45,20 @@ def mae_size(name: str) -> dict[str, int]:
     return {"patch": _SIZES[name], **vit_size(name), **decoder}
 
 
-class Decoder(nn.Module):
+class Decoder(Stack, kw_only=True):
     """Tokens of the visible patches to pixels of all patches.
 
     Children: ``embed``, the parameter ``mask_token``, ``block_0``, ..., ``norm`` and ``pred``.
 
     Attributes:
         pixels: values in a patch, P*P*C.
-        width: of the decoder's tokens.
-        depth: number of blocks.
-        heads: attention heads, a divisor of the width.
-        mlp_ratio, dtype, remat, scan, taps, epsilon, activation, positions: see ``Encoder``.
+        positions: see ``models.encoder.PatchStack``.
+        width, depth, heads, mlp_ratio, dtype, remat, scan, taps, epsilon, activation, layer_scale:
+            see ``models.blocks.Stack``.
     """
 
-    pixels: int
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
-    dtype: Any = None
-    remat: bool = False
-    scan: bool = False
-    taps: tuple[str, ...] = ()
-    epsilon: float = 1e-6
-    activation: str = "gelu"
-    positions: str = "sincos"
+    pixels: Count
+    positions: Positions = "sincos"
 
     @nn.compact
     def __call__(
@@ -86,7 +71,7 @@ class Decoder(nn.Module):
             keep: int [B, K], which patches the others are; None: all, in order.
             grid: rows and columns of patches.
         """
-        check_heads(self.width, self.heads)
+        check_settings(self)
         xavier = nn.initializers.xavier_uniform()
         tokens = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="embed")(tokens)
         hole = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width))
@@ -99,22 +84,12 @@ class Decoder(nn.Module):
             tokens = jnp.concatenate([cls, put(canvas, keep, visible)], axis=1)
         positions = positions_of(self, self.positions, self.width, grid, front=1)
         tokens = tokens + positions[None].astype(tokens.dtype)
-        tokens = run_blocks(
-            self,
-            Block(
-                self.heads, self.mlp_ratio, self.dtype, self.epsilon, self.activation, parent=None
-            ),
-            self.depth,
-            tokens,
-            scan=self.scan,
-            remat=self.remat,
-            taps=self.taps,
-        )
+        tokens = self.run_blocks(tokens)
         tokens = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(tokens)
         return nn.Dense(self.pixels, kernel_init=xavier, name="pred")(tokens[:, 1:])
 
 
-class MAE(nn.Module):
+class MAE(PatchStack):
     """A masked autoencoder.
 
     Inputs are a dict ``{"image": [B, H, W, C], "keep": int [B, K]}`` with the ids of the visible
@@ -130,15 +105,11 @@ class MAE(nn.Module):
     at a block, neither the later blocks nor the decoder run under ``jax.jit``.
 
     Attributes:
-        patch: side P of a patch in pixels.
-        width: of the encoder's tokens, D.
-        depth: blocks of the encoder.
-        heads: attention heads of the encoder.
         decoder_width: of the decoder's tokens.
         decoder_depth: blocks of the decoder.
         decoder_heads: attention heads of the decoder.
-        mlp_ratio, drop_path, dtype, remat, scan, taps, epsilon, activation, positions: see
-            ``Encoder``; all but ``drop_path`` hold for the decoder too.
+        all others: see ``models.encoder.PatchStack``; but for ``patch``, ``drop_path`` and the
+            three that it has of its own they hold for the decoder too.
 
     Raises:
         ValueError: heads that do not divide a width, images that do not divide into patches, or
@@ -156,57 +127,29 @@ class MAE(nn.Module):
         He et al. Masked Autoencoders Are Scalable Vision Learners. CVPR 2022.
     """
 
-    patch: int
-    width: int
-    depth: int
-    heads: int
-    decoder_width: int = 512
-    decoder_depth: int = 8
-    decoder_heads: int = 16
-    mlp_ratio: float = 4.0
-    drop_path: float = 0.0
-    dtype: Any = None
-    remat: bool = False
-    scan: bool = False
-    taps: tuple[str, ...] = ()
-    epsilon: float = 1e-6
-    activation: str = "gelu"
-    positions: str = "sincos"
+    decoder_width: Count = 512
+    decoder_depth: Count = 8
+    decoder_heads: Count = 16
 
     @nn.compact
     def __call__(
         self, inputs: jax.Array | Mapping[str, jax.Array], train: bool = False
     ) -> dict[str, jax.Array]:
+        check_settings(self)
         image, keep = read_inputs(inputs)
         _, height, width, channels = image.shape
-        blocks: Any = {
-            "mlp_ratio": self.mlp_ratio,
-            "dtype": self.dtype,
-            "remat": self.remat,
-            "scan": self.scan,
-            "epsilon": self.epsilon,
-            "activation": self.activation,
-            "positions": self.positions,
+        encoder = {**shared(self, Encoder), "taps": taps_below(self.taps, "encoder")}
+        tokens = Encoder(**encoder, name="encoder")(image, keep, train)
+        decoder = {
+            **shared(self, Decoder),
+            "pixels": self.patch * self.patch * channels,
+            "width": self.decoder_width,
+            "depth": self.decoder_depth,
+            "heads": self.decoder_heads,
+            "taps": taps_below(self.taps, "decoder"),
         }
-        tokens = Encoder(
-            patch=self.patch,
-            width=self.width,
-            depth=self.depth,
-            heads=self.heads,
-            drop_path=self.drop_path,
-            taps=taps_below(self.taps, "encoder"),
-            name="encoder",
-            **blocks,
-        )(image, keep, train)
-        pixels = Decoder(
-            pixels=self.patch * self.patch * channels,
-            width=self.decoder_width,
-            depth=self.decoder_depth,
-            heads=self.decoder_heads,
-            taps=taps_below(self.taps, "decoder"),
-            name="decoder",
-            **blocks,
-        )(tokens, keep, patch_grid(height, width, self.patch))
+        grid = patch_grid(height, width, self.patch)
+        pixels = Decoder(**decoder, name="decoder")(tokens, keep, grid)
         return {"pixels": pixels, "tokens": tokens}
 
     @nn.nowrap

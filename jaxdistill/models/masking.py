@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdistill.models._common import divisors
+
 
 class Masking(NamedTuple):
     """Which patches stay. One drawing is shared by all networks that must see the same view.
@@ -104,7 +106,10 @@ def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
         (7, 8)
     """
     if height % patch or width % patch:
-        raise ValueError(f"an image of {height}x{width} does not divide into patches of {patch}")
+        raise ValueError(
+            f"an image of {height}x{width} does not divide into patches of {patch}: possible are "
+            f"{divisors(height, width)}"
+        )
     return height // patch, width // patch
 
 

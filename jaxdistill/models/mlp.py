@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from jaxdistill.models._common import image_of
+from jaxdistill.models._common import Dtype, check_settings, image_of
+from jaxdistill.models.blocks import ACTIVATIONS, Activation
+from jaxdistill.settings import Count, Fraction
 
 
 class MLP(nn.Module):
@@ -26,7 +29,7 @@ class MLP(nn.Module):
         classes: outputs of the head.
         dropout: rate after each hidden activation.
         input_dropout: rate on the inputs.
-        activation: elementwise function after each hidden layer.
+        activation: after each hidden layer.
         dtype: of the computation in the hidden layers; parameters and head stay float32.
 
     Example:
@@ -35,27 +38,32 @@ class MLP(nn.Module):
         >>> out.shape, variables["params"]["hidden_0"]["kernel"].shape
         ((2, 3), (16, 8))
 
+    Raises:
+        ValueError: a setting outside of its domain, or inputs that are no floats.
+
     References:
         Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. 2015.
     """
 
-    widths: tuple[int, ...] = (1200, 1200)
-    classes: int = 10
-    dropout: float = 0.0
-    input_dropout: float = 0.0
-    activation: Callable[[jax.Array], jax.Array] = nn.relu
-    dtype: Any = None
+    widths: tuple[Count, ...] = (1200, 1200)
+    classes: Count = 10
+    dropout: Fraction = 0.0
+    input_dropout: Fraction = 0.0
+    activation: Activation | Literal["tanh"] = "relu"
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(
         self, inputs: jax.Array | Mapping[str, jax.Array], train: bool = False
     ) -> jax.Array:
+        check_settings(self)
+        activation = {**ACTIVATIONS, "tanh": jnp.tanh}[self.activation]
         units = image_of(inputs)
         units = units.reshape(units.shape[0], -1)
         units = self._drop(units, self.input_dropout, train)
         for index, width in enumerate(self.widths):
             units = nn.Dense(width, dtype=self.dtype, name=f"hidden_{index}")(units)
-            units = self._drop(self.activation(units), self.dropout, train)
+            units = self._drop(activation(units), self.dropout, train)
         return nn.Dense(self.classes, name="head")(units)
 
     def _drop(self, units: jax.Array, rate: float, train: bool) -> jax.Array:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import check_image_rank, conv, image_of
+from jaxdistill.models._common import Dtype, check_image_rank, check_settings, conv, image_of
+from jaxdistill.settings import Natural, Positive
 
 
 class Inverted(NamedTuple):
@@ -173,16 +174,17 @@ class MobileNetV3(nn.Module):
         Howard et al. Searching for MobileNetV3. ICCV 2019.
     """
 
-    size: str = "large"
-    width: float = 1.0
-    classes: int = 1000
-    dtype: Any = None
+    size: Literal["small", "large"] = "large"
+    width: Positive = 1.0
+    classes: Natural = 1000
+    dtype: Dtype = None
     remat: bool = False
 
     @nn.compact
     def __call__(
         self, inputs: jax.Array | Mapping[str, jax.Array], train: bool = False
     ) -> jax.Array:
+        check_settings(self)
         maps = image_of(inputs)
         check_image_rank(maps)
         norm = partial(_norm, train, self.dtype)

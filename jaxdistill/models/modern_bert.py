@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import Identity, scan_layers
-from jaxdistill.models.blocks import ACTIVATIONS, check_heads, given_taps, split_qkv
+from jaxdistill.models._common import Dtype, Identity, check_settings, scan_layers
+from jaxdistill.models.blocks import ACTIVATIONS, Activation, check_heads, given_taps, split_qkv
 from jaxdistill.models.decoder_layers import rotary
+from jaxdistill.settings import Count, Positive
 
-HEADS = ("none", "masked", "classes", "tokens", "sentence")
 INPUTS = ("tokens", "mask")
-POOLS = ("cls", "mean")
+Head = Literal["none", "masked", "classes", "tokens", "sentence"]
 _init = nn.initializers.truncated_normal(0.02)
 
 
@@ -42,7 +42,7 @@ class ModernBlock(nn.Module):
     normed: bool
     norm_bias: bool
     bias: bool
-    activation: str
+    activation: Activation
     epsilon: float
     dtype: Any
 
@@ -121,27 +121,27 @@ class ModernBert(nn.Module):
         Memory Efficient, and Long Context Finetuning and Inference. ACL 2025.
     """
 
-    vocabulary: int
-    width: int
-    depth: int
-    heads: int
-    hidden: int
-    global_every: int = 3
-    window: int = 64
-    theta: float = 160_000.0
-    local_theta: float = 10_000.0
-    head: str = "none"
-    classes: int = 2
-    pool: str = "cls"
+    vocabulary: Count
+    width: Count
+    depth: Count
+    heads: Count
+    hidden: Count
+    global_every: Count = 3
+    window: Count = 64
+    theta: Positive = 160_000.0
+    local_theta: Positive = 10_000.0
+    head: Head = "none"
+    classes: Count = 2
+    pool: Literal["cls", "mean"] = "cls"
     norm_bias: bool = False
     bias: bool = False
     head_dense_bias: bool = False
-    activation: str = "gelu"
-    epsilon: float = 1e-5
+    activation: Activation = "gelu"
+    epsilon: Positive = 1e-5
     remat: bool = False
     scan: bool = False
     taps: tuple[str, ...] = ()
-    dtype: Any = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, inputs: jax.Array | Mapping[str, jax.Array]) -> jax.Array:
@@ -215,13 +215,7 @@ class ModernBert(nn.Module):
         for name in given:
             if name not in INPUTS:
                 raise ValueError(unknown("input of ModernBERT", name, INPUTS))
-        for name, value, known in (
-            ("head", self.head, HEADS),
-            ("pool", self.pool, POOLS),
-            ("activation", self.activation, ACTIVATIONS),
-        ):
-            if value not in known:
-                raise ValueError(unknown(name, value, known))
+        check_settings(self)
         check_heads(self.width, self.heads)
         if self.width // self.heads % 2:
             raise ValueError(

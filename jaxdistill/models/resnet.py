@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import Identity, check_image_rank, conv, image_of, scan_layers
-from jaxdistill.models.blocks import given_taps, taps_below
+from jaxdistill.models._common import (
+    Dtype,
+    Identity,
+    check_image_rank,
+    check_settings,
+    conv,
+    image_of,
+    scan_layers,
+)
+from jaxdistill.models.blocks import given_taps, shared, taps_below
+from jaxdistill.settings import Count
 
-_SHORTCUTS = ("conv", "pool", "pad")
+Shortcut = Literal["conv", "pool", "pad"]
 
 
 def _norm(train: bool, dtype: Any, name: str, zero_scale: bool = False) -> nn.BatchNorm:
@@ -196,15 +205,15 @@ class ResNet(nn.Module):
         He et al. Bag of Tricks for Image Classification with Convolutional Networks. CVPR 2019.
     """
 
-    blocks: tuple[int, ...]
-    widths: tuple[int, ...]
-    classes: int = 1000
-    stem_width: int = 64
+    blocks: tuple[Count, ...]
+    widths: tuple[Count, ...]
+    classes: Count = 1000
+    stem_width: Count = 64
     large_images: bool = True
     bottleneck: bool = False
-    shortcut: str = "conv"
+    shortcut: Shortcut = "conv"
     zero_init_residual: bool = False
-    dtype: Any = None
+    dtype: Dtype = None
     deep_stem: bool = False
     stride_first: bool = False
     remat: bool = False
@@ -215,8 +224,7 @@ class ResNet(nn.Module):
     def __call__(
         self, inputs: jax.Array | Mapping[str, jax.Array], train: bool = False
     ) -> jax.Array:
-        if self.shortcut not in _SHORTCUTS:
-            raise ValueError(unknown("shortcut", self.shortcut, _SHORTCUTS))
+        check_settings(self)
         if len(self.blocks) != len(self.widths):
             raise ValueError(f"{len(self.blocks)} stages but {len(self.widths)} widths")
         image = image_of(inputs)
@@ -229,20 +237,15 @@ class ResNet(nn.Module):
             border: Any = ((1, 1), (1, 1))
             maps = nn.max_pool(maps, (3, 3), strides=(2, 2), padding=border)
         for index, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
-            maps = Stage(
-                blocks=blocks,
-                width=width,
-                stride=1 if index == 0 else 2,
-                bottleneck=self.bottleneck,
-                shortcut=self.shortcut,
-                zero_init_residual=self.zero_init_residual,
-                dtype=self.dtype,
-                stride_first=self.stride_first,
-                remat=self.remat,
-                scan=self.scan,
-                taps=taps_below(self.taps, f"stage_{index + 1}"),
-                name=f"stage_{index + 1}",
-            )(maps, train)
+            name = f"stage_{index + 1}"
+            settings = {
+                **shared(self, Stage),
+                "blocks": blocks,
+                "width": width,
+                "stride": 1 if index == 0 else 2,
+                "taps": taps_below(self.taps, name),
+            }
+            maps = Stage(**settings, name=name)(maps, train)
         pooled = Identity(name="pooled")(maps.mean(axis=(1, 2)))
         wide = jnp.promote_types(pooled.dtype, jnp.float32)
         return nn.Dense(self.classes, dtype=wide, name="head")(pooled)
@@ -259,13 +262,13 @@ class ResNet(nn.Module):
 
 
 def cifar_resnet(
-    depth: int,
-    width_multiplier: int = 1,
-    classes: int = 10,
     *,
-    shortcut: str | None = None,
+    depth: Count,
+    width_multiplier: Count = 1,
+    classes: Count = 10,
+    shortcut: Shortcut | None = None,
     zero_init_residual: bool = False,
-    dtype: Any = None,
+    dtype: Dtype = None,
 ) -> ResNet:
     """The residual networks for images of 32 pixels, of depth 6n + 2.
 
@@ -290,8 +293,9 @@ def cifar_resnet(
         ValueError: the depth is not 6n + 2, or the multiplier is below 1.
 
     Example:
-        >>> cifar_resnet(20).blocks, cifar_resnet(32, 4).widths, cifar_resnet(32, 4).stem_width
-        ((3, 3, 3), (64, 128, 256), 32)
+        >>> net = cifar_resnet(depth=32, width_multiplier=4)
+        >>> net.blocks, net.widths, net.stem_width
+        ((5, 5, 5), (64, 128, 256), 32)
 
     References:
         He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016.
@@ -300,11 +304,10 @@ def cifar_resnet(
     if depth < 8 or (depth - 2) % 6:
         lower = max(8, depth - (depth - 2) % 6)
         raise ValueError(
-            f"depth must be 6n + 2 with n >= 1, {depth} is not: the nearest are {lower} and "
-            f"{lower + 6}"
+            f"depth={depth}: it must be 6n + 2 with n >= 1, the nearest are {lower} and {lower + 6}"
         )
     if width_multiplier < 1:
-        raise ValueError(f"width_multiplier must be at least 1, it is {width_multiplier}")
+        raise ValueError(f"width_multiplier={width_multiplier}: it must be 1 or more")
     widened = width_multiplier > 1
     return ResNet(
         blocks=((depth - 2) // 6,) * 3,
@@ -337,12 +340,12 @@ _VARIANTS = {
 
 
 def imagenet_resnet(
-    depth: int,
-    classes: int = 1000,
     *,
-    variant: str = "b",
+    depth: Literal[18, 34, 50, 101, 152],
+    classes: Count = 1000,
+    variant: Literal["a", "b", "c", "d"] = "b",
     zero_init_residual: bool = False,
-    dtype: Any = None,
+    dtype: Dtype = None,
 ) -> ResNet:
     """The residual networks for images of 224 pixels.
 
@@ -365,7 +368,7 @@ def imagenet_resnet(
         ValueError: another depth or variant.
 
     Example:
-        >>> imagenet_resnet(50).bottleneck, imagenet_resnet(34).blocks
+        >>> imagenet_resnet(depth=50).bottleneck, imagenet_resnet(depth=34).blocks
         (True, (3, 4, 6, 3))
 
     References:

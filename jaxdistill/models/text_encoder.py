@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import Identity, scan_layers
-from jaxdistill.models.blocks import ACTIVATIONS, check_heads, given_taps, split_qkv
+from jaxdistill.models._common import Dtype, Identity, check_settings, scan_layers
+from jaxdistill.models.blocks import (
+    ACTIVATIONS,
+    Activation,
+    check_heads,
+    given_taps,
+    shared,
+    split_qkv,
+)
+from jaxdistill.settings import Count, Fraction, Natural, Positive
 
-HEADS = ("none", "masked", "classes", "tokens", "sentence", "replaced")
+Head = Literal["none", "masked", "classes", "tokens", "sentence", "replaced"]
 POOLED = {**ACTIVATIONS, "tanh": jnp.tanh}
 INPUTS = ("tokens", "mask", "types")
 _init = nn.initializers.truncated_normal(0.02)
@@ -23,8 +31,8 @@ _init = nn.initializers.truncated_normal(0.02)
 class TextAttention(nn.Module):
     """Self-attention to the tokens that the mask shows, with a fused ``qkv`` and ``proj``."""
 
-    heads: int
-    dtype: Any = None
+    heads: Count
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
@@ -49,12 +57,12 @@ class TextBlock(nn.Module):
         dtype: of the computation.
     """
 
-    heads: int
-    hidden: int
-    activation: str = "gelu"
-    epsilon: float = 1e-12
-    dropout: float = 0.0
-    dtype: Any = None
+    heads: Count
+    hidden: Count
+    activation: Activation = "gelu"
+    epsilon: Positive = 1e-12
+    dropout: Fraction = 0.0
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
@@ -127,25 +135,25 @@ class TextEncoder(nn.Module):
         Clark et al. ELECTRA: Pre-training Text Encoders as Discriminators. ICLR 2020.
     """
 
-    vocabulary: int
-    width: int
-    depth: int
-    heads: int
-    hidden: int = 0
-    positions: int = 512
-    embedding: int = 0
-    types: int = 2
-    padding: int | None = None
-    head: str = "none"
-    classes: int = 2
-    pooled: str = "tanh"
-    activation: str = "gelu"
-    epsilon: float = 1e-12
-    dropout: float = 0.0
+    vocabulary: Count
+    width: Count
+    depth: Count
+    heads: Count
+    hidden: Natural = 0
+    positions: Count = 512
+    embedding: Natural = 0
+    types: Natural = 2
+    padding: Natural | None = None
+    head: Head = "none"
+    classes: Natural = 2
+    pooled: Activation | Literal["tanh"] = "tanh"
+    activation: Activation = "gelu"
+    epsilon: Positive = 1e-12
+    dropout: Fraction = 0.0
     remat: bool = False
     scan: bool = False
     taps: tuple[str, ...] = ()
-    dtype: Any = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(
@@ -166,15 +174,8 @@ class TextEncoder(nn.Module):
         form = TextBlock
         if self.remat:
             form = nn.remat(TextBlock, static_argnums=(3,), prevent_cse=not self.scan)
-        block = partial(
-            form,
-            self.heads,
-            self.hidden or 4 * self.width,
-            self.activation,
-            self.epsilon,
-            self.dropout,
-            self.dtype,
-        )
+        own = {**shared(self, TextBlock), "hidden": self.hidden or 4 * self.width}
+        block = partial(form, **own)
         if self.scan:
             rest = mask, train
             x = scan_layers(block(name="blocks"), self.depth, x, rest=rest, taps=self.taps)
@@ -224,12 +225,9 @@ class TextEncoder(nn.Module):
         for name in given:
             if name not in INPUTS:
                 raise ValueError(unknown("input of a text encoder", name, INPUTS))
-        if self.head not in HEADS:
-            raise ValueError(unknown("head", self.head, HEADS))
-        if self.pooled not in POOLED:
-            raise ValueError(unknown("activation of the pooler", self.pooled, POOLED))
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(unknown("activation", self.activation, ACTIVATIONS))
+        check_settings(self)
+        if self.head in ("classes", "tokens") and not self.classes:
+            raise ValueError(f"head={self.head!r} needs classes of 1 or more, there are none")
         check_heads(self.width, self.heads)
         tokens = given["tokens"]
         longest = self.positions - (0 if self.padding is None else self.padding + 1)

@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.models._common import image_of
+from jaxdistill.models._common import Dtype, check_settings, image_of
+from jaxdistill.settings import Count, Natural
 
 
 def time_features(time: jax.Array, width: int, highest: float = 16.0) -> jax.Array:
@@ -87,14 +88,15 @@ class TimeMLP(nn.Module):
         (2, 3)
     """
 
-    width: int = 128
-    depth: int = 3
-    classes: int = 0
+    width: Count = 128
+    depth: Count = 3
+    classes: Natural = 0
     guidance: bool = False
-    dtype: Any = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, inputs: Mapping[str, Any]) -> jax.Array:
+        check_settings(self)
         image = image_of(inputs)
         given = Conditioning(self.width, self.classes, self.guidance, self.dtype, name="given")(
             inputs, image.shape[0]

@@ -9,9 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.models._common import check_image_rank, image_of
+from jaxdistill.models._common import Dtype, check_image_rank, check_settings, image_of
 from jaxdistill.models.blocks import check_heads, split_qkv
 from jaxdistill.models.timed import Conditioning
+from jaxdistill.settings import Count, Fraction, Natural
 
 
 class UNet(nn.Module):
@@ -49,18 +50,19 @@ class UNet(nn.Module):
         (2, 8, 8, 1)
     """
 
-    width: int = 128
-    multipliers: tuple[int, ...] = (2, 2, 2)
-    depth: int = 4
-    attention: tuple[int, ...] = (16,)
-    heads: int = 0
-    dropout: float = 0.0
-    classes: int = 0
+    width: Count = 128
+    multipliers: tuple[Count, ...] = (2, 2, 2)
+    depth: Count = 4
+    attention: tuple[Count, ...] = (16,)
+    heads: Natural = 0
+    dropout: Fraction = 0.0
+    classes: Natural = 0
     guidance: bool = False
-    dtype: Any = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, inputs: Mapping[str, Any], train: bool = False) -> jax.Array:
+        check_settings(self)
         image = image_of(inputs)
         check_image_rank(image)
         halvings = 2 ** (len(self.multipliers) - 1)
@@ -114,11 +116,12 @@ class CriticHead(nn.Module):
         dtype: of the computation.
     """
 
-    width: int | None = None
-    dtype: Any = None
+    width: Count | None = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, feature: jax.Array) -> jax.Array:
+        check_settings(self)
         width = self.width or feature.shape[-1]
         x = feature
         while x.ndim == 4 and min(x.shape[1:3]) > 1:

@@ -60,7 +60,10 @@ def module(settings: Mapping[str, Any], info: Mapping[str, Any]) -> Any:
     What it must know of the data comes from there unless it is given.
     """
     name = named("net", settings, "net")
-    given = {"classes": info.get("classes"), "channels": (info.get("image_shape") or (None,))[-1]}
+    given = {
+        "classes": info.get("classes") or 0,
+        "channels": (info.get("image_shape") or (None,))[-1],
+    }
     given["vocabulary"] = info.get("vocabulary")
     return call("net", NETS, name, without(settings, "net"), **given)
 

@@ -38,7 +38,7 @@ def means():
 NETS = {
     "mlp": models.MLP(widths=(32,)),
     "convnet": models.ConvNet(width=4, depth=1),
-    "resnet": models.cifar_resnet(8),
+    "resnet": models.cifar_resnet(depth=8),
     "vit": models.ViT(classes=10, patch=4, width=16, depth=1, heads=2),
 }
 

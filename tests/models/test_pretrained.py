@@ -380,7 +380,7 @@ def test_exports_that_nobody_could_open(tmp_path):
         models.export(tmp_path / "a", "ViTForImageClassification", vit, variables)
     with pytest.raises(ValueError, match="'ViTForImageClassification'"):
         models.export(tmp_path / "b", "ViTForClassification", vit, variables)
-    net = models.imagenet_resnet(18, 3, variant="d")
+    net = models.imagenet_resnet(depth=18, classes=3, variant="d")
     with pytest.raises(ValueError, match="export this one for timm"):
         models.export(tmp_path / "c", "ResNetForImageClassification", net, ({}, {}))
     assert not list(tmp_path.iterdir())

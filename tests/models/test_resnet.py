@@ -19,7 +19,7 @@ def parameters(net, side):
     [(20, 0.27, 269_722), (32, 0.46, 464_154), (44, 0.66, 658_586), (56, 0.85, 853_018)],
 )
 def test_cifar_networks_have_the_published_sizes(depth, millions, exact):
-    found = parameters(cifar_resnet(depth), 32)
+    found = parameters(cifar_resnet(depth=depth), 32)
     assert found == exact
     assert round(found / 1e6, 2) == millions
 
@@ -29,7 +29,13 @@ def test_cifar_networks_have_the_published_sizes(depth, millions, exact):
     [(20, 1, "conv", 278_324), (8, 4, None, 1_233_540), (32, 4, None, 7_433_860)],
 )
 def test_networks_of_distillation_papers_for_100_classes(depth, multiplier, shortcut, exact):
-    assert parameters(cifar_resnet(depth, multiplier, 100, shortcut=shortcut), 32) == exact
+    assert (
+        parameters(
+            cifar_resnet(depth=depth, width_multiplier=multiplier, classes=100, shortcut=shortcut),
+            32,
+        )
+        == exact
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,12 +43,12 @@ def test_networks_of_distillation_papers_for_100_classes(depth, multiplier, shor
     [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)],
 )
 def test_imagenet_networks_have_the_published_sizes(depth, exact):
-    assert parameters(imagenet_resnet(depth), 64) == exact
+    assert parameters(imagenet_resnet(depth=depth), 64) == exact
 
 
 def test_maps_of_the_imagenet_network():
     def features(image):
-        net = imagenet_resnet(50)
+        net = imagenet_resnet(depth=50)
         return net.init_with_output(jax.random.key(0), image, capture_intermediates=True)[1]
 
     captured = jax.eval_shape(features, jnp.zeros((2, 224, 224, 3)))["intermediates"]
@@ -158,17 +164,20 @@ def test_zero_init_residual_starts_the_last_scale_at_zero(bottleneck):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: cifar_resnet(21), "21 is not: the nearest are 20 and 26"),
-        (lambda: cifar_resnet(2), "2 is not: the nearest are 8"),
-        (lambda: cifar_resnet(20, 0), "it is 0"),
-        (lambda: imagenet_resnet(51), "unknown ResNet depth '51'.*'50'"),
+        (lambda: cifar_resnet(depth=21), "depth=21: .* the nearest are 20 and 26"),
+        (lambda: cifar_resnet(depth=2), "depth=2: .* the nearest are 8"),
+        (lambda: cifar_resnet(depth=20, width_multiplier=0), "width_multiplier=0"),
+        (lambda: imagenet_resnet(depth=51), "unknown ResNet depth '51'.*'50'"),
         (
-            lambda: cifar_resnet(8, shortcut="cnov").init(
+            lambda: cifar_resnet(depth=8, shortcut="cnov").init(
                 jax.random.key(0), jnp.ones((1, 8, 8, 3))
             ),
             "did you mean 'conv'",
         ),
-        (lambda: cifar_resnet(8).init(jax.random.key(0), jnp.ones((8, 8, 3))), r"\(8, 8, 3\)"),
+        (
+            lambda: cifar_resnet(depth=8).init(jax.random.key(0), jnp.ones((8, 8, 3))),
+            r"\(8, 8, 3\)",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -222,8 +222,8 @@ def _mobile_module(config: Config) -> MobileNetV3:
     match = timm_name(config, _MOBILE, known)
     given = timm_arguments(config, global_pool="avg")
     fixed(given, global_pool="avg")
-    classes = given["num_classes"]
-    return MobileNetV3(size=match["size"], width=int(match["width"]) / 100, classes=classes)
+    size: Any = match["size"]
+    return MobileNetV3(size=size, width=int(match["width"]) / 100, classes=given["num_classes"])
 
 
 def _mobile_entries(module: MobileNetV3) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""Decoders of language as Transformers publishes them: Llama, Mistral, Qwen, Gemma, GPT-2."""
+"""Decoders of language as Transformers publishes them: Llama, Mistral, Qwen, Gemma."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from typing import Any
 
 from jaxdistill._errors import unknown
 from jaxdistill.models.decoder import Decoder, LongContext
+from jaxdistill.models.decoder_layers import Activation
 from jaxdistill.models.pretrained.family import Config, Family, fixed
 from jaxdistill.models.pretrained.forms import SAME, Entry, linear, norm
 
-_EXAMPLE = {"tokens": ((1, 8), "int32")}
-_WORDS = ("params/embed_tokens/embedding",)
+EXAMPLE = {"tokens": ((1, 8), "int32")}
+WORDS = ("params/embed_tokens/embedding",)
 # What Transformers calls the activations of a decoder; the last name of each is written.
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "gelu": "gelu_exact",
     "gelu_new": "gelu",
     "gelu_pytorch_tanh": "gelu",
 }
-_PUBLISHED = {own: theirs for theirs, own in _ACTIVATIONS.items()}
+PUBLISHED = {own: theirs for theirs, own in _ACTIVATIONS.items()}
 
 
-def _activation(name: str) -> str:
+def activation(name: str) -> Activation:
     if name not in _ACTIVATIONS:
         raise ValueError(unknown("hidden_act", name, _ACTIVATIONS))
     return _ACTIVATIONS[name]
@@ -116,7 +117,7 @@ def _gemma_settings(config: Config, kind: str) -> dict[str, Any]:
         **_shared({"head_dim": 256, **config}),
         "tied": config.get("tie_word_embeddings", True),
         # The first release says "gelu" and means its approximation by a tanh.
-        "activation": "gelu" if name == "gelu" else _activation(name),
+        "activation": "gelu" if name == "gelu" else activation(name),
         "norm": "rms_plus_one",
         "scaled": True,
     }
@@ -154,8 +155,8 @@ def _gemma_settings(config: Config, kind: str) -> dict[str, Any]:
 
 
 def _gemma_config(module: Decoder, kind: str) -> dict[str, Any]:
-    activation = _PUBLISHED[module.activation]
-    found: dict[str, Any] = {"hidden_act" if kind == "gemma" else "hidden_activation": activation}
+    name = PUBLISHED[module.activation]
+    found: dict[str, Any] = {"hidden_act" if kind == "gemma" else "hidden_activation": name}
     rotary = _published_rotary(module.theta, module.stretch)
     if kind == "gemma":
         return {**found, "rope_theta": module.theta, "rope_parameters": rotary}
@@ -187,7 +188,7 @@ def _llama_settings(config: Config, kind: str) -> dict[str, Any]:
         "theta": theta,
         "stretch": stretch,
         "window": config.get("sliding_window") if kind == "mistral" else None,
-        "activation": _activation(config.get("hidden_act", "silu")),
+        "activation": activation(config.get("hidden_act", "silu")),
     }
 
 
@@ -195,7 +196,7 @@ def _llama_config(module: Decoder, kind: str) -> dict[str, Any]:
     found = {
         "rope_theta": module.theta,
         "rope_parameters": _published_rotary(module.theta, module.stretch),
-        "hidden_act": _PUBLISHED[module.activation],
+        "hidden_act": PUBLISHED[module.activation],
     }
     return found | ({"sliding_window": module.window} if kind == "mistral" else {})
 
@@ -234,7 +235,7 @@ _SAID = {
 }
 
 
-def _check(module: Decoder, architecture: str, kind: str, own: dict[str, Any]) -> None:
+def check_plain(module: Decoder, architecture: str, kind: str, own: dict[str, Any]) -> None:
     expected = {**_PLAIN, **own}
     for key, value in expected.items():
         if key not in _SAID.get(kind, ()) and getattr(module, key) != value:
@@ -252,7 +253,7 @@ def _family(architecture: str, kind: str, **own: Any) -> Family:
         return Decoder(**{**settings(config, kind), **own})
 
     def entries(module: Decoder) -> list[Entry]:
-        found = [Entry(_WORDS[0], ("model.embed_tokens.weight",), SAME)]
+        found = [Entry(WORDS[0], ("model.embed_tokens.weight",), SAME)]
         norms = ["input_layernorm", "post_attention_layernorm"]
         norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"] * module.post_norms
         for index in range(module.depth):
@@ -271,7 +272,7 @@ def _family(architecture: str, kind: str, **own: Any) -> Family:
         return found + ([] if module.tied else linear("params/lm_head", "lm_head", bias=False))
 
     def config(module: Decoder, variables: Any) -> dict[str, Any]:
-        _check(module, architecture, kind, own)
+        check_plain(module, architecture, kind, own)
         describe = _gemma_config if gemma else _llama_config
         return {
             "architectures": [architecture],
@@ -291,103 +292,12 @@ def _family(architecture: str, kind: str, **own: Any) -> Family:
     return Family(
         module,
         entries,
-        lambda _: dict(_EXAMPLE),
+        lambda _: dict(EXAMPLE),
         config,
         # Wave lengths follow from the config; a head that is tied is a copy.
         ignored=(r".*rotary_emb\.inv_freq",),
         head=(),
-        worded=(*_WORDS, "params/lm_head/kernel"),
-    )
-
-
-_GPT2 = {
-    "norm": "layer",
-    "bias": True,
-    "out_bias": True,
-    "fused": True,
-    "gated": False,
-}
-
-
-def _gpt2() -> Family:
-    architecture = "GPT2LMHeadModel"
-
-    def module(config: Config) -> Decoder:
-        fixed(
-            config,
-            add_cross_attention=False,
-            scale_attn_weights=True,
-            scale_attn_by_inverse_layer_idx=False,
-        )
-        width, heads = config.get("n_embd", 768), config.get("n_head", 12)
-        return Decoder(
-            **_GPT2,
-            vocabulary=config.get("vocab_size", 50_257),
-            width=width,
-            depth=config.get("n_layer", 12),
-            heads=heads,
-            groups=heads,
-            head_width=width // heads,
-            hidden=config.get("n_inner") or 4 * width,
-            places=config.get("n_positions", 1024),
-            tied=config.get("tie_word_embeddings", True),
-            activation=_activation(config.get("activation_function", "gelu_new")),
-            epsilon=config.get("layer_norm_epsilon", 1e-5),
-        )
-
-    def layer(path: str, name: str) -> list[Entry]:
-        # Published [in, out], as here.
-        return [
-            Entry(f"{path}/kernel", (f"{name}.weight",), SAME),
-            Entry(f"{path}/bias", (f"{name}.bias",), SAME),
-        ]
-
-    def entries(module: Decoder) -> list[Entry]:
-        found = [
-            Entry(_WORDS[0], ("transformer.wte.weight",), SAME),
-            Entry("params/embed_positions/embedding", ("transformer.wpe.weight",), SAME),
-            *norm("params/norm", "transformer.ln_f"),
-        ]
-        for index in range(module.depth):
-            own, theirs = f"params/layers_{index}", f"transformer.h.{index}"
-            found += norm(f"{own}/input_layernorm", f"{theirs}.ln_1")
-            found += norm(f"{own}/post_attention_layernorm", f"{theirs}.ln_2")
-            found += layer(f"{own}/self_attn/qkv_proj", f"{theirs}.attn.c_attn")
-            found += layer(f"{own}/self_attn/o_proj", f"{theirs}.attn.c_proj")
-            found += layer(f"{own}/mlp/up_proj", f"{theirs}.mlp.c_fc")
-            found += layer(f"{own}/mlp/down_proj", f"{theirs}.mlp.c_proj")
-        return found + ([] if module.tied else linear("params/lm_head", "lm_head", bias=False))
-
-    def config(module: Decoder, variables: Any) -> dict[str, Any]:
-        expected = {**_GPT2, "places": module.places or "learned positions"}
-        _check(module, architecture, "gpt2", expected)
-        if (module.groups or module.heads) != module.heads:
-            raise ValueError(f"{architecture} has as many groups as heads")
-        return {
-            "architectures": [architecture],
-            "model_type": "gpt2",
-            "vocab_size": module.vocabulary,
-            "n_embd": module.width,
-            "n_layer": module.depth,
-            "n_head": module.heads,
-            "n_inner": module.neurons(),
-            "n_positions": module.places,
-            "layer_norm_epsilon": module.epsilon,
-            "tie_word_embeddings": module.tied,
-            "activation_function": _PUBLISHED[module.activation],
-        }
-
-    return Family(
-        module,
-        entries,
-        lambda _: dict(_EXAMPLE),
-        config,
-        # Masks, and a head that is tied.
-        ignored=(r"transformer\.h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight"),
-        head=(),
-        worded=(*_WORDS, "params/lm_head/kernel"),
-        # The first release has no prefix.
-        renamed=((r"^(wte|wpe|ln_f|h)\.", r"transformer.\1."),),
+        worded=(*WORDS, "params/lm_head/kernel"),
     )
 
 
@@ -402,5 +312,4 @@ FAMILIES: dict[str, Family] = {
     "Gemma3ForCausalLM": _family(
         "Gemma3ForCausalLM", "gemma3_text", **_GEMMA, post_norms=True, qk_norm=True
     ),
-    "GPT2LMHeadModel": _gpt2(),
 }

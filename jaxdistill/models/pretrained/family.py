@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from jaxdistill._errors import unknown
+from jaxdistill.models.blocks import Activation
 from jaxdistill.models.pretrained.forms import Entry
 
 Config = Mapping[str, Any]
@@ -24,9 +25,9 @@ class Family(NamedTuple):
         config: ``(module, variables) -> config`` for a folder that is exported; variables are
             ``{"params": ..., "state": ...}``.
         ignored: regular expressions of tensors that carry nothing a net would learn.
-        head: beginnings of the paths of the arrays that hang on the classes.
-        sized: paths of the arrays that hang on the size of the images, positions of patches.
-        worded: paths of the arrays that hang on the vocabulary.
+        head: beginnings of the paths of the arrays that depend on the classes.
+        sized: paths of the arrays that depend on the size of the images, positions of patches.
+        worded: paths of the arrays that depend on the vocabulary.
         renamed: pairs of a regular expression and what to put in its place, for names of tensors
             that other versions write.
     """
@@ -43,7 +44,7 @@ class Family(NamedTuple):
 
 
 # What Transformers and timm call the activations of models.blocks.ACTIVATIONS.
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -53,7 +54,7 @@ _ACTIVATIONS = {
 }
 
 
-def activation(config: Config, key: str = "hidden_act") -> str:
+def activation(config: Config, key: str = "hidden_act") -> Activation:
     """The activation of a config under our name.
 
     Raises:

@@ -17,12 +17,13 @@ from flax import traverse_util
 from jaxdistill._errors import unknown
 from jaxdistill._hub import folder_of
 from jaxdistill.frameworks.linen import from_linen
-from jaxdistill.models.blocks import stacked_path, unstack_blocks
+from jaxdistill.models.layouts import stacked_path, unstack_blocks
 from jaxdistill.models.pretrained import (
     convolutional,
     decoders,
     dino,
     files,
+    gpt2,
     modern,
     residual,
     texts,
@@ -45,6 +46,7 @@ FAMILIES: dict[str, Family] = {
     **texts.FAMILIES,
     **modern.FAMILIES,
     **decoders.FAMILIES,
+    **gpt2.FAMILIES,
 }
 
 # What is fetched of a name on the hub.

@@ -48,22 +48,23 @@ _NAME = re.compile(r"resnet(?P<depth>\d+)(?P<variant>[cd]?)")
 def _timm_module(config: Config) -> ResNet:
     known = "of its residual networks resnet18, 34, 50, 101 and 152 are, with c or d behind"
     match = timm_name(config, _NAME, known)
-    net = imagenet_resnet(int(match["depth"]), variant=match["variant"] or "b")
-    given = timm_arguments(
+    given: dict[str, Any] = {"depth": int(match["depth"]), "variant": match["variant"] or "b"}
+    net = imagenet_resnet(**given)
+    said = timm_arguments(
         config,
         global_pool="avg",
         layers=net.blocks,
         channels=net.widths,
         stem_width=net.stem_width // 2 if net.deep_stem else net.stem_width,
     )
-    fixed(given, global_pool="avg")
+    fixed(said, global_pool="avg")
     if not net.deep_stem:
-        fixed(given, stem_width=net.stem_width)
+        fixed(said, stem_width=net.stem_width)
     return net.clone(
-        blocks=tuple(given["layers"]),
-        widths=tuple(given["channels"]),
-        stem_width=given["stem_width"] * (2 if net.deep_stem else 1),
-        classes=given["num_classes"],
+        blocks=tuple(said["layers"]),
+        widths=tuple(said["channels"]),
+        stem_width=said["stem_width"] * (2 if net.deep_stem else 1),
+        classes=said["num_classes"],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from jaxdistill.models.pretrained.family import (
@@ -15,7 +16,7 @@ from jaxdistill.models.pretrained.family import (
     published,
 )
 from jaxdistill.models.pretrained.forms import SAME, Entry, fused, linear, norm
-from jaxdistill.models.text_encoder import TextEncoder
+from jaxdistill.models.text_encoder import Head, TextEncoder
 
 _EXAMPLE = {"tokens": ((1, 8), "int32")}
 _WORDS = ("params/words/embedding", "params/head_bias")
@@ -172,94 +173,108 @@ def _distilbert_config(module: TextEncoder) -> dict[str, Any]:
     }
 
 
-def _family(
-    architecture: str,
-    names: _Names,
-    head: str,
-    settings: Callable[[Config], dict[str, Any]],
-    describe: Callable[[TextEncoder], dict[str, Any]],
-) -> Family:
+class _Kind(NamedTuple):
+    """A kind of encoder: its names, and its settings from a config and back."""
+
+    names: _Names
+    settings: Callable[[Config], dict[str, Any]]
+    describe: Callable[[TextEncoder], dict[str, Any]]
+
+
+def _module(kind: _Kind, head: Head, config: Config) -> TextEncoder:
+    classes = classes_of(config) if head in ("classes", "tokens") else 2
+    return TextEncoder(**kind.settings(config), head=head, classes=classes)
+
+
+def _entries(names: _Names, head: Head, module: TextEncoder) -> list[Entry]:
     prefix = "" if head in ("none", "sentence") else f"{names.kind}."
+    embeddings = f"{prefix}embeddings"
+    tables = [("words", "word"), ("places", "position")]
+    tables += [("kinds", "token_type")] if module.types else []
+    found = [
+        Entry(f"params/{own}/embedding", (f"{embeddings}.{theirs}_embeddings.weight",), SAME)
+        for own, theirs in tables
+    ]
+    found += norm("params/norm", f"{embeddings}.LayerNorm")
+    for index in range(module.depth):
+        own = f"params/block_{index}"
+        parts = [f"{prefix}{names.blocks}.{index}.{part}" for part in names.parts]
+        found += fused(f"{own}/attn/qkv", parts[:3])
+        found += linear(f"{own}/attn/proj", parts[3])
+        found += norm(f"{own}/norm1", parts[4])
+        found += linear(f"{own}/fc1", parts[5])
+        found += linear(f"{own}/fc2", parts[6])
+        found += norm(f"{own}/norm2", parts[7])
+    if head == "masked":
+        dense, own_norm, bias = names.masked
+        found += linear("params/dense", dense)
+        found += norm("params/head_norm", own_norm)
+        found.append(Entry("params/head_bias", (f"{bias}.bias",), SAME))
+    if head == "classes":
+        found += linear("params/pooler", names.pooler)
+        found += linear("params/head", names.head)
+    if head == "tokens":
+        found += linear("params/head", "classifier")
+    if head == "replaced":
+        found += linear("params/pooler", names.replaced[0])
+        found += linear("params/head", names.replaced[1])
+    if module.embedding:
+        found += linear("params/project", f"{prefix}embeddings_project")
+    return found
 
-    def module(config: Config) -> TextEncoder:
-        classes = classes_of(config) if head in ("classes", "tokens") else 2
-        return TextEncoder(**settings(config), head=head, classes=classes)
 
-    def entries(module: TextEncoder) -> list[Entry]:
-        embeddings = f"{prefix}embeddings"
-        tables = [("words", "word"), ("places", "position")]
-        tables += [("kinds", "token_type")] if module.types else []
-        found = [
-            Entry(f"params/{own}/embedding", (f"{embeddings}.{theirs}_embeddings.weight",), SAME)
-            for own, theirs in tables
-        ]
-        found += norm("params/norm", f"{embeddings}.LayerNorm")
-        for index in range(module.depth):
-            own = f"params/block_{index}"
-            parts = [f"{prefix}{names.blocks}.{index}.{part}" for part in names.parts]
-            found += fused(f"{own}/attn/qkv", parts[:3])
-            found += linear(f"{own}/attn/proj", parts[3])
-            found += norm(f"{own}/norm1", parts[4])
-            found += linear(f"{own}/fc1", parts[5])
-            found += linear(f"{own}/fc2", parts[6])
-            found += norm(f"{own}/norm2", parts[7])
-        if head == "masked":
-            dense, own_norm, bias = names.masked
-            found += linear("params/dense", dense)
-            found += norm("params/head_norm", own_norm)
-            found.append(Entry("params/head_bias", (f"{bias}.bias",), SAME))
-        if head == "classes":
-            found += linear("params/pooler", names.pooler)
-            found += linear("params/head", names.head)
-        if head == "tokens":
-            found += linear("params/head", "classifier")
-        if head == "replaced":
-            found += linear("params/pooler", names.replaced[0])
-            found += linear("params/head", names.replaced[1])
-        if module.embedding:
-            found += linear("params/project", f"{prefix}embeddings_project")
-        return found
+def _config(
+    architecture: str, kind: _Kind, head: Head, module: TextEncoder, variables: Any
+) -> dict[str, Any]:
+    if module.head != head:
+        raise ValueError(f"{architecture} has the head {head!r}, this net has {module.head!r}")
+    if module.embedding and kind.names.kind != "electra":
+        raise ValueError(f"{architecture} has embeddings as wide as its hidden states")
+    return {
+        "architectures": [architecture],
+        "model_type": kind.names.kind,
+        **kind.describe(module),
+        **(labels(module.classes) if head in ("classes", "tokens") else {}),
+    }
 
-    def config(module: TextEncoder, variables: Any) -> dict[str, Any]:
-        if module.head != head:
-            raise ValueError(f"{architecture} has the head {head!r}, this net has {module.head!r}")
-        if module.embedding and names.kind != "electra":
-            raise ValueError(f"{architecture} has embeddings as wide as its hidden states")
-        return {
-            "architectures": [architecture],
-            "model_type": names.kind,
-            **describe(module),
-            **(labels(module.classes) if head in ("classes", "tokens") else {}),
-        }
 
-    # Copies of the embedding and of its bias, and a counter.
-    ignored = (
-        r".*\.position_ids",
-        r".*\.token_type_ids",
-        r"cls\.predictions\.decoder\..*",
-        r"lm_head\.decoder\..*",
-        r"generator_lm_head\.weight",
-        r"vocab_projector\.weight",
+# Copies of the embedding and of its bias, and a counter.
+_IGNORED = (
+    r".*\.position_ids",
+    r".*\.token_type_ids",
+    r"cls\.predictions\.decoder\..*",
+    r"lm_head\.decoder\..*",
+    r"generator_lm_head\.weight",
+    r"vocab_projector\.weight",
+)
+
+
+def _family(architecture: str, kind: _Kind, head: Head) -> Family:
+    return Family(
+        partial(_module, kind, head),
+        partial(_entries, kind.names, head),
+        lambda _: dict(_EXAMPLE),
+        partial(_config, architecture, kind, head),
+        _IGNORED,
+        worded=_WORDS,
     )
-    return Family(module, entries, lambda _: dict(_EXAMPLE), config, ignored, worded=_WORDS)
 
 
-_HEADS = {
+_HEADS: dict[str, Head] = {
     "Model": "sentence",
     "ForMaskedLM": "masked",
     "ForSequenceClassification": "classes",
     "ForTokenClassification": "tokens",
 }
 _KINDS = {
-    "Bert": (_BERT, _bert_settings, _bert_config),
-    "Roberta": (_ROBERTA, _bert_settings, _bert_config),
-    "DistilBert": (_DISTILBERT, _distilbert_settings, _distilbert_config),
-    "Electra": (_ELECTRA, _electra_settings, _electra_config),
+    "Bert": _Kind(_BERT, _bert_settings, _bert_config),
+    "Roberta": _Kind(_ROBERTA, _bert_settings, _bert_config),
+    "DistilBert": _Kind(_DISTILBERT, _distilbert_settings, _distilbert_config),
+    "Electra": _Kind(_ELECTRA, _electra_settings, _electra_config),
 }
 FAMILIES: dict[str, Family] = {
-    kind + suffix: _family(kind + suffix, names, head, settings, describe)
-    for kind, (names, settings, describe) in _KINDS.items()
-    for suffix, head in (
-        _HEADS | ({"ForPreTraining": "replaced"} if kind == "Electra" else {})
-    ).items()
+    kind + suffix: _family(kind + suffix, about, head)
+    for kind, about in _KINDS.items()
+    for suffix, head in _HEADS.items()
 }
+FAMILIES["ElectraForPreTraining"] = _family("ElectraForPreTraining", _KINDS["Electra"], "replaced")

@@ -24,7 +24,7 @@ from jaxdistill.models.pretrained.forms import (
     side_by_side,
 )
 from jaxdistill.models.pretrained.vision import image_size
-from jaxdistill.models.vit import ViT, vit_size
+from jaxdistill.models.vit import Pool, ViT, vit_size
 
 _NAME = re.compile(
     r"(?:vit|deit)_(?P<size>[a-z0-9]+?)(?P<distilled>_distilled)?_patch(?P<patch>\d+)"
@@ -49,7 +49,7 @@ _SIZES: dict[str, dict[str, Any]] = {
     # Of a pair of gate and value together, as there.
     "giant dinov2": {"width": 1536, "depth": 40, "heads": 24, "mlp_ratio": 2.66667 * 2},
 }
-_POOLS = {"token": "cls", "avg": "mean", "map": "map"}
+_POOLS: dict[str, Pool] = {"token": "cls", "avg": "mean", "map": "map"}
 
 
 def _size(match: re.Match[str], kind: str) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _size(match: re.Match[str], kind: str) -> dict[str, Any]:
 
 
 def _tanh(match: re.Match[str]) -> bool:
-    """Whether a SigLIP has the GELU by a tanh, which hangs on its size in timm."""
+    """Whether a SigLIP has the GELU by a tanh, which depends on its size in timm."""
     shape = match["size"], match["patch"]
     return shape in (("base", "32"), ("so400m", "16"), ("giantopt", "16")) or (
         shape == ("large", "16") and match["image"] == "512"
