@@ -42,7 +42,7 @@ from _configs import config_of, one_by_one, options, tell
 from _measure import finish, memory, parser, table
 
 from jaxdistill import recipe, registry
-from jaxdistill.data import sentences, text
+from jaxdistill.data import published, sentences, text
 from jaxdistill.data.ids import Ids
 from jaxdistill.data.records import Source
 from jaxdistill.recipe.stages import stage_of
@@ -148,7 +148,7 @@ def stand_in(name: str, config: dict[str, Any]) -> None:
         # What the user must name, and nobody reads here.
         takes = inspect.signature(registry.DATA[kind]).parameters if kind in registry.DATA else ()
         settings |= {key: "a place" for key in ("path", "dir") if key in settings and key in takes}
-        if kind in sentences.SETS:
+        if kind in published.SETS:
             replace(kind, reviews(VOCABULARY[name], 1000))
         elif "length" in settings:
             largest = max(stage.get("batch_size", 128) for stage in config["stages"].values())

@@ -1,20 +1,20 @@
-"""Texts that are classified or scored as a whole, alone or in pairs: records, and where published
-sets lie on a disk."""
+"""Texts that are classified or scored as a whole, alone or in pairs, as records.
+
+Published sets are in :mod:`jaxdistill.data.published`.
+"""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from jaxdistill.data.content import digest, row_hashes, text_hashes
+from jaxdistill.data.documents import standard_library
 from jaxdistill.data.records import Reader, Records, Source
-from jaxdistill.data.text import Tokenizer, standard_library
+from jaxdistill.data.tokenizers import Tokenizer, refuse_unknown_tokens, vocabulary_of
+from jaxdistill.settings import Count, Range, checked
 
 # Packages of the standard library that every installation has, of much text each.
 PACKAGES = (
@@ -100,9 +100,8 @@ def encoded(given: Sentences, tokenizer: Tokenizer, length: int) -> Source:
             starts[row] = ends[row]
             tokens[row, ends[row] : ends[row] + len(second)] = second
             ends[row] += len(second) + 1
-    scores = np.asarray(given.labels)
-    classes = scores.dtype.kind in "iu"
-    labels = scores.astype(np.int32) if classes else scores.astype(np.float32)[:, None]
+    refuse_unknown_tokens(tokenizer, [tokens.ravel()], given.name)
+    labels, classes = _labels(given)
     place = np.arange(length)[None]
     info: dict[str, Any] = {
         "vocabulary": tokenizer.vocabulary, "end": tokenizer.end, "length": length,
@@ -136,7 +135,38 @@ def encoded(given: Sentences, tokenizer: Tokenizer, length: int) -> Source:
     )
 
 
-def bpe_tokenizer(texts: Sequence[str], vocabulary: int, end: str = "<|endoftext|>") -> Tokenizer:
+def _labels(given: Sentences) -> tuple[np.ndarray, bool]:
+    """Labels as records hold them, and whether they are classes; refused where they are neither."""
+    labels = np.asarray(given.labels)
+    wanted = f"labels of {given.name!r} are whole numbers (classes) or finite scores, one a text"
+    if labels.ndim != 1 or labels.dtype.kind not in "iuf":
+        hint = (
+            ": number the classes, e.g. names, labels = np.unique(labels, return_inverse=True)"
+            if labels.dtype.kind in "OSU"
+            else ""
+        )
+        raise ValueError(f"{wanted}, not {labels.dtype} of shape {list(labels.shape)}{hint}")
+    if labels.dtype.kind == "f":
+        bad, most = ~np.isfinite(labels), "finite"
+    else:
+        count = len(given.class_names) or 2**31
+        bad, most = (labels < 0) | (labels >= count), f"from 0 to {count - 1}"
+    if bad.any():
+        row = int(bad.argmax())
+        name = given.ids[row] if given.ids else f"number {row}"
+        raise ValueError(f"{wanted}: that of {name} is {labels[row]}, not {most}")
+    if labels.dtype.kind == "f":
+        return labels.astype(np.float32)[:, None], False
+    return labels.astype(np.int32), True
+
+
+@checked
+def bpe_tokenizer(
+    texts: Sequence[str],
+    *,
+    vocabulary: Annotated[int, Range(257)] = 2000,
+    end: str = "<|endoftext|>",
+) -> Tokenizer:
     """A byte-pair encoding that is learnt from texts; any text can be written in it.
 
     Args:
@@ -158,8 +188,6 @@ def bpe_tokenizer(texts: Sequence[str], vocabulary: int, end: str = "<|endoftext
         raise ImportError(
             "the tokenizer 'bpe' needs: pip install 'jaxdistill[text]'; 'bytes' needs nothing"
         ) from fault
-    if vocabulary < 257:
-        raise ValueError(f"a vocabulary holds 256 bytes and the end of a text, not {vocabulary}")
     learnt: Any = Learnt(models.BPE())
     learnt.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # type: ignore
     learnt.decoder = decoders.ByteLevel()  # type: ignore
@@ -180,10 +208,11 @@ def bpe_tokenizer(texts: Sequence[str], vocabulary: int, end: str = "<|endoftext
     def decode(tokens: Sequence[int]) -> str:
         return learnt.decode([int(t) for t in tokens if t != number])
 
-    return Tokenizer(encode, decode, learnt.get_vocab_size(), number)
+    return Tokenizer(encode, decode, vocabulary_of(learnt, "bpe"), number)
 
 
-def library_passages(lines: int = 3, each: int | None = 1500) -> Sentences:
+@checked
+def library_passages(*, lines: Count = 3, each: Count | None = 1500) -> Sentences:
     """Passages of Python's standard library, to be told apart by the package that they are from.
 
     Every installation has them. What they hold depends on the version of Python. No two passages
@@ -204,8 +233,6 @@ def library_passages(lines: int = 3, each: int | None = 1500) -> Sentences:
     """
     from jaxdistill.data.split import hashes
 
-    if lines < 1:
-        raise ValueError(f"a passage has 1 line or more, not {lines}")
     texts: dict[str, str] = {}
     for document in standard_library():
         if document.name.partition("/")[0] in PACKAGES and "/" in document.name:
@@ -227,149 +254,3 @@ def library_passages(lines: int = 3, each: int | None = 1500) -> Sentences:
         ids=ids,
         class_names=PACKAGES,
     )
-
-
-def sst2(folder: Path | str, part: str) -> Sentences:
-    """SST-2: sentences of film reviews, negative or positive.
-
-    Args:
-        folder: with GLUE's ``train.tsv`` and ``dev.tsv`` (GLUE gives no labels of its test set), or
-            with ``train.jsonl`` and ``test.jsonl`` of ``text`` and ``label``, compressed or not.
-        part: ``"train"`` or ``"test"``.
-
-    Raises:
-        FileNotFoundError: if there is neither.
-        ValueError: for a row without a text or a label.
-
-    References:
-        Socher et al. Recursive deep models for semantic compositionality. EMNLP 2013.
-        Wang et al. GLUE. ICLR 2019.
-    """
-    rows = _rows("sst2", folder, part, {"train": "train.tsv", "test": "dev.tsv"}, _tsv)
-    texts = [_text("sst2", row, "text", "sentence") for row in rows]
-    labels = np.array([int(_number("sst2", row, "label")) for row in rows], np.int32)
-    return Sentences(f"sst2/{part}", texts, labels, class_names=("negative", "positive"))
-
-
-def laroseda(folder: Path | str, part: str) -> Sentences:
-    """LaRoSeDa: Romanian reviews of products, negative (1 or 2 stars) or positive (4 or 5); the
-    title is the first sentence.
-
-    Args:
-        folder: with the published ``laroseda_train.json`` and ``laroseda_test.json``, or with
-            ``train.jsonl`` and ``test.jsonl`` of ``title``, ``text`` and ``label``, compressed or
-            not.
-        part: ``"train"`` or ``"test"``.
-
-    Raises:
-        FileNotFoundError: if there is neither.
-        ValueError: for a row without a text or a label.
-
-    References:
-        Tache et al. Clustering word embeddings with self-organizing maps. Application on LaRoSeDa.
-        EACL 2021.
-    """
-    files = {"train": "laroseda_train.json", "test": "laroseda_test.json"}
-    rows = _rows("laroseda", folder, part, files, lambda path: _loaded(path)["reviews"])
-
-    def label(row: Mapping[str, Any]) -> int:
-        if "label" in row:
-            return int(_number("laroseda", row, "label"))
-        return int(_number("laroseda", row, "starRating") > 3)
-
-    texts = [
-        f"{_text('laroseda', row, 'title')}. {_text('laroseda', row, 'text', 'content')}"
-        for row in rows
-    ]
-    labels = np.array([label(row) for row in rows], np.int32)
-    return Sentences(f"laroseda/{part}", texts, labels, class_names=("negative", "positive"))
-
-
-def ro_sts(folder: Path | str, part: str) -> Sentences:
-    """RO-STS: Romanian pairs of sentences, and how alike they are: the published 0 to 5, here 0 to
-    1.
-
-    Args:
-        folder: with the published ``RO-STS.train.tsv`` and ``RO-STS.test.tsv`` (score, sentence,
-            sentence), or with ``ro_sts_train.jsonl`` and ``ro_sts_test.jsonl`` of ``a``, ``b`` and
-            ``score``, compressed or not.
-        part: ``"train"`` or ``"test"``.
-
-    Raises:
-        FileNotFoundError: if there is neither.
-        ValueError: for a row without texts or a score.
-
-    References:
-        Dumitrescu et al. LiRo: benchmark and leaderboard for Romanian language tasks. NeurIPS 2021.
-    """
-    files = {"train": "RO-STS.train.tsv", "test": "RO-STS.test.tsv"}
-    rows = _rows(
-        "ro_sts", folder, part, files, lambda path: _tsv(path, ("score", "a", "b")), "ro_sts_"
-    )
-    texts, others = ([_text("ro_sts", row, key) for row in rows] for key in ("a", "b"))
-    scores = np.array([_number("ro_sts", row, "score") / 5 for row in rows], np.float32)
-    return Sentences(f"ro_sts/{part}", texts, scores, others)
-
-
-SETS: dict[str, Callable[[Path | str, str], Sentences]] = {
-    "sst2": sst2,
-    "laroseda": laroseda,
-    "ro_sts": ro_sts,
-}
-
-
-def _rows(
-    name: str,
-    folder: Path | str,
-    part: str,
-    published: Mapping[str, str],
-    read: Callable[[Path], Sequence[Mapping[str, Any]]],
-    prefix: str = "",
-) -> Sequence[Mapping[str, Any]]:
-    """The rows of a set, from the published file or from JSON lines."""
-    root = Path(folder)
-    lines = [root / f"{prefix}{part}.jsonl{end}" for end in ("", ".gz")]
-    for path in lines:
-        if path.is_file():
-            return list(_json_lines(path))
-    path = root / published[part]
-    if not path.is_file():
-        there = sorted(p.name for p in root.iterdir()) if root.is_dir() else "nothing"
-        raise FileNotFoundError(
-            f"data set {name!r} needs {published[part]}, or {lines[0].name} (or .gz), in "
-            f"{str(root)!r}, which holds {there}: give --config.data.dir=<folder>"
-        )
-    return read(path)
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines):
-            try:
-                yield json.loads(line)
-            except ValueError as fault:
-                raise ValueError(f"line {number + 1} of {path} is no JSON: {fault}") from fault
-
-
-def _loaded(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8"))
-
-
-def _tsv(path: Path, names: Sequence[str] | None = None) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines, names, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-def _text(name: str, row: Mapping[str, Any], *keys: str) -> str:
-    found = next((row[key] for key in keys if isinstance(row.get(key), str)), None)
-    if found is None:
-        raise ValueError(f"a row of {name!r} has no text under {keys[-1]!r}: {dict(row)}")
-    return found
-
-
-def _number(name: str, row: Mapping[str, Any], key: str) -> float:
-    try:
-        return float(row[key])
-    except (KeyError, TypeError, ValueError) as fault:
-        raise ValueError(f"a row of {name!r} has no number under {key!r}: {dict(row)}") from fault

@@ -1,19 +1,23 @@
-"""Texts: tokenizers, documents from files, and the windows of tokens that models read."""
+"""Texts as windows of tokens, split by document; :mod:`jaxdistill.data.documents` reads them."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
-from jaxdistill._errors import unknown
-from jaxdistill.data.content import digest
+from jaxdistill.data.content import digest, text_hashes
+from jaxdistill.data.documents import (
+    Document,
+    four_domains,
+    json_lines,
+    parquet,
+    standard_library,
+    text_files,
+)
 from jaxdistill.data.records import (
     Reader,
     Records,
@@ -23,7 +27,13 @@ from jaxdistill.data.records import (
     subset,
 )
 from jaxdistill.data.split import PARTS, Splits, hashes, part_numbers
-from jaxdistill.data.tokenizers import Tokenizer, byte_tokenizer, file_tokenizer
+from jaxdistill.data.tokenizers import (
+    Tokenizer,
+    byte_tokenizer,
+    file_tokenizer,
+    refuse_unknown_tokens,
+)
+from jaxdistill.settings import Fraction, checked
 
 __all__ = [
     "Document",
@@ -39,114 +49,6 @@ __all__ = [
     "text_files",
     "windows",
 ]
-
-# What is no module of its own, or not on every machine.
-_LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "__pycache__", "lib2to3"}
-
-
-class Document(NamedTuple):
-    """A text with a name, by which it is split; ``prompt`` is given and never learnt."""
-
-    name: str
-    text: str
-    prompt: str = ""
-
-
-def standard_library(modules: int | None = None) -> list[Document]:
-    """The source of the running Python's own standard library, a document a module.
-
-    Tests are left out. What a module holds depends on the version of Python.
-
-    Args:
-        modules: only so many, the first by name; all by default.
-
-    Example:
-        >>> [document.name for document in standard_library(2)]
-        ['__future__.py', '__hello__.py']
-    """
-    root = Path(sysconfig.get_path("stdlib"))
-    paths = sorted(
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*.py")
-        if not _LEFT_OUT.intersection(path.relative_to(root).parts)
-    )
-    found = [Document(p, (root / p).read_text("utf-8", errors="replace")) for p in paths[:modules]]
-    if not found:
-        raise FileNotFoundError(f"there is no source of the standard library in {root}")
-    return found
-
-
-def text_files(dir: Path | str, pattern: str = "**/*.txt") -> list[Document]:
-    """The files of a folder, a document each.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    root = Path(dir)
-    paths = sorted(path for path in root.glob(pattern) if path.is_file())
-    if not paths:
-        raise FileNotFoundError(f"there is no file {pattern!r} in {root}")
-    return [
-        Document(p.relative_to(root).as_posix(), p.read_text("utf-8", errors="replace"))
-        for p in paths
-    ]
-
-
-def json_lines(path: Path | str, text: str = "text", prompt: str | None = None) -> list[Document]:
-    """A file of JSON objects, one a line.
-
-    Args:
-        path: the file.
-        text: the key of the text (of the completion, where there is a prompt).
-        prompt: the key of the prompt.
-
-    Raises:
-        ValueError: for a line that is no object with these keys, with its number.
-    """
-    return _rows(_json_rows(Path(path)), Path(path).name, text, prompt)
-
-
-def parquet(path: Path | str, text: str = "text", prompt: str | None = None) -> list[Document]:
-    """A Parquet file, a document a row; see :func:`json_lines`.
-
-    Raises:
-        ImportError: without the extra ``text``.
-    """
-    try:
-        import pyarrow.parquet as reader
-    except ImportError as fault:
-        raise ImportError("Parquet files need: pip install 'jaxdistill[text]'") from fault
-    columns = [text] if prompt is None else [text, prompt]
-    known = reader.read_schema(path).names
-    for column in columns:
-        if column not in known:
-            raise ValueError(unknown(f"column of {path}", column, known))
-    return _rows(
-        enumerate(reader.read_table(path, columns=columns).to_pylist()),
-        Path(path).name, text, prompt,
-    )  # fmt: skip
-
-
-def _json_rows(path: Path) -> Iterable[tuple[int, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except ValueError as fault:
-                    raise ValueError(f"line {number + 1} of {path} is no JSON: {fault}") from fault
-
-
-def _rows(
-    rows: Iterable[tuple[int, Any]], name: str, text: str, prompt: str | None
-) -> list[Document]:
-    found = []
-    for number, row in rows:
-        for key in (text, prompt):
-            if key is not None and not (isinstance(row, dict) and isinstance(row.get(key), str)):
-                raise ValueError(f"record {number + 1} of {name} has no text under {key!r}")
-        found.append(Document(f"{name}/{number:06d}", row[text], row[prompt] if prompt else ""))
-    return found
 
 
 def windows(
@@ -208,6 +110,7 @@ def windows(
     info = {"vocabulary": tokenizer.vocabulary, "end": tokenizer.end, "length": length}
     info |= {"tokenizer": tokenizer.fingerprint} if tokenizer.fingerprint else {}
     info |= {"left_out": len(documents) - len(texts)} if prompted else {}
+    refuse_unknown_tokens(tokenizer, texts, name)
     if pack:
         return _packed(texts, length, name, info)
     # Where each window begins in all texts put together, and how many tokens are left there.
@@ -266,6 +169,7 @@ def _packed(texts: Sequence[np.ndarray], length: int, name: str, info: dict[str,
     return Source(name, ids, Reader(read, by_reading(read, len(ids)), identity), info)
 
 
+@checked
 def corpus(
     documents: Sequence[Document],
     tokenizer: Tokenizer,
@@ -273,18 +177,24 @@ def corpus(
     *,
     pack: bool = False,
     name: str = "text",
-    validation: float = 0.1,
-    test: float = 0.1,
+    validation: Fraction = 0.1,
+    test: Fraction = 0.1,
+    by: Literal["id", "content"] = "id",
 ) -> Splits:
     """Documents split by the hash of their names, then cut into windows.
 
-    No text is in two parts, whatever its length. What is held out is in the order of its hashes, so
-    that its first batches are a sample of all.
+    No document is in two parts, whatever its length; ``by="content"`` hashes prompts and texts in
+    place of names, so that documents which say the same are in one part. What is held out is in the
+    order of its hashes, so that its first batches are a sample of all.
 
     Raises:
         ValueError: for shares that leave nothing, and for a part without a document.
     """
-    numbers = part_numbers([document.name for document in documents], validation, test)
+    hashed = [document.name for document in documents]
+    if by == "content":
+        told = text_hashes(f"{document.prompt}\0{document.text}" for document in documents)
+        hashed = [f"{number:016x}" for number in told.tolist()]
+    numbers = part_numbers(hashed, validation, test)
     found = Splits()
     for number, (part, share) in enumerate(zip(PARTS, (1.0, validation, test), strict=True)):
         if share:
@@ -300,17 +210,19 @@ def corpus(
     return found
 
 
+@checked
 def domains(
     parts: Mapping[str, Sequence[Document]],
     tokenizer: Tokenizer,
     length: int,
     *,
-    validation: float = 0.1,
-    test: float = 0.1,
+    validation: Fraction = 0.1,
+    test: Fraction = 0.1,
+    by: Literal["id", "content"] = "id",
 ) -> Splits:
     """Several corpora as one; ``group`` of a record says which, ``info["groups"]`` names them."""
     apart = {
-        name: corpus(texts, tokenizer, length, name=name, validation=validation, test=test)
+        name: corpus(texts, tokenizer, length, name=name, validation=validation, test=test, by=by)
         for name, texts in parts.items()
     }
     found = Splits()
@@ -324,44 +236,3 @@ def domains(
 def _spread(source: Source) -> Source:
     order = np.argsort(hashes(source.ids, "spread"), kind="stable")
     return subset(source, order, source.name)
-
-
-def four_domains(size: int) -> dict[str, list[Document]]:
-    """Four kinds of text that every installation has, about ``size`` characters of each.
-
-    ``code`` is source of the standard library, ``english`` the reference of the language that it
-    ships (``pydoc_data``), ``tables`` its character tables (``encodings``), ``numbers`` the pixels
-    of scikit-learn's handwritten digits, a line an image.
-
-    Raises:
-        ValueError: for a size below 1.
-    """
-    if size < 1:
-        raise ValueError(f"a domain has 1 character or more, not {size}")
-    from pydoc_data.topics import topics
-
-    from sklearn.datasets import load_digits
-
-    modules = standard_library()
-    tables = [d for d in modules if d.name.startswith("encodings/") and len(d.text) > 8000]
-    code = [d for d in modules if "/" not in d.name]
-    english = [Document(f"topics/{name}", topics[name]) for name in sorted(topics)]
-    pixels: Any = load_digits()
-    lines = [",".join(str(int(v)) for v in image) for image in pixels.data]
-    numbers = [
-        Document(f"digits/{i:04d}", "\n".join(lines[i : i + 10]) + "\n")
-        for i in range(0, len(lines), 10)
-    ]
-    parts = {"code": code, "english": english, "tables": tables, "numbers": numbers}
-    return {name: _about(size, documents) for name, documents in parts.items()}
-
-
-def _about(size: int, documents: Sequence[Document]) -> list[Document]:
-    """The first documents in the order of their hashes that together have ``size`` characters."""
-    order = np.argsort(hashes([document.name for document in documents], "domain"), kind="stable")
-    found: list[Document] = []
-    for place in order.tolist():
-        if sum(len(document.text) for document in found) >= size:
-            break
-        found.append(documents[place])
-    return found

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from jaxdistill._hub import folder_of
+from jaxdistill.data.documents import json_of, text_of
+from jaxdistill.settings import checked
 
 _FILES = (
     "tokenizer.json",
@@ -60,8 +62,30 @@ def byte_tokenizer() -> Tokenizer:
     return Tokenizer(encode, decode, 257, 256, fingerprint="bytes")
 
 
-def file_tokenizer(path: Path | str, end: str | None = None, start: str | None = None) -> Tokenizer:
+def refuse_unknown_tokens(tokenizer: Tokenizer, texts: Sequence[np.ndarray], name: str) -> None:
+    """Refuses tokens that a net of the tokenizer's vocabulary has no row for.
+
+    Raises:
+        ValueError: naming the token.
+    """
+    ends = [tokenizer.end] + ([] if tokenizer.start is None else [tokenizer.start])
+    for tokens in (*texts, np.array(ends)):
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < tokenizer.vocabulary:
+            outside = tokens[(tokens < 0) | (tokens >= tokenizer.vocabulary)][0]
+            raise ValueError(
+                f"the tokenizer of {name!r} gives token {outside}, but says that its vocabulary is "
+                f"{tokenizer.vocabulary}: that is the largest token and one more"
+            )
+
+
+@checked
+def file_tokenizer(
+    *, path: Path | str, end: str | None = None, start: str | None = None
+) -> Tokenizer:
     """A tokenizer of Hugging Face's ``tokenizers``, as models are published with.
+
+    Texts are neither cut nor filled up, whatever the file says of that. The vocabulary is the
+    largest token and one more: numbers that no token has are logged.
 
     Args:
         path: a ``tokenizer.json``, or a folder, or ``owner/name`` on the hub (extra ``hf``), with
@@ -75,7 +99,8 @@ def file_tokenizer(path: Path | str, end: str | None = None, start: str | None =
     Raises:
         ImportError: without the extra ``text``.
         FileNotFoundError: if there is no such file.
-        ValueError: if it has no token ``end`` or ``start``.
+        ValueError: if a file is not what its name says, or has no token ``end`` or ``start``; while
+            encoding, for a text that it cannot write.
     """
     try:
         import tokenizers
@@ -84,7 +109,14 @@ def file_tokenizer(path: Path | str, end: str | None = None, start: str | None =
             "a tokenizer from a file needs: pip install 'jaxdistill[text]'"
         ) from fault
     path = folder_of(path, _FILES)
-    given = _opened(path, tokenizers)
+    try:
+        given = _opened(path, tokenizers)
+    except FileNotFoundError:
+        raise
+    except Exception as fault:  # what tokenizers raises has no name of its own
+        raise ValueError(f"{path} cannot be read as a tokenizer: {fault}") from fault
+    given.no_truncation()
+    given.no_padding()
     if end is None:
         end, usual = _ends(path if path.is_dir() else path.parent)
         start = start or usual
@@ -98,14 +130,30 @@ def file_tokenizer(path: Path | str, end: str | None = None, start: str | None =
     number, first = number_of(end, "end"), number_of(start, "start") if start else None
 
     def encode(text: str) -> np.ndarray:
-        return np.asarray(given.encode(text, add_special_tokens=False).ids, np.int32)
+        try:
+            found = given.encode(text, add_special_tokens=False).ids
+        except Exception as fault:
+            raise ValueError(f"tokenizer {path} cannot write {text[:40]!r}: {fault}") from fault
+        return np.asarray(found, np.int32)
 
     def decode(tokens: Sequence[int]) -> str:
         return given.decode([int(t) for t in tokens if t not in (number, first)])
 
     digest = hashlib.blake2b(given.to_str().encode(), digest_size=16).hexdigest()
     about = f"{digest}, ends {number}, starts {first}"
-    return Tokenizer(encode, decode, given.get_vocab_size(), number, first, about)
+    return Tokenizer(encode, decode, vocabulary_of(given, path), number, first, about)
+
+
+def vocabulary_of(given: Any, name: object) -> int:
+    """The largest token and one more: as many rows as a net needs."""
+    numbers = given.get_vocab().values()
+    size = max(numbers, default=-1) + 1
+    if size != len(set(numbers)):
+        logging.warning(
+            "tokenizer %s has %d tokens, the largest of which is %d: its vocabulary is %d",
+            name, len(set(numbers)), size - 1, size,
+        )  # fmt: skip
+    return size
 
 
 def _opened(path: Path, tokenizers: Any) -> Any:
@@ -127,7 +175,12 @@ def _opened(path: Path, tokenizers: Any) -> Any:
 
 def _said(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
-    return json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    said = json_of(text_of(path), str(path))
+    if not isinstance(said, dict):
+        raise ValueError(f"{path} is no JSON object")
+    return said
 
 
 def _ends(folder: Path) -> tuple[str, str | None]:
@@ -136,7 +189,10 @@ def _ends(folder: Path) -> tuple[str, str | None]:
 
     def token(key: str) -> str | None:
         found = next((said[key] for said in files if said.get(key)), None)
-        return found["content"] if isinstance(found, dict) else found
+        found = found.get("content") if isinstance(found, dict) else found
+        if found is not None and not isinstance(found, str):
+            raise ValueError(f"tokenizer {folder}: {key!r} is {found!r}, not a token")
+        return found
 
     end = token("eos_token")
     if end:

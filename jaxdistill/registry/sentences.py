@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxdistill import evaluation
 from jaxdistill._errors import unknown
-from jaxdistill.data import sentences, split
+from jaxdistill.data import published, sentences, split
 from jaxdistill.data.records import Source
 from jaxdistill.data.text import Tokenizer
 from jaxdistill.net import Net
@@ -23,7 +23,7 @@ def _tokenizer(settings: Mapping[str, Any] | None, texts: Sequence[str]) -> Toke
     for key in settings:
         if key not in ("name", "vocabulary"):
             raise ValueError(unknown("key of tokenizer 'bpe'", key, ("name", "vocabulary")))
-    return sentences.bpe_tokenizer(texts, settings.get("vocabulary", 2000))
+    return sentences.bpe_tokenizer(texts, vocabulary=settings.get("vocabulary", 2000))
 
 
 def _library_passages(
@@ -34,7 +34,7 @@ def _library_passages(
     lines: int = 3,
     each: int | None = 1500,
 ) -> Source:
-    given = sentences.library_passages(lines, each)
+    given = sentences.library_passages(lines=lines, each=each)
     parts = split.part_numbers(given.ids or (), validation, test)
     trained = [text for text, part in zip(given.texts, parts, strict=True) if part == 0]
     return sentences.encoded(given, _tokenizer(tokenizer, trained), length)
@@ -47,9 +47,9 @@ def _published(name: str) -> Callable[..., tuple[Source, Source]]:
         if not dir:
             raise ValueError(
                 f"data set {name!r} needs a folder: --config.data.dir=<folder>; which files it "
-                f"holds says jaxdistill.data.sentences.{name}"
+                f"holds says jaxdistill.data.published.{name}"
             )
-        train, test = (sentences.SETS[name](dir, part) for part in ("train", "test"))
+        train, test = (published.SETS[name](dir, part) for part in ("train", "test"))
         made = _tokenizer(tokenizer, [*train.texts, *(train.others or ())])
         return sentences.encoded(train, made, length), sentences.encoded(test, made, length)
 
@@ -58,7 +58,7 @@ def _published(name: str) -> Callable[..., tuple[Source, Source]]:
 
 DATA: dict[str, Callable[..., Any]] = {
     "library_passages": _library_passages,
-    **{name: _published(name) for name in sentences.SETS},
+    **{name: _published(name) for name in published.SETS},
 }
 
 

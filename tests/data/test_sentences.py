@@ -9,6 +9,7 @@ import pytest
 
 from jaxdistill import registry
 from jaxdistill.data import sentences, views
+from jaxdistill.data.published import SETS
 from jaxdistill.data.sentences import Sentences, encoded
 from jaxdistill.data.text import byte_tokenizer
 
@@ -56,12 +57,12 @@ def test_pairs_share_the_places(pair, expected):
 
 def test_a_learnt_encoding_says_any_text():
     texts = ["the cat sat on the mat", "the dog sat"] * 3
-    tokenizer = sentences.bpe_tokenizer(texts, 280)
+    tokenizer = sentences.bpe_tokenizer(texts, vocabulary=280)
     assert tokenizer.vocabulary <= 280
     assert len(tokenizer.encode("the cat")) < 7
     assert tokenizer.decode(tokenizer.encode("né \u0219i the")).strip() == "né și the"
-    with pytest.raises(ValueError, match="256 bytes"):
-        sentences.bpe_tokenizer(texts, 200)
+    with pytest.raises(ValueError, match="vocabulary=200 must be a whole number, 257 or more"):
+        sentences.bpe_tokenizer(texts, vocabulary=200)
 
 
 def test_passages_are_those_of_their_packages():
@@ -78,7 +79,7 @@ def published(folder, name, form):
         (folder / "ro").mkdir()
         with gzip.open(folder / "ro" / "ro_sts_train.jsonl.gz", "wt") as file:
             file.write(json.dumps({"a": "un om", "b": "o casă", "score": 2.5}))
-        return sentences.SETS[name](folder / "ro", "train")
+        return SETS[name](folder / "ro", "train")
     content = {
         "sst2": ("train.tsv", 'sentence\tlabel\na "fine film\t1\nbad\t0\n'),
         "ro_sts": ("RO-STS.train.tsv", "2.5\tun om\to casă\n"),
@@ -88,7 +89,7 @@ def published(folder, name, form):
         ),
     }[name]
     (folder / content[0]).write_text(content[1], encoding="utf-8")
-    return sentences.SETS[name](folder, "train")
+    return SETS[name](folder, "train")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_published_files(name, form, texts, others, labels, tmp_path):
     found = published(tmp_path, name, form)
     assert (found.texts, found.others, found.labels.tolist()) == (texts, others, labels)
     with pytest.raises(FileNotFoundError, match=rf"data set '{name}' needs .* or \S*test.jsonl"):
-        sentences.SETS[name](tmp_path, "test")
+        SETS[name](tmp_path, "test")
 
 
 def test_hidden_tokens():
@@ -139,3 +140,85 @@ def test_what_is_refused():
         registry.data(
             {"name": "library_passages", "length": 8, "tokenizer": {"name": "bpe", "size": 9}}
         )
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.array(["good", "bad"]), r"not <U4 of shape \[2\]: number the classes, e.g. names"),
+        (["a", 1], "number the classes"),
+        (np.eye(2), r"not float64 of shape \[2, 2\]"),
+        (np.array([0, 2]), "that of number 1 is 2, not from 0 to 1"),
+        (np.array([-1, 0]), "that of number 0 is -1, not from 0 to 1"),
+        (np.array([0.5, np.nan]), "that of number 1 is nan, not finite"),
+        (np.array([0, 2**40]), "that of number 1 is 1099511627776"),
+    ],
+)
+def test_labels_that_are_neither_classes_nor_scores_are_refused(labels, words):
+    given = Sentences("s", ["a", "b"], labels, class_names=("no", "yes"))
+    with pytest.raises(ValueError, match=f"labels of 's' are whole numbers.*{words}"):
+        encoded(given, BYTES, 8)
+
+
+ROWS = {
+    "sst2": {"text": "a", "label": 1},
+    "laroseda": {"title": "a", "text": "b", "label": 1},
+    "ro_sts": {"a": "a", "b": "b", "score": 2.5},
+}
+
+
+def lines_of(folder, name, second):
+    path = folder / f"{'ro_sts_' if name == 'ro_sts' else ''}train.jsonl"
+    path.write_bytes(json.dumps(ROWS[name]).encode() + b"\n\n" + second + b"\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (b'{"text": "caf\xe9"}', "is not UTF-8 .byte 0xe9.: save it as UTF-8"),
+        (b"{", "is no JSON"),
+        (b"[" * 100_000, "is JSON of too many levels|is no JSON"),
+        (b'"a text"', "is no JSON object"),
+        (b'{"label": 1}', "has no text under"),
+        (b"number", "has no number under"),
+        (b"9", "has '(label|score)' 9, not a number from 0 to"),
+        (b"NaN", "has '(label|score)' nan, not a number"),
+        (b"0.5", "has 'label' 0.5, not a whole number"),
+    ],
+)
+def test_a_row_that_is_wrong_is_named_by_file_and_line(tmp_path, name, second, words):
+    key = "score" if name == "ro_sts" else "label"
+    if second == b"0.5" and key == "score":
+        return
+    if second[:1].isalnum():
+        value = "a text" if second == b"number" else float(second)
+        second = json.dumps({**ROWS[name], key: value}).encode()
+    path = lines_of(tmp_path, name, second)
+    with pytest.raises(ValueError, match=words) as caught:
+        SETS[name](tmp_path, "train")
+    assert str(caught.value).startswith(f"line 3 of {path} ")
+
+
+def test_published_files_that_are_damaged_are_named(tmp_path):
+    for name, file in (("sst2", "train.tsv"), ("ro_sts", "RO-STS.train.tsv")):
+        (tmp_path / file).write_bytes(b"sentence\tlabel\nx\t1\n\xff\t1\n")
+        with pytest.raises(ValueError, match=rf"line 3 of .*{file} is not UTF-8"):
+            SETS[name](tmp_path, "train")
+        (tmp_path / file).write_bytes(b"sentence\tlabel\nx" + b"y" * 200_000 + b"\t1\n")
+        with pytest.raises(ValueError, match=rf"line \d of .*{file}: field larger"):
+            SETS[name](tmp_path, "train")
+        (tmp_path / file).write_bytes(b"")
+        with pytest.raises(ValueError, match=rf"{file} is empty"):
+            SETS[name](tmp_path, "train")
+    path = tmp_path / "laroseda_train.json"
+    for content, words in ((b"", "is no JSON"), (b"[]", "holds no list of 'reviews'")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{path.name} {words}"):
+            SETS["laroseda"](tmp_path, "train")
+    (tmp_path / "train.jsonl.gz").write_bytes(
+        gzip.compress(b'{"text": "a", "label": 1}\n' * 99)[:-9]
+    )
+    with pytest.raises(ValueError, match=r"train\.jsonl\.gz is damaged behind line"):
+        SETS["sst2"](tmp_path, "train")
