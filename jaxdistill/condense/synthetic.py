@@ -95,7 +95,7 @@ def save_folder(
     Raises:
         ImportError: without Pillow, the extra ``images``.
     """
-    from jaxdistill.data.files import pillow
+    from jaxdistill.data.images import pillow
 
     image_of = pillow()
     names = class_names or [f"{c:04d}" for c in range(synthetic.targets.shape[-1])]
