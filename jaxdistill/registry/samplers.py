@@ -19,6 +19,7 @@ from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Net
 from jaxdistill.registry._names import call, named, without
 from jaxdistill.samplers import quality
+from jaxdistill.samplers.solvers import SolverName
 
 BACKBONES: dict[str, Callable[..., Any]] = {
     "time_mlp": models.TimeMLP,
@@ -59,7 +60,7 @@ def _density(settings: Mapping[str, Any]) -> samplers.Mixture:
 
 def _ring(points: int = 20_000, modes: int = 8, classes: int = 0) -> sources.Source:
     """Points of a ring of Gaussians, the same for every run: ``image`` ``[n, 2]`` and ``label``."""
-    ring = samplers.ring(modes, classes=classes)
+    ring = samplers.ring(modes=modes, classes=classes)
     drawn, chosen = jax.device_get(samplers.draw(jax.random.key(0), ring, points))
     labels = np.asarray(ring.labels)[chosen]
     return sources.arrays({"image": drawn.astype(np.float32), "label": labels}, name="ring")
@@ -182,7 +183,7 @@ def _density_quality(
     density: Mapping[str, Any],
     draws: int = 100_000,
     in_steps: Sequence[int] = (1, 2),
-    solver: str = "consistency",
+    solver: SolverName = "consistency",
     high: float = 80.0,
     low: float = 0.002,
     middle: Sequence[float] = (),
@@ -190,16 +191,13 @@ def _density_quality(
     label: int | None = None,
     embedded: bool = False,
 ) -> Any:
-    source = _density(density)
     return quality.density_quality(
         net,
-        source,
-        deviation=float(np.sqrt(np.max(np.asarray(source.variances)))),
+        _density(density),
+        seed,
         draws=draws,
-        steps=in_steps,
-        seed=seed,
+        in_steps=in_steps,
         label=label,
-        wanted=None if scale is None else _guided_samples(source, label, scale),
         solver=solver,
         high=high,
         low=low,
@@ -207,17 +205,6 @@ def _density_quality(
         scale=scale,
         embedded=embedded,
     )
-
-
-def _guided_samples(source: samplers.Mixture, label: int | None, scale: float) -> Any:
-    """What the exact guided teacher makes of noise, with many steps of Heun's method."""
-    path, times = samplers.edm(), samplers.karras(60)
-
-    def denoise(x, sigma):
-        return samplers.guided_denoise(source, x, sigma, -1 if label is None else label, scale)
-
-    solver = samplers.heun(denoise, path)
-    return jax.jit(lambda noise: samplers.sample(solver, times, times[0] * noise))
 
 
 def _image_quality(
@@ -231,7 +218,7 @@ def _image_quality(
     prepare: Any = None,
     draws: int = 1000,
     in_steps: Sequence[int] = (1, 2),
-    solver: str = "consistency",
+    solver: SolverName = "consistency",
     high: float = 80.0,
     low: float = 0.002,
     middle: Sequence[float] = (),
@@ -253,17 +240,17 @@ def _image_quality(
     train = evaluation_batches(sets["train"], BATCH)
     return quality.image_quality(
         net,
-        nets[classifier],
-        classifier,
+        (classifier, nets[classifier]),
         train,
+        info.get("classes", 0),
+        prepare,
+        teacher,
+        seed,
         read=read,
+        labels=labels,
         draws=draws,
-        steps=in_steps,
-        seed=seed,
+        in_steps=in_steps,
         fid=fid,
-        classes=info["classes"] if labels else 0,
-        prepare=prepare,
-        against=teacher,
         solver=solver,
         high=high,
         low=low,

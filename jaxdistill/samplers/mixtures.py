@@ -21,6 +21,7 @@ import numpy as np
 from jaxdistill.losses.numerics import HIGHEST, widen
 from jaxdistill.samplers.guidance import guided
 from jaxdistill.samplers.paths import Path, edm, over
+from jaxdistill.settings import Count, Natural, Positive
 
 
 class Mixture(NamedTuple):
@@ -85,7 +86,13 @@ def mixture(weights: Any, means: Any, covariances: Any, labels: Any = None) -> M
     )
 
 
-def ring(modes: int = 8, radius: float = 0.7, deviation: float = 0.07, classes: int = 0) -> Mixture:
+def ring(
+    *,
+    modes: Count = 8,
+    radius: Positive = 0.7,
+    deviation: Positive = 0.07,
+    classes: Natural = 0,
+) -> Mixture:
     """Equal round Gaussians on a circle, two numbers a point.
 
     With the defaults the standard deviation of each number is 0.5.
@@ -95,7 +102,16 @@ def ring(modes: int = 8, radius: float = 0.7, deviation: float = 0.07, classes: 
         radius: of the circle.
         deviation: standard deviation of each in every direction.
         classes: into how many classes neighbouring modes are shared out; 0 for one a mode.
+
+    Raises:
+        ValueError: for more classes than modes.
+
+    Example:
+        >>> ring(modes=4, classes=2).labels.tolist()
+        [0, 0, 1, 1]
     """
+    if classes > modes:
+        raise ValueError(f"classes={classes} share out {modes} modes: give {modes} or less")
     angles = 2 * np.pi * np.arange(modes) / modes
     means = radius * np.stack([np.cos(angles), np.sin(angles)], 1)
     labels = np.arange(modes) * (classes or modes) // modes
@@ -103,7 +119,7 @@ def ring(modes: int = 8, radius: float = 0.7, deviation: float = 0.07, classes: 
 
 
 def fitted(
-    points: Any, components: int, *, labels: Any = None, floor: float = 1e-3, seed: int = 0
+    points: Any, components: int, *, labels: Any = None, floor: Positive = 1e-3, seed: int = 0
 ) -> Mixture:
     """A mixture fitted to data by scikit-learn, with a full covariance for each component.
 

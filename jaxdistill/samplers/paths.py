@@ -30,6 +30,8 @@ import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 from jaxdistill.losses.numerics import widen
+from jaxdistill.samplers.schedules import refuse_fall
+from jaxdistill.settings import Positive
 
 Coefficient = Callable[[jax.Array], jax.Array]
 Denoise = Callable[[jax.Array, jax.Array], jax.Array]
@@ -71,7 +73,7 @@ def variance_preserving() -> Path:
     )
 
 
-def variance_preserving_linear(low: float = 0.1, high: float = 20.0) -> Path:
+def variance_preserving_linear(*, low: Positive = 0.1, high: Positive = 20.0) -> Path:
     r"""The path of a rate of noise that grows linearly from ``low`` to ``high``.
 
     .. math:: \alpha = e^{-b(t) / 2}, \quad \sigma^2 = 1 - \alpha^2, \quad
@@ -80,6 +82,7 @@ def variance_preserving_linear(low: float = 0.1, high: float = 20.0) -> Path:
     References:
         Song et al., Score-Based Generative Modeling through SDEs, 2021.
     """
+    refuse_fall(low, high)
 
     def rate(t):
         return low * t + (high - low) * t**2 / 2
@@ -97,13 +100,14 @@ def variance_preserving_linear(low: float = 0.1, high: float = 20.0) -> Path:
     )
 
 
-def variance_exploding(low: float = 0.002, high: float = 80.0) -> Path:
+def variance_exploding(*, low: Positive = 0.002, high: Positive = 80.0) -> Path:
     r"""Data with ever more noise, :math:`\alpha = 1`,
     :math:`\sigma = \text{low} (\text{high} / \text{low})^t`, t from 0 to 1.
 
     References:
         Song et al., Score-Based Generative Modeling through SDEs, 2021.
     """
+    refuse_fall(low, high)
     span = math.log(high / low)
     return Path(
         jnp.ones_like,
@@ -114,7 +118,7 @@ def variance_exploding(low: float = 0.002, high: float = 80.0) -> Path:
     )
 
 
-def edm(high: float = 80.0) -> Path:
+def edm(*, high: Positive = 80.0) -> Path:
     r"""The noise is the time: :math:`\alpha = 1`, :math:`\sigma = t`, t from 0 to ``high``.
 
     References:
@@ -132,7 +136,7 @@ def flow() -> Path:
     return Path(lambda t: 1 - t, lambda t: t, lambda ratio: ratio / (1 + ratio), 0.0, 1.0)
 
 
-def trigflow(sigma_data: float = 0.5) -> Path:
+def trigflow(*, sigma_data: Positive = 0.5) -> Path:
     r"""A quarter of a circle: :math:`\alpha = \cos t`, :math:`\sigma = \sigma_d \sin t`.
 
     For data of standard deviation :math:`\sigma_d` the variance is the same at all times, from 0

@@ -12,9 +12,16 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxdistill.settings import Count, Positive
+
 
 def karras(
-    steps: int, low: float = 0.002, high: float = 80.0, rho: float = 7.0, *, zero: bool = True
+    steps: Count,
+    low: Positive = 0.002,
+    high: Positive = 80.0,
+    rho: Positive = 7.0,
+    *,
+    zero: bool = True,
 ) -> jax.Array:
     r"""Falling levels, evenly spaced in :math:`\sigma^{1/\rho}`.
 
@@ -29,6 +36,9 @@ def karras(
     Returns:
         ``[steps + 1]``.
 
+    Raises:
+        ValueError: for no step, and levels that do not rise from ``low`` to ``high``.
+
     References:
         Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022, (5).
 
@@ -38,6 +48,7 @@ def karras(
     """
     if steps < 1:
         raise ValueError(f"a sampler needs at least 1 step, got {steps}")
+    refuse_fall(low, high)
     count = steps if zero else steps + 1
     found = rising_karras(jnp.arange(count), count, low, high, rho)[::-1]
     return jnp.append(found, 0.0) if zero else found

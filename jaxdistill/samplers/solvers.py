@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxdistill.loops import scan
 from jaxdistill.losses.numerics import widen
 from jaxdistill.samplers.paths import Denoise, Path, of_data, over, quotient
+from jaxdistill.settings import NonNegative
 
 
 class Solver(NamedTuple):
@@ -109,7 +110,7 @@ def transition(path: Path, x: jax.Array, data: jax.Array, t: Any, s: Any) -> jax
     return keep * x + (path.alpha(s) - path.alpha(t) * keep) * data
 
 
-def ddim(denoise: Denoise, path: Path, *, eta: float = 0.0) -> Solver:
+def ddim(denoise: Denoise, path: Path, *, eta: NonNegative = 0.0) -> Solver:
     r"""DDIM, first order in :math:`\lambda`; with ``eta`` 1 as random as ancestral sampling.
 
     References:
@@ -218,6 +219,7 @@ def consistency(denoise: Denoise, path: Path) -> Solver:
     return _forgetful(step)
 
 
+SolverName = Literal["ddim", "euler", "heun", "dpm_solver", "consistency"]
 SOLVERS: dict[str, Callable[..., Solver]] = {
     "ddim": ddim,
     "euler": euler,

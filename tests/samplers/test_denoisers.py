@@ -44,7 +44,7 @@ def test_scalings_are_those_of_edm():
 
 def test_it_is_trigflow_with_the_other_sign():
     net, variables, inputs = small(time="angle")
-    trig = samplers.trigflow(0.5)
+    trig = samplers.trigflow(sigma_data=0.5)
     t = trig.time(inputs["sigma"])
     seen = trig.alpha(t)[:, None] * inputs["image"]
     inner = from_linen(models.TimeMLP(width=8, depth=1, classes=3))

@@ -9,6 +9,8 @@ import pytest
 from jaxdistill import models, samplers
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Forward, Net
+from jaxdistill.samplers import quality
+from jaxdistill.settings import fault, keys
 
 RING = samplers.ring(classes=2)
 ADAM = optax.adam(1e-3)
@@ -208,7 +210,14 @@ def test_a_batch_of_one():
         (lambda: matching(ratio=0), "ratio"),
         (lambda: matching(levels=(1.0, 80.0)), "must fall"),
         (lambda: matching(labels=True), "number of classes"),
+        (lambda: matching(noise=samplers.Noise(low=2.0, high=1.0)), "high=1.0 above it"),
+        (lambda: matching(noise=samplers.Noise(within=(0.5, 0.1))), "must rise"),
+        (lambda: consistency(low=80.0), "low=80.0 must be above 0"),
         (lambda: taught(scales=(1.0, 2.0)), "need a teacher"),
+        (lambda: taught(teacher=exact, labels=True, scales=(2.0, 1.0)), "lower one first"),
+        (lambda: samplers.denoiser(mlp(), sigma_min=90.0), "below sigma_max=80.0"),
+        (lambda: samplers.ring(modes=2, classes=3), "classes=3 share out 2 modes"),
+        (lambda: samplers.variance_exploding(low=1.0, high=0.1), "high=0.1 above it"),
     ],
 )
 def test_refusals(make, words):
@@ -220,3 +229,19 @@ def test_a_net_with_statistics_is_refused():
     net = Net(lambda key, inputs: ({}, {"mean": jnp.ones(())}), lambda *_, **__: None)
     with pytest.raises(ValueError, match="no statistics"):
         samplers.denoising(net, ADAM).init(jax.random.key(0), {}, batch())
+
+
+CONFIGURED = [
+    *(samplers.denoising, samplers.consistency_training, samplers.continuous_consistency),
+    *(samplers.distribution_matching, samplers.denoiser, samplers.ring, samplers.ddim),
+    *(quality.sampler, quality.density_quality, quality.image_quality),
+    *samplers.PATHS.values(),
+]
+
+
+@pytest.mark.parametrize("function", CONFIGURED, ids=lambda each: each.__name__)
+def test_settings_have_domains_and_defaults_that_lie_in_them(function):
+    for key, parameter in keys(function).items():
+        assert fault(jnp.zeros(()), parameter.annotation) is not None, key
+        if parameter.default is not parameter.empty:
+            assert fault(parameter.default, parameter.annotation) is None, key

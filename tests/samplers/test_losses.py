@@ -93,7 +93,7 @@ def test_the_tangent_of_the_right_answer_is_zero():
     f, deviation = one_gaussian(), 0.5
     x, t = deviation * normal(0, 6, 3), jnp.linspace(0.2, 1.5, 6)
     source = samplers.mixture([1.0], np.zeros((1, 3)), [deviation**2])
-    path = samplers.trigflow(deviation)
+    path = samplers.trigflow(sigma_data=deviation)
     data = samplers.denoise(source, x, t, path=path)
     velocity = samplers.convert(path, x, t, data, "data", "velocity")
     cos, sin = jnp.cos(t), jnp.sin(t)
@@ -105,7 +105,7 @@ def test_the_tangent_of_the_right_answer_is_zero():
 
 
 def test_the_tangent_against_finite_differences():
-    ring, path, deviation = samplers.ring(), samplers.trigflow(0.5), 0.5
+    ring, path, deviation = samplers.ring(), samplers.trigflow(sigma_data=0.5), 0.5
     x, t = 0.5 * normal(0, 5, 2), jnp.array([0.3, 0.6, 0.9, 1.2, 1.4])
     mix = normal(3, 2, 2)
 

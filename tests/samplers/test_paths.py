@@ -95,7 +95,7 @@ def test_a_denoiser_moves_to_another_path(own, other):
 
 def test_a_flow_becomes_a_trigflow():
     """The transform of SANA-Sprint, which needs no training, is that of two paths."""
-    flow, trig, ring = samplers.flow(), samplers.trigflow(0.5), samplers.ring()
+    flow, trig, ring = samplers.flow(), samplers.trigflow(sigma_data=0.5), samplers.ring()
     x, t = normal(0, 5, 2), jnp.array([0.1, 0.5, 0.8, 1.2, 1.5])
 
     def velocity(x, t):  # of unit-variance data, as the flow net is given
