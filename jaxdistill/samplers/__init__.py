@@ -13,7 +13,7 @@ from jaxdistill.samplers.denoisers import (
     scalings,
     teacher_net,
 )
-from jaxdistill.samplers.distribution_matching import Adversarial, Noise, distribution_matching
+from jaxdistill.samplers.distribution_matching import Discriminator, Noise, distribution_matching
 from jaxdistill.samplers.guidance import guidance_embedding, guided, scale_of_weight
 from jaxdistill.samplers.mixtures import (
     Mixture,
@@ -64,7 +64,7 @@ __all__ = [
     "PATHS",
     "PREDICTIONS",
     "SOLVERS",
-    "Adversarial",
+    "Discriminator",
     "Mixture",
     "Noise",
     "Path",

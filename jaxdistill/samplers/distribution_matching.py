@@ -55,7 +55,7 @@ class Noise(NamedTuple):
         return x + over(sigma, x) * jax.random.normal(keys[1], x.shape, x.dtype), sigma
 
 
-class Adversarial(NamedTuple):
+class Discriminator(NamedTuple):
     """The adversarial part.
 
     Attributes:
@@ -69,7 +69,7 @@ class Adversarial(NamedTuple):
     critic_weight: NonNegative = 1e-2
 
 
-NOISE, ADVERSARIAL = Noise(), Adversarial()
+NOISE, DISCRIMINATOR = Noise(), Discriminator()
 
 
 def distribution_matching(
@@ -89,7 +89,7 @@ def distribution_matching(
     levels: Sequence[Positive] = (80.0,),
     noise: Noise = NOISE,
     sigma_data: Positive = 0.5,
-    adversarial: Adversarial = ADVERSARIAL,
+    discriminator: Discriminator = DISCRIMINATOR,
     labels: bool = False,
     ema: Scheduled[Fraction] | None = None,
 ) -> Distiller:
@@ -121,7 +121,7 @@ def distribution_matching(
         levels: of the generator's noise, falling; one for a generator of one step.
         noise: on samples.
         sigma_data: standard deviation of the data.
-        adversarial: what the head reads and weighs.
+        discriminator: what the head reads, and weights.
         labels: whether labels are inputs; those of samples are drawn evenly.
         ema: decay of the generator's running average; with one the result is the average.
 
@@ -142,7 +142,7 @@ def distribution_matching(
     _refuse(matching, ratio, levels, noise, labels, classes)
     samples = functools.partial(_samples, net, levels, classes if labels else 0)
     estimate = functools.partial(_estimate, fake)
-    judged = functools.partial(_judged, fake, head, noise, adversarial.tap)
+    judged = functools.partial(_judged, fake, head, noise, discriminator.tap)
     through = matching == "identity"
     follow = functools.partial(losses.score_identity, alpha=alpha) if through else _matched
 
@@ -158,7 +158,7 @@ def distribution_matching(
         if head is None:
             return values.mean(), measured
         paid = losses.adversarial_generator(judged(nets, x, label, keys[3]))
-        value = values.mean() + adversarial.generator_weight * paid.mean()
+        value = values.mean() + discriminator.generator_weight * paid.mean()
         return value, {**measured, "generator": common.mean(paid)}
 
     def critic(nets, turn):
@@ -173,12 +173,12 @@ def distribution_matching(
             return values.mean(), measured
         of_data = judged(nets, data, own_label, keys[4])
         paid = losses.adversarial_critic(of_data, judged(nets, x, label, keys[5]))
-        value = values.mean() + adversarial.critic_weight * paid.mean()
+        value = values.mean() + discriminator.critic_weight * paid.mean()
         return value, {**measured, "critic": common.mean(paid)}
 
     trains = ("fake",) if head is None else ("fake", "head")
     turns = {"net": Player(generator, tx), "critic": Player(critic, fake_tx, ratio, trains)}
-    start = _starting(net, fake, head, adversarial.tap, prepare, labels, initial)
+    start = _starting(net, fake, head, discriminator.tap, prepare, labels, initial)
     return players(turns, start, ema=common.averages(ema), own_batches=head is not None)
 
 
