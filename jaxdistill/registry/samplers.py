@@ -17,7 +17,7 @@ from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.distiller import Distiller
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Net
-from jaxdistill.registry._names import call, named, without
+from jaxdistill.registry._names import call, flattened, named, without
 from jaxdistill.samplers import quality
 from jaxdistill.samplers.solvers import SolverName
 
@@ -169,10 +169,17 @@ DISTILLERS: dict[str, Callable[..., Distiller]] = {
     "continuous_consistency": _configured(
         samplers.continuous_consistency, _continuous_consistency, less=("net", "sigma_data")
     ),
-    "distribution_matching": _configured(
-        samplers.distribution_matching,
-        _distribution_matching,
-        less=("fake", "fake_tx", "head", "classes"),
+    "distribution_matching": flattened(
+        _configured(
+            samplers.distribution_matching,
+            _distribution_matching,
+            less=("fake", "fake_tx", "head", "classes"),
+        ),
+        noise=(samplers.Noise, {name: name for name in samplers.Noise._fields}),
+        discriminator=(
+            samplers.Discriminator,
+            {name: name for name in samplers.Discriminator._fields},
+        ),
     ),
 }
 
