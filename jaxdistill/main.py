@@ -90,12 +90,18 @@ def shown(module: str) -> str:
 
 def guarded(run: Callable[[], int]) -> int:
     """Runs a command; what the user can mend is said in one message, without a traceback."""
-    try:
-        if DISTRIBUTED.value:
-            from jaxdistill.training import processes
+    from jaxdistill.training.signals import Stopped, stoppable
 
-            processes.join()
-        return run()
+    try:
+        with stoppable():
+            if DISTRIBUTED.value:
+                from jaxdistill.training import processes
+
+                processes.join()
+            return run()
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return 128 + stop.number
     except (ValueError, OSError, ImportError, FloatingPointError) as fault:
         if DEBUG.value:
             raise

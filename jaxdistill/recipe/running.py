@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ import jax
 
 from jaxdistill import registry
 from jaxdistill._errors import unknown
-from jaxdistill._files import read_sealed, write_sealed
+from jaxdistill._files import Damaged, read_sealed, write_sealed
 from jaxdistill.config import (
     CONFIG_KEYS,
     identities,
@@ -108,7 +110,7 @@ def run(
     rules = tuple(plan.config.get("rules") or ())
     Path(root).mkdir(parents=True, exist_ok=True)
     if is_first():
-        write_sealed(Path(root) / "data.json", {p.name: _known(p) for p in plan.stages})
+        _note(Path(root) / "data.json", {p.name: _known(p) for p in plan.stages})
     outcomes: dict[str, Outcome] = {}
     wanted = _with_needs(plan, stages) if stages is not None else {p.name for p in plan.stages}
     for planned in plan.stages:
@@ -244,6 +246,14 @@ def _with_needs(plan: Plan, names: Sequence[str]) -> set[str]:
         if planned.name in found:
             found |= set(planned.needs)
     return found
+
+
+def _note(path: Path, known: Mapping[str, Any]) -> None:
+    """Writes what is known unless it stands there: what is done may lie on a read-only disk."""
+    with contextlib.suppress(Damaged):
+        if read_sealed(path) == json.loads(json.dumps(known)):
+            return
+    write_sealed(path, known)
 
 
 def _known(planned: Planned) -> dict[str, Any]:

@@ -6,7 +6,9 @@ Every function here takes a :class:`~jaxdistill.training.position.Run`, which st
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from jaxdistill.training.checks import (
     stream_of,
 )
 from jaxdistill.training.identity import identity_of, refuse_other
+from jaxdistill.training.lock import locked
 from jaxdistill.training.measure import (
     drain,
     evaluate,
@@ -54,6 +57,7 @@ from jaxdistill.training.sharding import (
     replicated,
     shardings,
 )
+from jaxdistill.training.signals import Stopped, held, stoppable
 from jaxdistill.training.stage import Evaluation, Evaluator, Outcome, Stage
 
 __all__ = [
@@ -98,6 +102,8 @@ def run_stage(
     Raises:
         ValueError: before anything is compiled, when shapes do not fit, or the directory holds
             another run.
+        OSError: when another process is in the directory, or it cannot be written.
+        Stopped: on SIGTERM and SIGINT, once the position is kept.
         FloatingPointError: when a metric, an evaluation or an array of the state is not finite; it
             names the last good checkpoint.
     """
@@ -116,11 +122,13 @@ def run_stage(
     )
     if run.directory is not None and (run.directory / "result").is_dir():
         return _reopened(run)
-    if run.directory is not None:
-        _make_writable(run.directory)
-    position, step = _begin(run)
-    position = _train(run, position, step, quiet)
-    return _finish(run, position)
+    several = jax.process_count() > 1
+    kept = locked(run.directory) if run.directory is not None else contextlib.nullcontext()
+    with stoppable(terminate=not several), kept:
+        position, step = _begin(run)
+        position = _train(run, position, step, quiet)
+        with held():
+            return _finish(run, position)
 
 
 def over_seeds(distiller: Distiller, seeds: int) -> Distiller:
@@ -161,6 +169,7 @@ def _begin(run: Run) -> tuple[Position, Callable[..., Any]]:
     )
     position = newest(run, _with_shardings(state, placed))
     _clear(run, position)
+    resumed = position is not None
     if position is None:
         init = jax.jit(on_mesh(distiller.init, run.mesh), out_shardings=placed)
         position = Position(0, init(key, started, _placed(run, batch)))
@@ -170,7 +179,7 @@ def _begin(run: Run) -> tuple[Position, Callable[..., Any]]:
         finite=position.step,
         allowed=frozenset(not_finite(position.state, run.mesh)),
         timed=(position.step, now),
-        saved=now,
+        saved=(position.step if resumed else -1, now),
     )
     return position, step
 
@@ -202,21 +211,57 @@ def _measure_teachers(run: Run, position: Position) -> Position:
 
 
 def _train(run: Run, position: Position, step: Callable[..., Any], quiet: bool) -> Position:
-    """All steps that are left, and what is due after each."""
+    """All steps that are left, and what is due after each. A signal waits while the position moves;
+    at any other time it may come."""
     stage, batches = run.stage, None
     if stage.steps == 0:
         return evaluate(run, position)
     progress = Progress(stage.steps, label=stage.name, start=position.step, quiet=quiet)
-    with progress:
-        while position.step < stage.steps:
-            if stage.between and position.step % stage.between[0] == 0:
-                position, batches = _planned(run, position), None
-            if batches is None:
-                batches = _batches(stage, position)
-            position = _stepped(run, position, step, next(batches))
-            position = _settled(run, position)
-            progress.update(position.step, _shown(position))
+    try:
+        with progress:
+            while (position := _measured(run, position)).step < stage.steps:
+                if _preempted(position.step):
+                    raise Stopped(signal.SIGTERM)
+                # The plan becomes the position's with the step that follows it: not before.
+                planned = position
+                if stage.between and position.step % stage.between[0] == 0:
+                    planned, batches = _planned(run, position), None
+                if batches is None:
+                    batches = _batches(stage, planned)
+                batch = next(batches)
+                with held():
+                    position = _logged(run, _stepped(run, planned, step, batch))
+                progress.update(position.step, _shown(position))
+    except Stopped as stop:
+        raise _kept(run, position, stop) from None
     return position
+
+
+def _kept(run: Run, position: Position, stop: Stopped) -> Stopped:
+    """Keeps the position of a run that is told to stop, and says how it goes on."""
+    where = f"after step {position.step} of {run.stage.steps} of stage {run.stage.name!r}"
+    if run.checkpoints is None:
+        return Stopped(stop.number, f"{where}; without a working directory nothing is kept")
+    if jax.process_count() > 1 and stop.number == signal.SIGINT:
+        # Only a checkpoint that all processes write at the same step is one.
+        return Stopped(stop.number, f"{where}; the same command goes on from the last checkpoint")
+    if position.saved[0] != position.step:
+        position = save(run, refuse_state(run, drain(run, position)))
+    path = run.checkpoints.path(position.step)
+    return Stopped(stop.number, f"{where}, kept in {path}; the same command goes on from there")
+
+
+def _preempted(step: int) -> bool:
+    """Whether one of several processes was told to end, and all of them are at the step at which
+    they stop."""
+    if jax.process_count() == 1:
+        return False
+    from jax.experimental import multihost_utils
+
+    try:
+        return multihost_utils.reached_preemption_sync_point(step)
+    except RuntimeError:  # the service that tells them is turned off
+        return False
 
 
 def _planned(run: Run, position: Position) -> Position:
@@ -244,18 +289,24 @@ def _stepped(run: Run, position: Position, step: Callable[..., Any], batch: Any)
     )
 
 
-def _settled(run: Run, position: Position) -> Position:
-    """Writes, measures and saves what is due after a step."""
+def _logged(run: Run, position: Position) -> Position:
+    """Writes the metrics that are due after a step."""
+    if position.step == run.stage.steps or _due(position.step, run.stage.log_every):
+        return log(run, position)
+    return drain(run, position) if len(position.pending) >= _PENDING else position
+
+
+def _measured(run: Run, position: Position) -> Position:
+    """Evaluates and saves what is due after a step."""
     stage, last = run.stage, position.step == run.stage.steps
-    if last or _due(position.step, stage.log_every):
-        position = log(run, position)
-    elif len(position.pending) >= _PENDING:
-        position = drain(run, position)
-    position = evaluate(run, position)
+    if position.measured == position.step:
+        return position
+    position = evaluate(run, position)._replace(measured=position.step)
     improved = position.best is not None and position.best["step"] == position.step
     regular = _due(position.step, stage.checkpoint_every) or (last and stage.checkpoint_every)
     if improved or regular or (_is_late(run, position) and not last):
-        position = save(run, refuse_state(run, drain(run, position)))
+        with held():
+            position = save(run, refuse_state(run, drain(run, position)))
     return position
 
 
@@ -268,7 +319,7 @@ def _is_late(run: Run, position: Position) -> bool:
     minutes = run.stage.checkpoint_minutes
     if run.directory is None or not minutes:
         return False
-    return time.perf_counter() - position.saved > 60 * minutes
+    return time.perf_counter() - position.saved[1] > 60 * minutes
 
 
 # --- the end ----------------------------------------------------------------------------------
@@ -334,13 +385,3 @@ def _shown(position: Position) -> Mapping[str, float]:
     lines = (line for line in reversed(position.lines) if line["kind"] == "train")
     line = next(lines, {})
     return {k: v for k, v in line.items() if k not in ("step", "kind", "steps_per_second")}
-
-
-def _make_writable(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f".probe-{jax.process_index()}"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as fault:
-        raise OSError(f"the working directory {directory} cannot be written: {fault}") from fault

@@ -80,7 +80,8 @@ class Position(NamedTuple):
         finite: the last step after which the state was seen to be finite.
         allowed: arrays of the state that were not finite when this process began.
         timed: step and time of the last line, for the rate.
-        saved: when the last checkpoint was written.
+        measured: the last step whose evaluations are done.
+        saved: step and time of the last checkpoint.
         silent: metrics of which nothing counted, and which were warned about.
     """
 
@@ -97,11 +98,12 @@ class Position(NamedTuple):
     finite: int = 0
     allowed: frozenset[str] = frozenset()
     timed: tuple[int, float] = (0, 0.0)
-    saved: float = 0.0
+    measured: int = 0
+    saved: tuple[int, float] = (-1, 0.0)
     silent: frozenset[str] = frozenset()
 
 
-_KEPT = ("plan", "best", "values", "totals", "spans")
+_KEPT = ("plan", "best", "values", "totals", "spans", "measured")
 
 
 def seconds_of(run: Run, position: Position) -> float:
@@ -123,7 +125,7 @@ def save(run: Run, position: Position) -> Position:
     }
     best = position.best["step"] if position.best else None
     run.checkpoints.save(position.step, position.state, record, protect=best)
-    return position._replace(saved=time.perf_counter())
+    return position._replace(saved=(position.step, time.perf_counter()))
 
 
 def newest(run: Run, state: Any) -> Position | None:
