@@ -85,7 +85,7 @@ def match_gradients(
         augment: families of :func:`~jaxdistill.condense.augment.siamese`: one draw for all images
             of a class, real and synthetic (DSA); none for DC.
         images_from: ``"noise"``, or a real subset: ``"random"``, ``"herding"``, ``"centres"``.
-        rate: what the set says of the learning rate.
+        rate: the learning rate that goes with the set.
         data: the entry of ``frozen`` with the training set.
 
     Returns:
@@ -219,7 +219,7 @@ def match_features(
         augment: families of :func:`~jaxdistill.condense.augment.siamese`: one draw for all images
             of a class, real and synthetic.
         images_from: ``"noise"``, or a real subset: ``"random"``, ``"herding"``, ``"centres"``.
-        rate: what the set says of the learning rate.
+        rate: the learning rate that goes with the set.
         data: the entry of ``frozen`` with the training set.
 
     Returns:

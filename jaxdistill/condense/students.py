@@ -1,4 +1,4 @@
-"""Students of trajectories: where they start, how they are trained, where they shall be."""
+"""Students of trajectories: where they start, how they are trained, where they are to end."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def stretch(
 
 
 def targets_of(marks: Sequence[jax.Array], steps: int, waypoints: Waypoints) -> list[Target]:
-    """Where a student of ``steps`` steps shall be: at the last mark, and where there are waypoints
+    """Where a student of ``steps`` steps is to be: at the last mark, and where there are waypoints
     at each of those on the way after its share of the steps."""
     epochs = len(marks) - 1
     targets = []

@@ -27,7 +27,7 @@ def chosen(classes: int, *, each: Count, choice: Choice = "random", rate: Positi
         classes: how many.
         each: images of each class.
         choice: ``"random"``, ``"herding"`` or ``"centres"`` (k-centre), in the space of the images.
-        rate: what the set says of the learning rate.
+        rate: the learning rate that goes with the set.
 
     Returns:
         A :class:`~jaxdistill.distiller.Work` that reads ``data["train"]`` and whose result is a

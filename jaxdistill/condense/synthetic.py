@@ -46,7 +46,7 @@ def save_npz(
 ) -> Path:
     """Writes a set as one numpy archive that needs nothing of this library to be read.
 
-    Its arrays are ``x`` (images as nets shall see them, float32), ``y`` (classes, int32),
+    Its arrays are ``x`` (images as nets are to see them, float32), ``y`` (classes, int32),
     ``targets`` (float32), ``rate``, ``pixels`` (uint8, to look at), and of a whitening ``mean``,
     ``matrix``, ``channel_mean`` and ``channel_scale``, with which real images are brought to the
     same space: ``((images - channel_mean) / channel_scale).reshape(n, -1) - mean) @ matrix``.

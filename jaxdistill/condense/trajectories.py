@@ -111,7 +111,7 @@ def match_trajectories(
 
     Raises:
         ValueError: for a window beyond the trajectories, trajectories of another net, and
-            combinations that there are not.
+            settings that do not go together.
 
     References:
         MTT: Cazenavette et al., `Dataset Distillation by Matching Training Trajectories
@@ -211,8 +211,8 @@ def moved(
     threshold: float | None,
     ema: float | None,
 ) -> tuple[Matching, dict[str, jax.Array]]:
-    """The state after a step of the optimizer, and what is to be measured of it besides: whether
-    the step was ``skipped``, where there is a threshold."""
+    """The state after a step of the optimizer, and what else is to be measured: whether the
+    step was ``skipped``, where there is a threshold."""
     gradients = {name: gradients[name] for name in state.params}
     updates, opt = tx.update(gradients, state.opt, state.params)
     params: Any = optax.apply_updates(state.params, updates)
@@ -270,7 +270,7 @@ def _check(
     waypoints: Waypoints,
     images_from: Start,
 ) -> None:
-    """Refuses settings that do not go together, and names that there are not."""
+    """Refuses settings that do not go together, and unknown names."""
     for kind, value, options in (
         ("gradient", gradient, Gradient),
         ("start of the images", images_from, Start),

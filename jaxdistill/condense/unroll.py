@@ -1,6 +1,6 @@
 r"""Training on a synthetic set inside a loss: N steps of a student, and the gradient through them.
 
-Two gradients go by one name. ``exact`` is that of the loss: memory is one parameter vector a step
+Two gradients have one name. ``exact`` is that of the loss: memory is one parameter vector a step
 (two with momentum), as the steps are rematerialised. ``stopped`` takes the student of every step as
 given: memory does not grow with N, but it is another gradient (that of the loss with the inner
 iterates stopped).
@@ -20,7 +20,7 @@ Loss = Callable[[jax.Array, Any, Any], jax.Array]
 
 
 class Target(NamedTuple):
-    """Where a student shall be, and after how many of its steps.
+    """Where a student is to be, and after how many of its steps.
 
     Attributes:
         step: 1 to N.
@@ -38,7 +38,7 @@ class Inner(NamedTuple):
 
     Attributes:
         loss: ``(vector [P], synthetic, step's own arrays) -> scalar``; ``synthetic`` is any tree.
-        each: what each step needs besides, a tree of arrays ``[N, ...]``: which images, how they
+        each: what else each step needs, a tree of arrays ``[N, ...]``: which images, how they
             are augmented.
         momentum: of the student's SGD; the first step has none.
     """
@@ -78,7 +78,7 @@ def _followed(
 ) -> tuple[jax.Array, jax.Array]:
     """:func:`matching_loss`, and how many of the steps led to a finite student."""
     _check(inner, targets)
-    # Momentum that there is not is not carried: each step would keep it.
+    # Without momentum none is carried: each step would keep it.
     vector, momentum = start, jnp.zeros_like(start) if inner.momentum else None
     first, value, finite = 0, jnp.zeros((), start.dtype), []
 

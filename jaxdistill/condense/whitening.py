@@ -1,6 +1,6 @@
 r"""Whitenings of a training set: a synthetic set belongs to the one that it was made in.
 
-Three ZCAs go by one name in the literature. All are
+Three ZCAs have one name in the literature. All are
 :math:`x' = (x - \mu)\, U \mathrm{diag}(s^{-1/2}) U^\top`; they differ in what is done to an image
 before, in the covariance's divisor and in its ridge:
 

@@ -111,7 +111,7 @@ def drafting(
         and ``formula_efficiency`` (were every token accepted with the one rate).
 
     Raises:
-        ValueError: for a sampling or an acceptance that there is not; as it runs, for prompts
+        ValueError: for a sampling or an acceptance out of range; as it runs, for prompts
             longer than a text.
 
     References:

@@ -126,7 +126,7 @@ def language_model(
 
     Raises:
         ValueError: for writing without a teacher who is to write, or with one that is read from
-            disk; for a divergence, or a keyword of it, that there is not; for one other than
+            disk; for an unknown divergence, or a keyword that it does not have; for one other than
             forward KL where some classes of each token are on disk.
 
     Example:

@@ -58,7 +58,7 @@ def is_fused(divergence: str) -> bool:
     """Whether a divergence is taken from hidden states.
 
     Raises:
-        ValueError: for one that there is not.
+        ValueError: for an unknown one.
     """
     if divergence not in get_args(Name):
         raise ValueError(unknown("divergence", divergence, get_args(Name)))

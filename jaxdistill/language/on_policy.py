@@ -111,7 +111,7 @@ def on_policy(
 
     Returns:
         A :class:`~jaxdistill.distiller.Distiller` with the result of ``inner``; its metrics have
-        ``student_wrote``, ``teacher_wrote`` and ``tokens`` (how many count) besides.
+        ``student_wrote``, ``teacher_wrote`` and ``tokens`` (how many count) as well.
 
     Raises:
         ValueError: for shares that are none, a teacher that is missing; at ``init`` for packed

@@ -169,7 +169,7 @@ def gram(
         x: points ``[n, ...]``.
         others: points ``[m, ...]``, ``x`` by default.
         block: how many rows are computed at a time, on every device.
-        sharding: where the matrix shall lie: every device computes its own tile. It must cut rows
+        sharding: where the matrix is to lie: every device computes its own tile. It must cut rows
             and columns evenly.
 
     Returns:

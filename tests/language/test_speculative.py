@@ -139,7 +139,7 @@ def test_block_efficiency_by_decoding_by_expectation_and_by_formula():
     assert wall_clock_factor(formula, 3, 0.0) == formula
 
 
-def test_block_efficiency_of_nets_that_heed_the_context():
+def test_block_efficiency_of_nets_that_read_the_context():
     target, draft = tables(3)
     found = speculated(bigram(target), bigram(draft), rows=2000, new=30, block=4)
     blocks = float(found.blocks.sum())
