@@ -59,7 +59,13 @@ def test_every_sample_may_weigh_the_teachers_in_its_own_way(average):
         (lambda: targets.ensemble({}), "at least one member"),
         (lambda: targets.ensemble({"a": given(A)}, average="logit"), "did you mean 'logits'"),
         (lambda: targets.ensemble({"a": given(A)}, weights={"b": 1.0}), "weights are given for"),
-        (lambda: targets.ensemble({"a": given(A)}, weights={"a": -1.0}), "non-negative"),
+        (
+            lambda: targets.ensemble({"a": given(A)}, weights={"a": -1.0}),
+            "number, 0 or more|0 or more",
+        ),
+        (lambda: targets.ensemble({"a": given(A)}, weights={"a": float("nan")}), "a=nan"),
+        (lambda: targets.ensemble({"a": given(A)}, weights={"a": 0.0}), "not all be zero"),
+        (lambda: targets.snapshot_every(2.5), "steps=2.5 must be a whole number"),
         (lambda: ask(targets.ensemble({"a": given(A)}, weights="trust")), "'trust'"),
         (lambda: ask(targets.ensemble({"a": given(A), "b": given(B[:, 1:])})), "unlike vocabul"),
         (
@@ -68,7 +74,7 @@ def test_every_sample_may_weigh_the_teachers_in_its_own_way(average):
         ),
         (lambda: targets.live(from_linen(MLP()), mode="evaluation"), "did you mean 'eval'"),
         (lambda: targets.cached({}, "teacher"), "stored output 'teacher/out'"),
-        (lambda: targets.snapshot_every(0), "every 1 or more steps"),
+        (lambda: targets.snapshot_every(0), "steps=0 must be a whole number, 1 or more"),
     ],
 )
 def test_what_does_not_fit_is_said(make, words):

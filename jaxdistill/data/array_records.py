@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from jaxdistill._errors import unknown
+from jaxdistill.data.arrays import narrowed
 from jaxdistill.data.content import Files, digest
-from jaxdistill.data.ids import numbered
+from jaxdistill.data.ids import Ids, numbered
 from jaxdistill.data.images import decode_image, pillow
 from jaxdistill.data.records import Reader, Records, Source
 from jaxdistill.settings import Count, checked
@@ -77,18 +78,7 @@ def tfds(
     for feature in filter(None, (image, label)):
         if feature not in features:
             raise ValueError(unknown(f"feature of {name!r}", feature, features))
-    shape = features[image].shape
-    if not isinstance(features[image], tensorflow_datasets.features.Image) or shape[-1] not in (
-        1,
-        3,
-    ):
-        raise ValueError(
-            f"feature {image!r} of {name!r} is {features[image]}, not an image of 1 or 3 channels"
-        )
-    if image_size is None and None in shape:
-        raise ValueError(
-            f"the images of {name!r} differ in size: give image_size, the side of the square"
-        )
+    _refuse_other_images(name, image, features[image], image_size)
     # Undecoded, so that a JPEG is decoded once, at about the size wanted.
     undecoded = {image: tensorflow_datasets.decode.SkipDecoding()}
     try:
@@ -110,6 +100,20 @@ def tfds(
     return dataclasses.replace(found, read=Reader(found.read, identity=identity))
 
 
+def _refuse_other_images(name: str, key: str, feature: Any, image_size: int | None) -> None:
+    from tensorflow_datasets import features
+
+    shape: Any = feature.shape
+    if not isinstance(feature, features.Image) or shape[-1] not in (1, 3):
+        raise ValueError(
+            f"feature {key!r} of {name!r} is {feature}, not an image of 1 or 3 channels"
+        )
+    if image_size is None and None in shape:
+        raise ValueError(
+            f"the images of {name!r} differ in size: give image_size, the side of the square"
+        )
+
+
 def _decoded(
     stored: Any,
     name: str,
@@ -119,7 +123,7 @@ def _decoded(
     image_size: int | None,
 ) -> Source:
     """The source over a random access data source whose images are still encoded."""
-    ids = numbered(name, len(stored))
+    ids: Sequence[str] = numbered(name, len(stored))
     shape = features[image].shape
     info: dict[str, Any] = {
         "image_shape": (image_size, image_size, shape[-1]) if image_size else tuple(shape)
@@ -128,8 +132,9 @@ def _decoded(
         info["classes"] = features[label].num_classes
         info["class_names"] = tuple(features[label].names)
 
-    def labelled(examples: list[Any]) -> np.ndarray:
-        return np.asarray([example[label] for example in examples], np.int32)
+    def labelled(rows: np.ndarray, examples: list[Any]) -> np.ndarray:
+        own = Ids(len(rows), lambda i: ids[int(rows[i])])
+        return narrowed(name, own, np.asarray([example[label] for example in examples]))
 
     def pixels(index: int, encoded: bytes) -> np.ndarray:
         try:
@@ -141,12 +146,12 @@ def _decoded(
         examples = stored.__getitems__(indices.tolist())
         decoded = [pixels(i, example[image]) for i, example in zip(indices, examples, strict=True)]
         return {"image": np.stack(decoded)} | (
-            {} if label is None else {"label": labelled(examples)}
+            {} if label is None else {"label": labelled(indices, examples)}
         )
 
     def read_labels() -> np.ndarray:
         chunks = np.array_split(np.arange(len(stored)), -(-len(stored) // 1024))
-        return np.concatenate([labelled(stored.__getitems__(chunk.tolist())) for chunk in chunks])
+        return np.concatenate([labelled(c, stored.__getitems__(c.tolist())) for c in chunks])
 
     return Source(name, ids, read, info, None if label is None else read_labels)
 

@@ -45,9 +45,9 @@ def arrays(
     if "image" in columns:
         known["image_shape"] = columns["image"].shape[1:]
     label = columns.get("label")
-    if label is not None and label.dtype.kind in "iub":
-        columns["label"] = label = _whole(name, ids, label)
-        if label.ndim == 1:
+    if label is not None:
+        columns["label"] = label = narrowed(name, ids, label)
+        if label.ndim == 1 and label.dtype.kind == "i":
             known["classes"] = int(label.max()) + 1
 
     return Source(
@@ -99,8 +99,10 @@ def _encode(key: str) -> str:
     return "text and objects must be encoded first, and strings that identify a record go into ids"
 
 
-def _whole(name: str, ids: Sequence[str], label: np.ndarray) -> np.ndarray:
-    """Labels as int32, refused where they would become others."""
+def narrowed(name: str, ids: Sequence[str], label: np.ndarray) -> np.ndarray:
+    """Whole labels as int32, refused where they would become others; scores stay as they are."""
+    if label.dtype.kind not in "iub":
+        return label
     narrow = label.astype(np.int32)
     if (other := narrow != label).any():
         row = int(np.argmax(other.reshape(len(label), -1).any(1)))

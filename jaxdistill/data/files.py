@@ -77,11 +77,13 @@ def npz(
 def _stored(file: Path) -> dict[str, np.ndarray]:
     """All arrays of an archive."""
     try:
-        found = np.load(file, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            raise ValueError("it is one array (.npy), not an archive of arrays (.npz)")
-        with found as archive:
-            return {key: archive[key] for key in archive.files}
+        # By its path numpy leaves a damaged one open.
+        with file.open("rb") as stream:
+            found = np.load(stream, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                raise ValueError("it is one array (.npy), not an archive of arrays (.npz)")
+            with found as archive:
+                return {key: archive[key] for key in archive.files}
     # Of damaged archives zipfile and numpy raise all of these.
     except (
         OSError, ValueError, EOFError, KeyError, RuntimeError, NotImplementedError, OverflowError,

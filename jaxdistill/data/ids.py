@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 
 class Ids(Sequence[str]):
@@ -25,7 +26,7 @@ class Ids(Sequence[str]):
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, position):
+    def __getitem__(self, position: Any) -> Any:
         if isinstance(position, slice):
             return [self._at(i) for i in range(*position.indices(self._length))]
         if not -self._length <= position < self._length:

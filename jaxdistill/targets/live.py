@@ -10,10 +10,12 @@ import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 from jaxdistill.net import Net
+from jaxdistill.settings import Count, NonNegative, checked, fault
 
 Targets = Callable[..., dict[str, Any]]
 
 
+@checked
 def live(
     net: Net,
     source: str = "teacher",
@@ -43,8 +45,6 @@ def live(
         ValueError: when ``sources`` holds nothing under that name, or ``mode`` is neither of the
             two.
     """
-    if mode not in ("eval", "train"):
-        raise ValueError(unknown("teacher mode", mode, ("eval", "train")))
 
     def targets(
         sources: Mapping, batch: Mapping, key: jax.Array, step: jax.Array
@@ -59,10 +59,11 @@ def live(
     return targets
 
 
+@checked
 def ensemble(
     members: Mapping[str, Targets],
     *,
-    weights: Mapping[str, float] | str | None = None,
+    weights: Mapping[str, NonNegative] | str | None = None,
     average: Literal["probabilities", "logits"] = "probabilities",
 ) -> Targets:
     """The mean of several teachers' predictions.
@@ -82,8 +83,6 @@ def ensemble(
         ValueError: for no members or bad weights; when it runs, for answers of unlike shapes, such
             as over other vocabularies.
     """
-    if average not in ("probabilities", "logits"):
-        raise ValueError(unknown("average", average, ("probabilities", "logits")))
     if not members:
         raise ValueError("an ensemble needs at least one member")
     shares_of = _shares(tuple(members), weights)
@@ -129,8 +128,8 @@ def _shares(
     if weights.keys() != set(members):
         raise ValueError(f"weights are given for {sorted(weights)}, members are {sorted(members)}")
     total = sum(weights.values())
-    if min(weights.values()) < 0 or total <= 0:
-        raise ValueError(f"weights must be non-negative and not all zero, got {weights}")
+    if total <= 0:
+        raise ValueError(f"weights must not all be zero, got {weights}")
     shares = [weights[name] / total for name in members]
     return lambda batch: jnp.array(shares)
 
@@ -162,8 +161,8 @@ def snapshot_every(steps: int) -> Callable[[jax.Array], jax.Array]:
         >>> float(decay(jnp.array(9))), float(decay(jnp.array(10)))
         (1.0, 0.0)
     """
-    if steps < 1:
-        raise ValueError(f"a snapshot is taken every 1 or more steps, got {steps}")
+    if (wrong := fault(steps, Count)) is not None:
+        raise ValueError(f"snapshot_every: steps={steps!r} {wrong}")
     return lambda step: jnp.where(step % steps == 0, 0.0, 1.0)
 
 

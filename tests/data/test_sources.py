@@ -129,6 +129,50 @@ def test_npz_never_unpickles(tmp_path):
         sources.npz(tmp_path)
 
 
+def damaged(whole):
+    """What may have become of a file."""
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    return {
+        "empty": b"",
+        "cut": whole[: len(whole) // 2],
+        "cut at its end": whole[:-5],
+        "zeros": bytes(len(whole)),
+        "something else": b"no archive at all",
+        "flipped": bytes(flipped),
+    }
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_archive_is_named(tmp_path, save):
+    path = tmp_path / "train.npz"
+    image = np.random.default_rng(0).integers(0, 256, (50, 8, 8), np.uint8)
+    save(path, x=image, y=np.arange(50) % 3)
+    for how, content in damaged(path.read_bytes()).items():
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read as a numpy archive: ") as caught:
+            sources.npz(tmp_path)
+        assert str(caught.value).startswith(str(path)), how
+    np.save(tmp_path / "one.npy", image)
+    (tmp_path / "one.npy").rename(path)
+    with pytest.raises(ValueError, match=r"train\.npz cannot .* one array \(\.npy\), not"):
+        sources.npz(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_damaged_idx_file_is_named(tmp_path, suffix):
+    images, labels = (tmp_path / f"train-{n}-ubyte{suffix}" for n in ("images-idx3", "labels-idx1"))
+    write_idx(labels, np.arange(50, dtype=np.uint8))
+    write_idx(images, np.random.default_rng(0).integers(0, 256, (50, 8, 8), np.uint8))
+    for how, content in damaged(images.read_bytes()).items():
+        if how == "flipped" and not suffix:
+            continue  # plain bytes have nothing to be checked by
+        images.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^{images}") as caught:
+            sources.idx(tmp_path)
+        assert "\n" not in str(caught.value), how
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_idx(tmp_path, suffix):
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
