@@ -130,7 +130,7 @@ def _decoded(
     }
     if label is not None and hasattr(features[label], "names"):
         info["classes"] = features[label].num_classes
-        info["class_names"] = tuple(features[label].names)
+        info |= {"class_names": tuple(features[label].names), "declared": True}
 
     def labelled(rows: np.ndarray, examples: list[Any]) -> np.ndarray:
         own = Ids(len(rows), lambda i: ids[int(rows[i])])

@@ -60,7 +60,8 @@ class Source:
         read: ``indices [B] -> {name: array [B, ...]}``, a whole batch of records at once; a
             function, or a :class:`Reader`.
         info: what is known beforehand: ``image_shape`` (H, W, C), ``classes``, ``class_names``,
-            ``groups``.
+            ``groups``; ``hidden``, where -1 stands for a label that is not told; ``declared``,
+            where whoever wrote the set has held its labels against its classes.
         read_labels: ``() -> [n]``, all labels without their records, where that is cheap.
 
     Example:
@@ -335,6 +336,9 @@ def concatenate(sources: Sequence[Source], name: str | None = None) -> Source:
             source.check()
 
     known = {key: value for key, value in sources[0].info.items() if key != "groups"}
+    for key in ("hidden", "declared"):
+        if not all(source.info.get(key) for source in sources):
+            known.pop(key, None)
     if all("classes" in source.info for source in sources):
         known["classes"] = max(source.info["classes"] for source in sources)
     return Source(

@@ -86,6 +86,7 @@ def _hashed(source: Source, by: str) -> Iterable[str]:
 def splits(
     train_source: Source,
     test_source: Source | None = None,
+    validation_source: Source | None = None,
     *,
     validation: Fraction = 0.1,
     test: Fraction = 0.0,
@@ -98,6 +99,8 @@ def splits(
         train_source: split into training and validation records, and test records if ``test`` is
             above 0.
         test_source: the test set that the data set comes with; ``test`` must be 0 then.
+        validation_source: the validation set that it comes with; no share of the training records
+            is taken then.
         validation: the share of validation records; with 0 there is no validation part.
         test: the share of test records; with 0 and no ``test_source`` there is no test part.
         salt: another one gives another split.
@@ -112,9 +115,13 @@ def splits(
             f"{train_source.name!r} comes with its own test set {test_source.name!r} of "
             f"{len(test_source)} records: test must be 0, not {test}"
         )
+    if validation_source is not None:
+        validation = 0.0
     numbers = part_numbers(_hashed(train_source, by), validation, test, salt)
     shares = {"train": 1.0, "validation": validation, "test": test}
     found = Splits({part: _part(train_source, part, numbers) for part in PARTS if shares[part] > 0})
+    if validation_source is not None:
+        found["validation"] = validation_source
     if test_source is not None:
         found["test"] = test_source
     return found

@@ -143,6 +143,27 @@ def test_labels_of_a_million_records_are_checked_quickly():
     assert sum(read) == 1
 
 
+def test_of_declared_labels_some_are_looked_at():
+    label, read = np.arange(10**5) % 10, []
+
+    def reads(rows):
+        read.append(len(rows))
+        return {"image": np.zeros((len(rows), 2, 2, 1), np.uint8), "label": label[rows]}
+
+    def no_labels():
+        raise AssertionError("all files are read")
+
+    info = {"classes": 10, "declared": True}
+    source = sources.Source("many", sources.Ids(10**5, str), reads, info, no_labels)
+    check_sets({"train": source}, classes=10)
+    assert sum(read) < 100
+    with pytest.raises(ValueError, match="it has 10 classes, but 9 are told apart"):
+        check_sets({"train": source}, classes=9)
+    label = np.full(10**5, -1)
+    with pytest.raises(ValueError, match=r"-1 \(64, first '0'\)"):
+        check_sets({"train": source})
+
+
 def test_strings_as_labels_say_what_to_do():
     with pytest.raises(TypeError, match=r"'label' has dtype <U1.*np\.unique\(label, return_inv"):
         sources.arrays({"image": IMAGE, "label": np.array(list("abc"))[GOOD]})

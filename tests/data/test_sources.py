@@ -310,7 +310,8 @@ def prepared(tmp_path_factory):
 
 def test_tfds(prepared):
     source = sources.tfds("tiny", "train", data_dir=prepared, image_size=4)
-    assert source.info == {"image_shape": (4, 4, 3), "classes": 2, "class_names": ("cat", "dog")}
+    known = {"image_shape": (4, 4, 3), "classes": 2, "class_names": ("cat", "dog")}
+    assert source.info == {**known, "declared": True}
     assert source.ids[3] == "tiny/1.0.0/train/0003"
     batch = source.gather(np.array([4, 1, 4]))
     assert batch["image"].shape == (3, 4, 4, 3)
@@ -318,6 +319,16 @@ def test_tfds(prepared):
     brightness = batch["image"][:, 0, 0, 0] // 40
     assert (brightness % 2 == batch["label"]).all()
     assert source.labels().tolist() == source.gather(np.arange(5))["label"].tolist()
+    again = sources.tfds("tiny", "train", data_dir=prepared, image_size=4)
+    part = sources.subset(source, [1, 2])
+    before, of_part = source.fingerprint(), part.fingerprint()
+    assert before == again.fingerprint() != of_part
+    file = next(prepared.rglob("*-train.array_record*"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert source.fingerprint() == again.fingerprint() != before
+    assert part.fingerprint() != of_part
+    file.write_bytes(whole)
 
 
 def test_tfds_refuses(prepared, tmp_path):

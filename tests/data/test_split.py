@@ -52,6 +52,14 @@ def test_an_official_test_set_is_left_alone():
         splits(numbers(100), test, test=0.1)
 
 
+def test_an_official_validation_set_is_left_alone():
+    train, validation = numbers(100), numbers(30, "validation")
+    parts = splits(train, numbers(20, "test"), validation)
+    assert parts["validation"] is validation
+    assert list(parts["train"].ids) == list(train.ids)
+    assert set(splits(train, None, validation, test=0.3)) == {"train", "validation", "test"}
+
+
 def test_parts_that_are_not_there():
     with pytest.raises(KeyError, match=r"unknown part of the data 'test'.*'train', 'validation'"):
         splits(numbers(100))["test"]
