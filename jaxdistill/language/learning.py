@@ -95,7 +95,7 @@ def language_model(
     student_cap: float | None = None,
     end: int | None = None,
     *,
-    divergence: Divergence = Divergence(),  # noqa: B008
+    divergence: Divergence | None = None,
     ce_weight: Scheduled[NonNegative] = 0.0,
     teacher_cap: Positive | None = None,
     chunk: Count = 256,
@@ -115,7 +115,7 @@ def language_model(
         initial: the name in the frozen variables that it starts from.
         student_cap: soft cap of its logits.
         end: the token that ends a text, where ``writing`` names none.
-        divergence: from the teacher.
+        divergence: from the teacher; None for forward KL where there is one.
         ce_weight: of the labels beside a teacher, a number or a schedule.
         teacher_cap: soft cap of the teacher's logits.
         chunk: tokens for which there are logits at a time.
@@ -125,9 +125,9 @@ def language_model(
         returns: whether the result is the student or its running average.
 
     Raises:
-        ValueError: for writing without a teacher who is to write, or with one that is read from
-            disk; for an unknown divergence, or a keyword that it does not have; for one other than
-            forward KL where some classes of each token are on disk.
+        ValueError: for settings of a teacher where there is none, or of one that is to write but is
+            read from disk; for an unknown divergence, or a keyword that it does not have; for one
+            other than forward KL where some classes of each token are on disk.
 
     Example:
         >>> from jaxdistill.frameworks.linen import from_linen
@@ -145,8 +145,11 @@ def language_model(
         >>> sorted(metrics)
         ['distillation', 'loss']
     """
-    if writing is not None and teacher is not None and teacher.codecs is not None:
+    if teacher is None:
+        _refuse_untaught(divergence=divergence, teacher_cap=teacher_cap)
+    elif teacher.codecs is not None and writing is not None:
         _refuse_unread(writing)
+    divergence = divergence or Divergence()
     lesson = _lesson(teacher, divergence, ce_weight, student_cap, teacher_cap, chunk)
     inner = model_to_model(
         net,
@@ -257,6 +260,12 @@ def _lesson(
     if teacher.codecs is not None:
         return from_cache(teacher, divergence, ce_weight, student_cap, chunk)
     return from_teacher(teacher, divergence, ce_weight, student_cap, teacher_cap, chunk)
+
+
+def _refuse_untaught(**settings: Any) -> None:
+    for name, value in settings.items():
+        if value is not None:
+            raise ValueError(f"{name} is {value}, but there is no teacher: name one in 'frozen'")
 
 
 def _refuse_unread(writing: Writing) -> None:

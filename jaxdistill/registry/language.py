@@ -167,8 +167,8 @@ def _language_model(
     if frozen:
         codecs = codecs if cached else None
         teacher = language.Teacher(nets[frozen[0]], frozen[0], codecs)
-    divergence = divergence or language.Divergence()
-    divergence = divergence._replace(weight=schedule(divergence.weight, steps))
+    if divergence is not None:
+        divergence = divergence._replace(weight=schedule(divergence.weight, steps))
     if writing is not None:
         writing = _writing(writing, steps)
     return language.language_model(

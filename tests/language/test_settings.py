@@ -10,6 +10,7 @@ from language.nets import decoder
 
 from jaxdistill import language, settings
 from jaxdistill.language import Divergence, Sampling, Teacher, Writing, domains, language_model
+from jaxdistill.store.classes import top_k
 
 FUNCTIONS = {
     "language_model": language_model,
@@ -115,3 +116,25 @@ def test_a_cache_cannot_have_read_what_is_written():
     for writing in (Writing(2, share=0.5), Writing(2, share=lambda step: step / 10)):
         with pytest.raises(ValueError, match="no cache has read"):
             language_model(net, optax.sgd(0.1), teacher, writing=writing)
+
+
+@pytest.mark.parametrize("given", [{"divergence": Divergence("jsd")}, {"teacher_cap": 3.0}])
+def test_without_a_teacher_nothing_is_said_of_one(given):
+    net, _ = decoder(1, depth=1)
+    (name,) = given
+    with pytest.raises(ValueError, match=f"{name} is .*no teacher: name one in 'frozen'"):
+        language_model(net, optax.sgd(0.1), **given)
+
+
+def test_what_a_cache_of_some_classes_cannot_take():
+    """Refused at once, not ignored."""
+    net, _ = decoder(1, depth=1)
+    of = jax.ShapeDtypeStruct((23,), np.float32)
+    teacher = Teacher(net, "teacher", {"teacher/out": top_k(of, k=3, missing="sparse")})
+    for divergence, words in (
+        (Divergence("jsd"), "'forward_kl' alone, not 'jsd'"),
+        (Divergence(beta=0.5), "unknown key of divergence 'forward_kl' 'beta'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            language_model(net, optax.sgd(0.1), teacher, divergence=divergence)
+    language_model(net, optax.sgd(0.1), teacher, divergence=Divergence(temperature=2.0))
