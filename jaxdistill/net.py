@@ -16,7 +16,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -41,6 +42,10 @@ class Forward(NamedTuple):
     params: Any
 
 
+def _no_module(variables: tuple[Any, Any]) -> Any:
+    raise TypeError("this net was made from functions: there is no module to go back to")
+
+
 class Net(NamedTuple):
     """A model as two pure functions, in the shape of ``optax.GradientTransformation``.
 
@@ -49,6 +54,9 @@ class Net(NamedTuple):
         apply: ``(params, state, inputs, *, taps=(), train=False, rng=None) -> Forward``. Without
             ``train`` the net is in evaluation mode: nothing is dropped and no statistic moves.
             ``rng`` is needed by whatever is random.
+        back: from ``(params, state)``, a student's result say, to what its framework has for
+            trained modules, in evaluation mode: an NNX module; an Equinox module, with its
+            ``equinox.nn.State`` where it has one; of Linen the variables, ``{"params": ...}``.
 
     Example:
         >>> from flax import linen as nn
@@ -62,6 +70,19 @@ class Net(NamedTuple):
 
     init: Callable[..., tuple[Any, Any]]
     apply: Callable[..., Forward]
+    back: Callable[[tuple[Any, Any]], Any] = _no_module
+
+
+class Trained(NamedTuple):
+    """A module that somebody has trained: ``net, variables = from_nnx(model)``.
+
+    Attributes:
+        net: it as a net, whose ``init`` gives these variables whatever the key.
+        variables: its ``(params, state)``.
+    """
+
+    net: Net
+    variables: tuple[Any, Any]
 
 
 class TapError(ValueError):
@@ -158,3 +179,123 @@ def caller(module: Any) -> Callable[[Any, Any, bool], Any]:
         if name in takes and vars(module).get(name) is None:
             return lambda module, inputs, train: module(inputs, **{name: train != negated})
     return lambda module, inputs, train: module(inputs)
+
+
+def variables_of(name: str, given: Any) -> tuple[Any, Any]:
+    """The ``(params, state)`` that somebody gave for a net.
+
+    Raises:
+        TypeError: for anything else, saying what it is and how to get there.
+
+    Example:
+        >>> variables_of("frozen['teacher']", {"kernel": 1.0})
+        Traceback (most recent call last):
+        ...
+        TypeError: frozen['teacher'] must be (params, state), and is a dict of 'kernel': if these
+        are the parameters of a net without a state, give (params, {})
+    """
+    pair = isinstance(given, tuple | list) and len(given) == 2
+    if pair and _kind_of(given) is None:
+        return given[0], given[1]
+    if isinstance(given, Mapping) and "params" in given:
+        hint = "give (variables['params'], {the others}), which from_linen(module, variables) does"
+    elif isinstance(given, Mapping):
+        hint = "if these are the parameters of a net without a state, give (params, {})"
+    elif isinstance(given, Trained):
+        hint = "give its variables alone"
+    elif hasattr(given, "params") and hasattr(given, "state"):
+        hint = "give (it.params, it.state)"
+    else:
+        hint = "a net's init gives them, and for trained modules from_nnx and its like"
+    raise TypeError(f"{name} must be (params, state), and is {described(given)}: {hint}")
+
+
+def described(given: Any) -> str:
+    """What something is that stands where a net, a module or variables should, and what takes it.
+
+    Example:
+        >>> described({"params": {}, "batch_stats": {}}), described((1, "a"))
+        ("a dict of 'batch_stats', 'params'", 'a tuple of (int, str)')
+    """
+    if (kind := _kind_of([given])) is not None:
+        return f"{kind.words} ({kind.alone})"
+    if isinstance(given, type):
+        return f"the class {given.__name__}"
+    if isinstance(given, Mapping):
+        names = sorted(map(repr, given))
+        return f"a dict of {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
+    if type(given) in (tuple, list):
+        words = f"a {type(given).__name__} of ({', '.join(type(x).__name__ for x in given[:6])})"
+        kind = _kind_of(given)
+        return words if kind is None else f"{words} ({kind.together})"
+    return "None" if given is None else f"a {type(given).__name__}"
+
+
+def foreign(given: Any) -> bool:
+    """Whether something is of a framework: no function that builds a module, though callable."""
+    return _kind_of([given]) is not None
+
+
+class _Kind(NamedTuple):
+    """A class of a framework, and what to do with one, alone and in a tuple."""
+
+    module: str
+    name: str
+    words: str
+    alone: str
+    together: str
+
+
+_MERGE = "nnx.merge(graphdef, state) gives the module", "nnx.merge(*it) gives the module"
+_KINDS = (
+    _Kind("flax.nnx", "State", "the State of an NNX module", *_MERGE),
+    _Kind("flax.nnx", "GraphDef", "the GraphDef of an NNX module", *_MERGE),
+    _Kind("flax.nnx", "Module", "a Flax NNX module", "from_nnx takes it", "from_nnx takes one"),
+    _Kind(
+        "flax.linen",
+        "Module",
+        "a Flax Linen module",
+        "from_linen takes it",
+        "from_linen(module, variables) takes both",
+    ),
+    _Kind(
+        "equinox.nn",
+        "State",
+        "the State of an Equinox module",
+        "from_equinox(model, state) takes it",
+        "from_equinox(*it) takes both",
+    ),
+    _Kind(
+        "equinox",
+        "Module",
+        "an Equinox module",
+        "from_equinox takes it",
+        "equinox.combine(*it) gives a model of its halves",
+    ),
+    _Kind("jaxdistill.net", "Net", "a Net", "it is one already", "variables go beside it"),
+)
+
+
+def _kind_of(given: Iterable[Any]) -> _Kind | None:
+    """What the first is of which a framework has a class; none is imported to know."""
+    given = list(given)
+    for kind in _KINDS:
+        found = getattr(sys.modules.get(kind.module), kind.name, None)
+        if isinstance(found, type) and any(isinstance(each, found) for each in given):
+            return kind
+    return None
+
+
+def pick(given: Mapping[Any, Any], paths: Iterable[Any]) -> dict[Any, Any]:
+    """The entries of variables that a net has, by path.
+
+    Raises:
+        ValueError: naming those that are not there.
+    """
+    paths = list(paths)
+    lost = [path for path in paths if path not in given]
+    if lost:
+        name = "/".join(lost[0]) if isinstance(lost[0], tuple) else lost[0]
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise ValueError(f"the variables are not those of this net: they lack {name!r}{more}")
+    return {path: given[path] for path in paths}

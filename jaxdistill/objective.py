@@ -305,6 +305,8 @@ def _mismatch(student, target, feature, goal, projector, fault) -> str:
     if goal and projector is None and jnp.shape(feature) != jnp.shape(goal[0]):
         same_grid = jnp.shape(feature)[:-1] == jnp.shape(goal[0])[:-1]
         hint = f"; projector='{'linear' if same_grid else 'resize'}' would map one onto the other"
+        if student == "out" and str(target).split("/")[-1] == "out":  # logits, not features
+            hint = "; answers over other classes cannot be compared: take features, by taps"
     return f"{shapes}: {fault}{hint}"
 
 

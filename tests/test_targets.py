@@ -97,6 +97,8 @@ def test_a_live_teacher_gives_its_taps_and_no_gradient():
     assert all((g == 0).all() for g in jax.tree.leaves(jax.grad(total)(variables)))
     with pytest.raises(ValueError, match="unknown source of targets 'teacher'"):
         ask(live, {"image": images}, {"techer": variables})
+    with pytest.raises(TypeError, match=r"the variables of .teacher. must be \(params, state\)"):
+        ask(live, {"image": images}, {"teacher": variables[0]})
 
 
 def test_cached_fields_become_what_the_codec_says():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, overload
 
 try:
     import equinox as eqx
@@ -16,19 +17,47 @@ except ModuleNotFoundError as error:
     raise ImportError("from_equinox needs Equinox: pip install 'jaxdistill[equinox]'") from error
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 from jax.extend.core import get_opaque_trace_state
 
-from jaxdistill.net import Forward, Net, TapError, as_taps, feature, unknown_tap
+from jaxdistill.net import (
+    Forward,
+    Net,
+    TapError,
+    Trained,
+    as_taps,
+    described,
+    feature,
+    foreign,
+    pick,
+    unknown_tap,
+    variables_of,
+)
+
+Call = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
 
 
+@overload
 def from_equinox(
-    build: Callable[[jax.Array], Any],
+    given: eqx.Module,
+    state: eqx.nn.State | None = None,
     *,
     batched: bool = False,
-    call: Callable[[Any, Any, Any, Any], tuple[Any, Any]] | None = None,
-) -> Net:
-    """A net from an Equinox module.
+    call: Call | None = None,
+) -> Trained: ...
+@overload
+def from_equinox(
+    given: Callable[[jax.Array], Any], *, batched: bool = False, call: Call | None = None
+) -> Net: ...
+def from_equinox(
+    given: eqx.Module | Callable[[jax.Array], Any],
+    state: eqx.nn.State | None = None,
+    *,
+    batched: bool = False,
+    call: Call | None = None,
+) -> Net | Trained:
+    """A net from what builds an Equinox module, or the net and the variables of a trained one.
 
     The parameters are the floating point arrays of the module, by the path of attributes; the state
     is its other arrays and whatever ``equinox.nn.StateIndex`` holds (the statistics of
@@ -41,12 +70,21 @@ def from_equinox(
     ``jax.checkpoint``) no layer can be tapped.
 
     Args:
-        build: makes the module, from a key.
+        given: a module; or a class or function that makes one from a key.
+        state: of a module that has one: what ``equinox.nn.make_with_state`` gave beside it, after
+            training.
         batched: whether the model takes the whole batch itself, so that there is no ``jax.vmap``.
         call: ``(model, inputs, state, key) -> (out, state)``, for a model that is called in another
             way; else it gets ``state`` and ``key`` if its ``__call__`` takes them.
 
+    Returns:
+        From a builder a :class:`~jaxdistill.net.Net`; from a module a
+        :class:`~jaxdistill.net.Trained` of the net and its ``(params, state)``. ``net.back`` makes
+        a module of such a pair, or ``(module, state)`` of one that has a state.
+
     Raises:
+        TypeError: for anything else, saying what it was and what to call.
+        ValueError: for a module without the state that it needs, or half of a module.
         TapError: at ``apply``, if a tap names no layer, or a layer that was not called exactly
             once.
 
@@ -56,16 +94,72 @@ def from_equinox(
         >>> params, state = net.init(jax.random.key(0), None)
         >>> net.apply(params, state, jax.numpy.ones((8, 3))).out.shape
         (8, 2)
+        >>> net, variables = from_equinox(eqx.nn.Linear(3, 2, key=jax.random.key(0)))
+        >>> net.back(variables)(jax.numpy.ones(3)).shape
+        (2,)
     """
-    construct = eqx.nn.make_with_state(build)
+    if isinstance(given, eqx.Module):
+        model, memory = _whole(given, state)
+        variables = _trees(model, memory)
+        shapes = eqx.filter_eval_shape(lambda: (model, memory))
+        own = _net(lambda: shapes, lambda key, inputs: variables, batched, call)
+        return Trained(own, variables)
+    if not callable(given) or foreign(given) or state is not None:
+        raise TypeError(
+            "from_equinox takes an Equinox module, with its state if it has one, or what makes one "
+            f"from a key, not {described(given)}"
+        )
 
-    @functools.cache
-    def structure():
-        return eqx.filter_eval_shape(construct, jax.random.key(0))
+    def built(key):
+        model = given(key)
+        if call is None and not isinstance(model, eqx.Module):
+            raise TypeError(f"what from_equinox was given makes {described(model)}, no module")
+        return model
+
+    construct = eqx.nn.make_with_state(built)
 
     def init(key, inputs):
         del inputs  # an Equinox module knows its shapes
         return _trees(*construct(key))
+
+    return _net(lambda: eqx.filter_eval_shape(construct, jax.random.key(0)), init, batched, call)
+
+
+def _whole(model: Any, state: Any) -> tuple[Any, eqx.nn.State]:
+    """A trained model and its state, checked."""
+    if state is not None and not isinstance(state, eqx.nn.State):
+        raise TypeError(
+            f"the state of a module must be an equinox.nn.State, not {described(state)}"
+        )
+    # What was read from a file may be arrays of numpy.
+    model = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, model)
+    stateful = any(map(_is_index, jax.tree.leaves(model, is_leaf=_is_index)))
+    if stateful and state is None:
+        raise ValueError(
+            f"{type(model).__name__} has a state that was not given: from_equinox(model, state) "
+            "with the two that equinox.nn.make_with_state made, after training"
+        )
+    for path, layer in [((), model), *_layers(model)]:
+        for field in dataclasses.fields(layer):
+            kind = str(field.type)
+            needed = re.search("Array|Callable", kind) and not re.search("None|Optional", kind)
+            if needed and getattr(layer, field.name) is None:
+                place = "/".join((*_names(path), field.name))
+                raise ValueError(
+                    f"{place!r} is None: this is half of a model, and equinox.combine(half, other) "
+                    "gives it back"
+                )
+    return model, eqx.nn.State(model) if state is None else state
+
+
+def _net(
+    split: Callable[[], tuple[Any, eqx.nn.State]],
+    init: Callable[..., Any],
+    batched: bool,
+    call: Call | None,
+) -> Net:
+    """The net of a model and its state, of which the structure is known once it is needed."""
+    structure = functools.cache(split)
 
     def apply(params, state, inputs, *, taps=(), train=False, rng=None):
         taps = as_taps(taps)
@@ -90,7 +184,12 @@ def from_equinox(
             out, found, moved = over_batch(inputs, keys)
         return Forward(out, found, _trees(model, moved)[1] if train else state, params)
 
-    return Net(init, apply)
+    def back(variables):
+        model, memory = _fill(*structure(), *variables_of("the result", variables))
+        model = eqx.nn.inference_mode(model)
+        return (model, memory) if _named_memory(model, memory) else model
+
+    return Net(init, apply, back)
 
 
 def _caller(model: Any) -> Callable[[Any, Any, Any, Any], tuple[Any, Any]]:
@@ -151,8 +250,10 @@ def _fill(
     model: Any, memory: eqx.nn.State, params: Mapping, state: Mapping
 ) -> tuple[Any, eqx.nn.State]:
     given = traverse_util.flatten_dict(params) | traverse_util.flatten_dict(state)
-    leaves = [given[path] if _is_array(leaf) else leaf for path, leaf in _named(model).items()]
-    values = [given[path] for path in _named_memory(model, memory)]
+    named = _named(model)
+    own = pick(given, [path for path, leaf in named.items() if _is_array(leaf)])
+    leaves = [own.get(path, leaf) for path, leaf in named.items()]
+    values = list(pick(given, _named_memory(model, memory)).values())
     return (
         jax.tree.unflatten(jax.tree.structure(model), leaves),
         jax.tree.unflatten(jax.tree.structure(memory), values),

@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, overload
 
 import jax
 from flax import linen as nn
 from flax import traverse_util
+from flax.core import unfreeze
 
 from jaxdistill.net import (
     Forward,
     Net,
     TapError,
+    Trained,
     as_taps,
     caller,
+    described,
     feature,
     split_index,
     unknown_tap,
+    variables_of,
 )
 
 # Collections of Linen that hold what a call saw, not what it remembers.
 _SEEN = ("intermediates", "perturbations")
 
 
+Call = Callable[[Any, Any, bool], Any]
+
+
+@overload
+def from_linen(module: nn.Module, *, call: Call | None = None) -> Net: ...
+@overload
 def from_linen(
-    module: nn.Module, *, call: Callable[[nn.Module, Any, bool], Any] | None = None
-) -> Net:
-    """A net from a Flax Linen module.
+    module: nn.Module, variables: Mapping[str, Any], *, call: Call | None = None
+) -> Trained: ...
+def from_linen(
+    module: nn.Module, variables: Mapping[str, Any] | None = None, *, call: Call | None = None
+) -> Net | Trained:
+    """A net from a Flax Linen module, or, given its variables too, the net and these.
 
     The inputs are one pytree, the single positional argument of the module. Whether it trains is
     passed as the keyword that its ``__call__`` takes: ``train``, or ``deterministic`` or
@@ -49,17 +62,25 @@ def from_linen(
         module: a module that is not bound. If it has a method ``for_taps(taps) -> module``, that is
             called before it is applied, so that it can arrange itself around the tapped layers; it
             must keep its parameters.
+        variables: of a module that has been trained, ``{"params": ..., "batch_stats": ...}``.
         call: ``(module, inputs, train) -> out``, for a module that is called in another way.
 
+    Returns:
+        A :class:`~jaxdistill.net.Net`; with variables a :class:`~jaxdistill.net.Trained` of the
+        net and its ``(params, state)``. ``net.back`` gives such a dict of variables.
+
     Raises:
+        TypeError: for anything but a module and a dict of variables, saying what it was.
         TapError: at ``apply``, if a tap names no layer, or a layer that was called more than once.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"from_linen takes a Flax Linen module, not {described(module)}")
+    if module.scope is not None:
+        raise TypeError("from_linen takes a module that is not bound: from_linen(*module.unbind())")
     call = call or caller(module)
 
     def init(key, inputs):
-        variables = nn.meta.unbox(module.init(key, inputs, False, method=call))
-        params = variables.pop("params", {})
-        return params, {k: v for k, v in variables.items() if not _recorded(k, v)}
+        return _parts(module.init(key, inputs, False, method=call))
 
     def apply(params, state, inputs, *, taps=(), train=False, rng=None):
         taps = as_taps(taps)
@@ -96,7 +117,30 @@ def from_linen(
         state = {k: moved.get(k, v) if train or k == "cache" else v for k, v in state.items()}
         return Forward(out, found, state, params)
 
-    return Net(init, apply)
+    def back(variables):
+        params, state = variables_of("the result", variables)
+        return {"params": params, **state}
+
+    if variables is None:
+        return Net(init, apply, back)
+    own = _parts(_checked(variables))
+    return Trained(Net(lambda key, inputs: own, apply, back), own)
+
+
+def _checked(variables: Any) -> Mapping[str, Any]:
+    if isinstance(variables, Mapping) and (not variables or "params" in variables):
+        return variables
+    raise TypeError(
+        "from_linen takes the variables that module.init gives, {'params': ..., 'batch_stats': "
+        f"...}}, not {described(variables)}"
+    )
+
+
+def _parts(variables: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The parameters, and what moves besides."""
+    variables = dict(nn.meta.unbox(unfreeze(dict(variables))))
+    params = variables.pop("params", {})
+    return params, {k: v for k, v in variables.items() if not _recorded(k, v)}
 
 
 def _recorded(collection: str, tree: Mapping) -> bool:

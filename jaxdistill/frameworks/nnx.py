@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import jax
 import jax.numpy as jnp
 from flax import nnx, traverse_util
 
-from jaxdistill.net import Forward, Net, as_taps, caller, feature, split_index, unknown_tap
+from jaxdistill.net import (
+    Forward,
+    Net,
+    Trained,
+    as_taps,
+    caller,
+    described,
+    feature,
+    foreign,
+    pick,
+    split_index,
+    unknown_tap,
+    variables_of,
+)
+
+Call = Callable[[Any, Any, bool], Any]
+# A module's GraphDef, and by path its parameters, its other variables and its random streams.
+_Parts = tuple[Any, dict, dict, dict]
 
 
-def from_nnx(
-    build: Callable[..., Any], *, call: Callable[[Any, Any, bool], Any] | None = None
-) -> Net:
-    """A net from a Flax NNX module.
+@overload
+def from_nnx(given: nnx.Module, *, call: Call | None = None) -> Trained: ...
+@overload
+def from_nnx(given: Callable[..., Any], *, call: Call | None = None) -> Net: ...
+def from_nnx(given: nnx.Module | Callable[..., Any], *, call: Call | None = None) -> Net | Trained:
+    """A net from what builds a Flax NNX module, or the net and the variables of a trained one.
 
     The parameters are the variables of type ``nnx.Param``, the state is all others
     (``nnx.BatchStat``, ...) without the random streams, which are built anew from ``rng`` at every
@@ -29,12 +48,18 @@ def from_nnx(
     axis (``"layers/dense"``), or one by one (``"layers/dense[3]"``).
 
     Args:
-        build: makes the module, from ``nnx.Rngs``. It is traced once without computing anything,
-            for the structure of the module, so a net also works where only its variables were
-            restored.
+        given: a module; or a class or function that makes one from ``nnx.Rngs``, which is traced
+            once without computing anything, for the structure of the module, so that such a net
+            also works where only its variables were restored.
         call: ``(module, inputs, train) -> out``, for a module that is called in another way.
 
+    Returns:
+        From a builder a :class:`~jaxdistill.net.Net`; from a module a
+        :class:`~jaxdistill.net.Trained` of the net and its ``(params, state)``. ``net.back`` makes
+        a module of such a pair.
+
     Raises:
+        TypeError: for anything else, saying what it was and what to call.
         TapError: at ``apply``, if a tap names no layer, or a layer that was not called exactly
             once.
         ValueError: at ``apply``, if a random stream is used and there is no ``rng``.
@@ -45,16 +70,37 @@ def from_nnx(
         >>> params, state = net.init(jax.random.key(0), None)
         >>> net.apply(params, state, jax.numpy.ones((8, 3))).out.shape
         (8, 2)
+        >>> net, variables = from_nnx(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+        >>> net.back(variables)(jax.numpy.ones((8, 3))).shape
+        (8, 2)
     """
+    if isinstance(given, nnx.Module):
+        _, params, state, _ = _split(given)
+        variables = _tree(params), _tree(state)
+        structure = _split(nnx.eval_shape(lambda: nnx.clone(given)))
+        return Trained(_net(lambda: structure, lambda key, inputs: variables, call), variables)
+    if not callable(given) or foreign(given):
+        raise TypeError(
+            f"from_nnx takes an NNX module, or what makes one from nnx.Rngs, not {described(given)}"
+        )
 
-    @functools.cache
-    def structure():
-        return _split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+    def built(rngs: nnx.Rngs) -> nnx.Module:
+        module = given(rngs)
+        if not isinstance(module, nnx.Module):
+            raise TypeError(f"what from_nnx was given makes {described(module)}, no NNX module")
+        return module
 
     def init(key, inputs):
         del inputs  # an NNX module knows its shapes
-        _, params, state, _ = _split(build(nnx.Rngs(key)))
+        _, params, state, _ = _split(built(nnx.Rngs(key)))
         return _tree(params), _tree(state)
+
+    return _net(lambda: _split(nnx.eval_shape(lambda: built(nnx.Rngs(0)))), init, call)
+
+
+def _net(split: Callable[[], _Parts], init: Callable[..., Any], call: Call | None) -> Net:
+    """The net of a module whose parts are known once they are needed."""
+    structure = functools.cache(split)
 
     def apply(params, state, inputs, *, taps=(), train=False, rng=None):
         taps = as_taps(taps)
@@ -83,7 +129,15 @@ def from_nnx(
         moved = {p: after[p] if isinstance(own_state[p], moves) else leaves[p] for p in own_state}
         return Forward(out, found, _tree(moved), params)
 
-    return Net(init, apply)
+    def back(variables):
+        graphdef, own_params, own_state, streams = structure()
+        params, state = variables_of("the result", variables)
+        leaves = _fill(own_params, params) | _fill(own_state, state) | _keys(streams, None)
+        module = nnx.merge(graphdef, nnx.from_flat_state(leaves), copy=True)
+        module.eval()
+        return module
+
+    return Net(init, apply, back)
 
 
 class _NoKey(nnx.RngKey):
@@ -105,7 +159,7 @@ def _recording(cls: type) -> type:
     return type(cls.__name__, (cls,), {"__call__": __call__})
 
 
-def _split(module: Any) -> tuple[Any, dict, dict, dict]:
+def _split(module: Any) -> _Parts:
     graphdef, params, streams, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
     return graphdef, _flat(params), _flat(state), _flat(streams)
 
@@ -128,7 +182,7 @@ def _tree(flat: Mapping[tuple, Any]) -> dict:
 
 
 def _fill(own: Mapping[tuple, Any], tree: Mapping) -> dict[tuple, Any]:
-    given = traverse_util.flatten_dict(tree)
+    given = pick(traverse_util.flatten_dict(tree), map(_names, own))
     return {path: given[_names(path)] for path in own}
 
 

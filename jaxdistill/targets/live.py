@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.net import Net
+from jaxdistill.net import Net, variables_of
 from jaxdistill.settings import Count, NonNegative, checked, fault
 
 Targets = Callable[..., dict[str, Any]]
@@ -173,7 +173,7 @@ def _variables(sources: Mapping, name: str) -> tuple[Any, Any]:
         raise ValueError(
             "the run keeps no average of the student: give model_to_model an ema decay"
         )
-    return sources[name]
+    return variables_of(f"the variables of {name!r}", sources[name])
 
 
 def _input(batch: Mapping, name: str) -> Any:
