@@ -1,6 +1,5 @@
 """The command of caches from config to disk and back, and what a recipe with one refuses."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxdistill import recipe
-from jaxdistill.config import override, plain
+from jaxdistill import config_files, recipe
+from jaxdistill.config import override
 from jaxdistill.store import open_store
 
 ROOT = Path(__file__).parents[1]
@@ -97,13 +96,7 @@ def test_misuse_is_said_in_a_sentence(tmp_path):
 
 
 def small(name="ssld", **changes):
-    path = ROOT / "configs" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return override(plain(module.get_config("small")), changes)
+    return override(config_files.load(f"{name}:small"), changes)
 
 
 CACHED = "stages.distil.targets.cached"

@@ -1,28 +1,22 @@
 """DMAE by values: accuracy notices no unnormalised or lost loss, and no tap one block off."""
 
-import importlib.util
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill import recipe, registry
-from jaxdistill.config import override, plain, smoke
+from jaxdistill import config_files, recipe, registry
+from jaxdistill.config import override, smoke
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import MAE, export, masking
 
-CONFIG = Path(__file__).parents[1] / "configs" / "mae_vitb.py"
 WEIGHT = 30.0
 
 
 def config(size):
-    spec = importlib.util.spec_from_file_location("mae_vitb", CONFIG)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return plain(module.get_config(size))
+    return config_files.load(f"mae_vitb:{size}")
 
 
 @pytest.fixture(scope="module")

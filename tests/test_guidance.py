@@ -1,24 +1,16 @@
 """The weight of the ground truth, estimated from two stages and used by a third."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill import claim, recipe, theory
-from jaxdistill.config import override, plain
-
-CONFIG = Path(__file__).parents[1] / "configs" / "self_distill_deep.py"
+from jaxdistill import claim, config_files, recipe, theory
+from jaxdistill.config import override
 
 
 def config(**changes):
-    spec = importlib.util.spec_from_file_location("self_distill_deep", CONFIG)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = plain(module.get_config("small"))
+    found = config_files.load("self_distill_deep:small")
     for stage in found["stages"].values():
         stage |= {"steps": 30, "student": {"net": "mlp", "widths": (16,)}}
     return override({**found, "mesh": {"data": 1, "fsdp": 1}}, changes)

@@ -1,6 +1,5 @@
 """The command line as its users run it: every config in smoke size, what it refuses."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -13,8 +12,8 @@ import numpy as np
 import pytest
 
 import jaxdistill as jd
-from jaxdistill import main, present, recipe
-from jaxdistill.config import override, plain, smoke, vary
+from jaxdistill import config_files, main, present, recipe
+from jaxdistill.config import override, smoke, vary
 from jaxdistill.training.export import load_exported, read_named_arrays
 
 ROOT = Path(__file__).parents[1]
@@ -44,10 +43,7 @@ def refused(*arguments, **keywords):
 
 def config_of(name):
     """The small config of a file as plain data."""
-    spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), ROOT / "configs" / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return plain(module.get_config("small"))
+    return config_files.load(f"{ROOT}/configs/{name}:small")
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

@@ -10,44 +10,50 @@ from typing import Any
 
 
 def above(
-    better: str, worse: str, sentence: str, margin: float = 0.0, metric: str = ""
+    better: str, worse: str, sentence: str, margin: float = 0.0, metric: str = "", origin: str = ""
 ) -> dict[str, Any]:
     """One arm lies above another, by a margin; a negative one lets it lie a little below. Of a
-    loss, where less is better, the worse arm goes first.
+    loss, where less is better, the worse arm goes first. ``origin`` says whose the margin is:
+    ``"paper"``, or our reason for it.
 
     Example:
         >>> above("distilled", "alone", "distilled beats alone", 0.01)
         {'sentence': 'distilled beats alone', 'coefficients': {'distilled': 1, 'alone': -1},
          'margin': 0.01}
     """
-    return _contrast({better: 1, worse: -1}, sentence, margin, metric)
+    return _contrast({better: 1, worse: -1}, sentence, margin, metric, origin)
 
 
-def reaches(arm: str, least: float, sentence: str, metric: str = "") -> dict[str, Any]:
+def reaches(
+    arm: str, least: float, sentence: str, metric: str = "", origin: str = ""
+) -> dict[str, Any]:
     """An arm's metric is at least so high.
 
     Example:
         >>> reaches("student", 0.8, "in one step")
         {'sentence': 'in one step', 'coefficients': {'student': 1}, 'margin': 0.8}
     """
-    return _contrast({arm: 1}, sentence, least, metric)
+    return _contrast({arm: 1}, sentence, least, metric, origin)
 
 
-def within(arm: str, most: float, sentence: str, metric: str = "") -> dict[str, Any]:
+def within(
+    arm: str, most: float, sentence: str, metric: str = "", origin: str = ""
+) -> dict[str, Any]:
     """An arm's metric, a distance or a number of errors, is at most so high.
 
     Example:
         >>> within("student", 0.06, "near the density")["margin"]
         -0.06
     """
-    return _contrast({arm: -1}, sentence, -most, metric)
+    return _contrast({arm: -1}, sentence, -most, metric, origin)
 
 
 def _contrast(
-    coefficients: dict[str, int], sentence: str, margin: float, metric: str
+    coefficients: dict[str, int], sentence: str, margin: float, metric: str, origin: str
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"sentence": sentence, "coefficients": coefficients}
-    found |= {"margin": margin} if margin else {}
+    if margin:
+        found["margin"] = {"value": margin, "from": origin} if origin else margin
     return found | ({"metric": metric} if metric else {})
 
 

@@ -163,7 +163,7 @@ def on_digits(
     student: dict[str, Any],
 ) -> dict[str, Any]:
     """A run on digits: a classifier, in whose features samples are compared with data, a teacher
-    and a student. The classifier is frozen in both; what they say of their own goes first.
+    and a student.
 
     Example:
         >>> on_digits("", "", {}, {})["recipe"]

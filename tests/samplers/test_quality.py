@@ -1,29 +1,22 @@
 """What evaluators of samplers measure, and samplers of images in the size that their view gives."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill import models, pictures, present, recipe, samplers
-from jaxdistill.config import override, plain, smoke
+from jaxdistill import config_files, models, pictures, present, recipe, samplers
+from jaxdistill.config import override, smoke
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import from_function
 from jaxdistill.samplers import quality
 
-CONFIG = Path(__file__).parents[2] / "configs" / "ict.py"
 SMALLER = ({"name": "resize", "size": 4}, {"name": "normalise", "mean": (0.5,), "std": (0.5,)})
 
 
 def test_a_view_that_resizes_is_sampled_in_its_own_size(tmp_path):
-    spec = importlib.util.spec_from_file_location("ict", CONFIG)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     with jax.enable_x64(False):
-        config = {**plain(module.get_config("small")), "mesh": {"data": 1}}
+        config = {**config_files.load("ict:small"), "mesh": {"data": 1}}
         quality = "stages.student.evaluate.quality"
         changes = {
             **{f"stages.{stage}.view.augment": SMALLER for stage in config["recipe"]},
