@@ -27,7 +27,7 @@ from jaxdistill.presets.claims import above
 from jaxdistill.presets.language import adamw, decoder, learning
 
 WIDTHS = (40, 48, 64, 96, 160)
-HALVES = language.from_teacher(divergence_weight=0.5, ce_weight=0.5)
+HALVES = language.from_labels_and_teacher("teacher", divergence_weight=0.5, ce_weight=0.5)
 
 
 def published() -> dict:

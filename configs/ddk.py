@@ -28,7 +28,7 @@ from jaxdistill.presets.claims import above
 from jaxdistill.presets.language import adamw, decoder, learning
 
 SENTENCE = "Domains are drawn more often the further the student is behind there."
-FROM_TEACHER = language.from_teacher(divergence_weight=0.2, ce_weight=1.0)
+FROM_TEACHER = language.from_labels_and_teacher("teacher", divergence_weight=0.2, ce_weight=1.0)
 
 
 def by_the_gap(every: int, batches: int, batch_size: int) -> dict:

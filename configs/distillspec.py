@@ -73,8 +73,9 @@ def published() -> dict:
 def small() -> dict:
     loss, draft = {"loss": language.next_token(64, 8)}, decoder(64, 1)
     greedy = {"sampling": {"temperature": 0.0}, "prefix": "greedy_", "sets": ("test",)}
-    own_text = {"divergence": "total_variation", "prompt": 16, "share": 1.0, "chunk": 1024}
-    own_text |= {"frozen": ("target",), "divergence_weight": 1.0, "ce_weight": 0.0}
+    own_text = language.from_labels_and_teacher(
+        "target", 1.0, 0.0, divergence="total_variation", prompt=16, share=1.0, chunk=1024
+    )
     rates = {"low": {PEAK: 1e-3}, "middle": {PEAK: 3e-3}, "high": {PEAK: 1e-2}}
     grid = {"total variation": rates, "labels": rates}
     learns = {"distiller": {"chunk": 1024}, "evaluate": loss, "batch_size": 32}

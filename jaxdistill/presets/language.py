@@ -29,15 +29,17 @@ def adamw(peak: float, warmup: int, **schedule: Any) -> dict[str, Any]:
     return {"name": "adamw", "b2": 0.95, "weight_decay": 0.1, "clip": 1.0, "learning_rate": rate}
 
 
-def from_teacher(divergence_weight: float, ce_weight: float) -> dict[str, Any]:
-    """What a student learns from the distribution of the stage ``teacher`` and from the text.
+def from_labels_and_teacher(
+    stage: str, divergence_weight: float, ce_weight: float, **settings: Any
+) -> dict[str, Any]:
+    """What a student learns from the text itself and from the distribution of a teacher.
 
     Example:
-        >>> from_teacher(divergence_weight=0.2, ce_weight=1.0)["divergence"]
+        >>> from_labels_and_teacher("teacher", 0.2, 1.0)["divergence"]
         'forward_kl'
     """
     weights = {"divergence_weight": divergence_weight, "ce_weight": ce_weight}
-    return {"frozen": ("teacher",), "divergence": "forward_kl", **weights}
+    return {"frozen": (stage,), "divergence": "forward_kl", **weights, **settings}
 
 
 def next_token(batch_size: int, batches: int, **settings: Any) -> dict[str, Any]:
