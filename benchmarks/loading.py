@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,7 @@ def looked(count: int) -> dict[str, float]:
     noise = np.random.default_rng(0).normal(size=(280, 280, 3)).cumsum(0).cumsum(1)
     pixels = ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = f"{folder}/.cache"
         for number in range(count):
             path = Path(folder) / "ab"[number % 2] / f"{number}.{('jpg', 'png')[number % 2]}"
             path.parent.mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ billions.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -21,6 +22,8 @@ BESIDE = ("label", "index", "group")
 # Of larger files a block at the beginning, in the middle and at the end is read.
 BLOCK = 8192
 _WORDS_AT_ONCE = 2**20
+# What is known of so many files outlives the process.
+_KEPT = 1000
 _T = TypeVar("_T")
 
 
@@ -124,31 +127,69 @@ def of_file(path: str | os.PathLike) -> int:
 class Files:
     """What is known of many files, found out again only for those that have changed.
 
+    Of a thousand files or more it is kept in the user's cache folder (``XDG_CACHE_HOME``, or
+    ``~/.cache``), so that another process need not read them either. A file that has the size and
+    the times of last change, of content and of anything, that it had is taken for the same.
+
     Args:
         paths: of the files.
         ask: ``path -> number``; called by several threads.
+        kind: what the numbers are, where they are kept.
     """
 
-    def __init__(self, paths: Sequence[str | Path], ask: Callable[[str], int] = of_file):
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        ask: Callable[[str], int] = of_file,
+        kind: str = "hashes",
+    ):
         self._paths = [os.fspath(path) for path in paths]
         self._ask = ask
-        self._seen = np.full((len(self._paths), 2), -1, np.int64)
+        self._kind = kind
+        self._seen = np.full((len(self._paths), 3), -1, np.int64)
         self._known = np.zeros(len(self._paths), np.uint64)
+        self._memory: Path | None = None
 
     def __call__(self) -> np.ndarray:
-        """The number of each file, uint64 ``[n]``; asks of those whose size or time is new."""
-        now = np.array([_stamp(path) for path in self._paths], np.int64).reshape(-1, 2)
+        """The number of each file, uint64 ``[n]``; asks of those whose size or times are new."""
+        now = np.array([_stamp(path) for path in self._paths], np.int64).reshape(-1, 3)
+        if self._memory is None and len(self._paths) >= _KEPT:
+            self._recall()
         changed = np.flatnonzero((now != self._seen).any(1)).tolist()
         if changed:
             found = in_parallel(lambda i: self._ask(self._paths[i]), changed)
             self._known[changed] = np.array(found, np.uint64)
             self._seen[changed] = now[changed]
+            self._keep()
         return self._known
 
+    def _recall(self) -> None:
+        paths = [os.path.abspath(path) for path in self._paths]
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        self._memory = Path(cache, "jaxdistill", f"{self._kind}-{digest(*paths)}.npz")
+        try:
+            with self._memory.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
+                seen, known = kept["seen"], kept["known"]
+        except Exception:  # not there, or damaged: all files are read
+            return
+        if seen.shape == self._seen.shape and known.shape == self._known.shape:
+            self._seen, self._known = seen.astype(np.int64), known.astype(np.uint64)
 
-def _stamp(path: str) -> tuple[int, int]:
+    def _keep(self) -> None:
+        if self._memory is None:
+            return
+        part = self._memory.with_suffix(f".{os.getpid()}.part")
+        # Of a home that cannot be written the next process reads all files again.
+        with contextlib.suppress(OSError):
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as stream:
+                np.savez(stream, seen=self._seen, known=self._known)
+            os.replace(part, self._memory)
+
+
+def _stamp(path: str) -> tuple[int, int, int]:
     found = os.stat(path)
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def in_parallel(ask: Callable[[Any], _T], things: Sequence[Any], at_once: int = 64) -> list[_T]:

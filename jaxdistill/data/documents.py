@@ -147,6 +147,20 @@ def json_of(text: str, where: str) -> Any:
         raise ValueError(f"{where} is JSON of too many levels") from fault
 
 
+def refuse_halves(text: str, where: str) -> None:
+    """Refuses halves of characters (lone surrogates), which JSON can say and no file can hold.
+
+    Raises:
+        ValueError: naming where the text stands.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as fault:
+        raise ValueError(
+            f"{where} has half a character (\\u{ord(text[fault.start]):04x}) at {fault.start}"
+        ) from fault
+
+
 def _decoded(text: bytes, path: Path, first: int) -> str:
     try:
         return text.decode("utf-8")
@@ -163,8 +177,11 @@ def _rows(
     found = []
     for number, row in rows:
         for key in (text, prompt):
-            if key is not None and not (isinstance(row, dict) and isinstance(row.get(key), str)):
+            if key is None:
+                continue
+            if not (isinstance(row, dict) and isinstance(row.get(key), str)):
                 raise ValueError(f"record {number} of {path} has no text under {key!r}")
+            refuse_halves(row[key], f"record {number} of {path}")
         name = f"{path.name}/{number - 1:06d}"
         found.append(Document(name, row[text], row[prompt] if prompt else ""))
     return found

@@ -179,13 +179,17 @@ def image_folder(
 
     Raises:
         FileNotFoundError: if the folder is missing, or holds no image in any folder.
-        ValueError: for an image size below 1, and for folders of classes that are not among
-            ``class_names``.
+        ValueError: for an image size below 1, for folders of classes that are not among
+            ``class_names``, and, where these are not given, for folders without images.
         ImportError: without Pillow (extra ``images``).
     """
     images.pillow()
     root = Path(path)
     files, folders = _class_files(root)
+    if class_names is None:
+        full = {file.partition("/")[0] for file in files}
+        if empty := [folder for folder in folders if folder not in full]:
+            raise ValueError(f"{root} has folders of classes without images: {_listed(empty)}")
     classes = tuple(folders if class_names is None else class_names)
     if other := [folder for folder in folders if folder not in classes]:
         raise ValueError(
@@ -253,6 +257,7 @@ def _class_files(root: Path) -> tuple[list[str], list[str]]:
         for folder in folders
         for file in sorted((root / folder).rglob("*"))
         if file.suffix.lower() in images.SUFFIXES
+        and not any(part[0] == "." for part in file.relative_to(root).parts)
     ]
     if not files:
         raise FileNotFoundError(
@@ -271,16 +276,8 @@ class _Looked:
 
     def __init__(self, paths: Sequence[Path]):
         self._paths = paths
-        self._faults: dict[str, str] = {}
         self.hashes = Files(paths)
-        self._looked = Files(paths, self._look)
-
-    def _look(self, path: str) -> int:
-        fault = images.look(path)
-        self._faults.pop(path, None)
-        if fault:
-            self._faults[path] = fault
-        return 0
+        self._bad = Files(paths, lambda path: int(images.look(path) != ""), "looks")
 
     def check(self) -> None:
         """Looks at those files that are new or have changed.
@@ -288,12 +285,12 @@ class _Looked:
         Raises:
             ValueError: naming the first ten that cannot be read, and how many more there are.
         """
-        self._looked()
-        if self._faults:
-            bad = [f"{path}: {self._faults[path]}" for path in sorted(self._faults)]
+        bad = np.flatnonzero(self._bad()).tolist()
+        if bad:
+            named = [f"{self._paths[i]}: {images.look(self._paths[i])}" for i in bad[:10]]
             more = f"\nand {len(bad) - 10} more" if len(bad) > 10 else ""
             raise ValueError(
                 f"{len(bad)} of {len(self._paths)} image files cannot be read:\n"
-                + "\n".join(bad[:10])
+                + "\n".join(named)
                 + more
             )

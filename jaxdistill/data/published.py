@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdistill.data.documents import json_of, json_rows, text_of
+from jaxdistill.data.documents import json_of, json_rows, refuse_halves, text_of
 from jaxdistill.data.sentences import Sentences
 
 
@@ -110,6 +110,7 @@ class _Row(NamedTuple):
         found = next((self.values[k] for k in keys if isinstance(self.values.get(k), str)), None)
         if found is None:
             raise ValueError(f"{self.where} has no text under {keys[-1]!r}: {dict(self.values)}")
+        refuse_halves(found, self.where)
         return found
 
     def number(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:

@@ -199,6 +199,43 @@ def test_files_that_have_not_changed_are_not_read_again(folder, monkeypatch):
     assert len(source.contents()) == 8
 
 
+@pytest.mark.parametrize("damage", [None, b"", b"no archive"])
+def test_another_process_knows_what_has_not_changed(folder, monkeypatch, damage):
+    cache = folder / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(content, "_KEPT", 8)
+    asked = []
+
+    def files():
+        paths = sorted(folder.rglob("*.bmp"))
+        return content.Files(paths, lambda p: asked.append(p) or content.of_file(p))
+
+    first = files()()
+    assert len(asked) == 8
+    assert [path.suffix for path in (cache / "jaxdistill").iterdir()] == [".npz"]
+    if damage is not None:
+        next((cache / "jaxdistill").iterdir()).write_bytes(damage)
+    np.testing.assert_array_equal(files()(), first)
+    assert len(asked) == (8 if damage is None else 16)
+    # As many bytes and the old time: the time of any change tells.
+    path = folder / "a" / "2.bmp"
+    kept = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"1")
+    os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    del asked[:]
+    assert (files()() != first).sum() == 1
+    assert asked == [str(path)]
+
+
+def test_a_cache_folder_that_cannot_be_written_does_not_matter(folder, monkeypatch):
+    (folder / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "file"))
+    monkeypatch.setattr(content, "_KEPT", 8)
+    source = sources.image_folder(folder, image_size=4)
+    source.check()
+    assert source.fingerprint()
+
+
 def test_of_large_files_beginning_middle_and_end_count(tmp_path):
     path = tmp_path / "large"
     whole = bytearray(GENERATOR.bytes(2**18))

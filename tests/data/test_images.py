@@ -129,7 +129,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-@pytest.mark.parametrize("suffix", sorted(images.SUFFIXES - {".tiff", ".jpeg"}))
+@pytest.mark.parametrize(
+    "suffix", sorted({".bmp", ".gif", ".jpg", ".png", ".ppm", ".tif", ".webp"})
+)
 def test_damaged_files_are_found_before_they_are_read(tmp_path, how, suffix):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     path = tmp_path / f"one{suffix}"
@@ -189,6 +191,20 @@ def test_classes_are_those_of_the_training_set(tmp_path):
     folder(tmp_path / "validation", "bd")
     with pytest.raises(ValueError, match=r"validation has folders of classes .* not: 'd'"):
         sources.image_folders(dir=tmp_path, image_size=4)
+
+
+def test_folders_without_images_and_hidden_files(tmp_path):
+    folder(tmp_path, "ab")
+    (tmp_path / "a" / "._0.png").write_bytes(b"of another system")
+    folder(tmp_path / "b" / ".checkpoints", "x")
+    folder(tmp_path / ".hidden", "x")
+    source = sources.image_folder(tmp_path, image_size=4, name="set")
+    assert list(source.ids) == ["set/a/0.png", "set/b/0.png"]
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "0.heic").write_bytes(b"unknown")
+    with pytest.raises(ValueError, match="folders of classes without images: 'c'"):
+        sources.image_folder(tmp_path, image_size=4)
+    sources.image_folder(tmp_path, image_size=4, class_names=tuple("abc"))
 
 
 def test_a_folder_names_all_that_cannot_be_read(tmp_path):

@@ -179,6 +179,13 @@ def test_what_is_no_utf8_is_named_by_file_and_line(tmp_path):
         text.json_lines(lines)
 
 
+def test_halves_of_characters_are_named(tmp_path):
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text('{"text": "a"}\n{"text": "b\\ud83d"}\n')
+    with pytest.raises(ValueError, match=r"record 2 of .*rows\.jsonl has half a character .* at 1"):
+        text.json_lines(lines)
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"no table at all", b"PAR1" * 9])
 def test_what_is_no_parquet_is_named(tmp_path, content):
     pytest.importorskip("pyarrow")
