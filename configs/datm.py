@@ -28,6 +28,7 @@ from jaxdistill.presets.claims import above
 
 SENTENCE = "A set learns best from experts as difficult as its size allows."
 # Labels are learned too, of images that experts get right.
+STUDENTS = {"steps": 10, "rate": 0.02}
 SOFT = {"soft": True, "images_from": "correct", "threshold": 1.0}
 
 
@@ -43,11 +44,9 @@ def published(name: str) -> dict:
         student=condense.convnet(name),
         distiller=condense.trajectories(
             each=10,
-            student_steps=80,
             epochs=2,
+            students={"steps": 80, "rate": 0.01, "batch_size": 1000 if hundred else 100},
             window=window,
-            rate=0.01,
-            batch_size=1000 if hundred else 100,
             augment=augment,
             **SOFT,
         ),
@@ -71,7 +70,7 @@ def small() -> dict:
     window = {"first": 0, "begin": 4, "last": 8, "grown": 100}
     distil = condense.synthetic(
         student=condense.SMALL,
-        distiller=condense.trajectories(1, 10, 2, window=window, rate=0.02, **SOFT),
+        distiller=condense.trajectories(1, 2, STUDENTS, window=window, **SOFT),
         optimizer=condense.parts(10.0, 1e-5, 2.0),
         steps=300,
         evaluate=evaluate,
@@ -85,7 +84,7 @@ def order() -> dict:
     window = {"first": 0, "last": 3}
     distil = condense.synthetic(
         student=condense.MIDDLE,
-        distiller=condense.trajectories(1, 10, 1, window=window, rate=0.02, **SOFT),
+        distiller=condense.trajectories(1, 1, STUDENTS, window=window, **SOFT),
         optimizer=condense.parts(30.0, 1e-5, 2.0),
         steps=200,
         evaluate=condense.middle_nets(),

@@ -63,10 +63,12 @@ def small() -> dict:
             "cached": {"views": 1, "outputs": {"out": {"codec": "dense"}}},
         },
         records={"labels": 50},
-        transfer={"sources": sources, "power": 12.0, "labelled": 50, "read": "hidden_1"},
+        weights="weigh",
         objective={"labels": labels, **{name: head(name) for name in SOURCES}},
         pictures=("reliability",),
     )
+    weigh = {"name": "transfer_weights", "sources": sources, "power": 12.0, "labelled": 50}
+    weigh |= {"read": "hidden_1"}
     return recipe(
         title="DistillWeighted in small",
         sentence="A student with few labels learns from nets of other tasks.",
@@ -75,6 +77,7 @@ def small() -> dict:
             "near": source(others),
             "far": source(photographs),
             "shuffled": source(others, records={"shuffled": True}),
+            "weigh": {"work": weigh},
             "distil": distil,
         },
         variants={
@@ -86,10 +89,10 @@ def small() -> dict:
 
 
 def claim() -> dict:
-    transfer, objective = "stages/distil/transfer", "stages/distil/objective"
+    power, objective = "stages/weigh/work/power", "stages/distil/objective"
     half_a_point = "weighing is at most half a point below equal weights"
     a_point = "the worst source gives at most a point more than labels alone"
-    alone = {"recipe": ("distil",), **at("stages/distil", targets=None, transfer=None)}
+    alone = {"recipe": ("distil",), **at("stages/distil", targets=None, weights=None)}
     alone |= at(objective, **dict.fromkeys(SOURCES)) | at(f"{objective}/labels", weight=1.0)
     return {
         "sentence": "The nearest source teaches best, and its score tells which that is.",
@@ -100,9 +103,9 @@ def claim() -> dict:
         ),
         "arms": {
             "weighted": {},
-            "nearest": at(transfer, power="nearest"),
-            "uniform": at(transfer, power=0.0),
-            "worst": {**at("stages/distil", transfer=None), **at(objective, near=None, far=None)},
+            "nearest": {power: "nearest"},
+            "uniform": {power: 0.0},
+            "worst": {**at("stages/distil", weights=None), **at(objective, near=None, far=None)},
             "alone": alone,
         },
         "contrasts": {
@@ -118,7 +121,7 @@ def claim() -> dict:
 
 
 def scores(pair: str, sentence: str) -> dict:
-    return reaches("weighted", 0.0, sentence, metric=f"distil/sources/{pair}")
+    return reaches("weighted", 0.0, sentence, metric=f"weigh/choice/{pair}")
 
 
 def mnist() -> dict:

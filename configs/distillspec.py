@@ -44,7 +44,7 @@ def drafting(prompt: int, new: int, batches: int, **settings) -> dict:
 def published() -> dict:
     tiny = {**language.LARGE, "width": 2048, "depth": 22, "heads": 32, "groups": 4, "hidden": 5632}
     loss = {"loss": language.next_token(64, 16)}
-    own_text = {"frozen": ("target",), "divergence": "forward_kl", "prompt": 512, "share": 1.0}
+    own_text = {"frozen": ("target",), "writing": {"prompt": 512, "share": 1.0}}
     common: dict[str, Any] = {"batch_size": 256, "checkpoint_every": 1000}
     return recipe(
         title="DistillSpec, 7B to 1.1B",
@@ -74,7 +74,7 @@ def small() -> dict:
     loss, draft = {"loss": language.next_token(64, 8)}, decoder(64, 1)
     greedy = {"sampling": {"temperature": 0.0}, "prefix": "greedy_", "sets": ("test",)}
     own_text = language.from_labels_and_teacher(
-        "target", 1.0, 0.0, divergence="total_variation", prompt=16, share=1.0, chunk=1024
+        "target", 1.0, 0.0, "total_variation", writing={"prompt": 16, "share": 1.0}, chunk=1024
     )
     rates = {"low": {PEAK: 1e-3}, "middle": {PEAK: 3e-3}, "high": {PEAK: 1e-2}}
     grid = {"total variation": rates, "labels": rates}
@@ -109,7 +109,8 @@ def small() -> dict:
 
 def claim() -> dict:
     own = "stages/distil/distiller"
-    labels = at(own, divergence_weight=0.0, ce_weight=1.0, share=0.0)
+    fixed_text = at(f"{own}/writing", share=0.0)
+    labels = {**at(own, ce_weight=1.0), **at(f"{own}/divergence", weight=0.0), **fixed_text}
     three_points = "by total variation on its own text it is accepted more by 0.03 than with labels"
     fixed = "its own text is at most half a point worse than fixed text"
     longer = "greedy blocks are longer than with labels"
@@ -126,8 +127,8 @@ def claim() -> dict:
         ),
         "arms": {
             "total variation": {},
-            "total variation, fixed text": at(own, share=0.0),
-            "forward KL": at(own, divergence="forward_kl"),
+            "total variation, fixed text": fixed_text,
+            "forward KL": at(f"{own}/divergence", name="forward_kl"),
             "labels": {**labels, PEAK: LABELS_RATE},
         },
         "contrasts": {

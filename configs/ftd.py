@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 from jaxdistill.presets import at, chosen, condense
 from jaxdistill.presets.claims import above
 
+STUDENTS = {"steps": 10, "rate": 0.02}
 SENTENCE = "Experts that stay where it is flat are followed with less error."
 
 
@@ -37,11 +38,10 @@ def published(name: str) -> dict:
         student=condense.convnet(name),
         distiller=condense.trajectories(
             each=10,
-            student_steps=20 if hundred else 30,
             epochs=2,
+            students={"steps": 20 if hundred else 30, "rate": 0.01 if hundred else 0.001},
             window={"first": 0, "last": 40 if hundred else 20},
             ema=0.9995,
-            rate=0.01 if hundred else 0.001,
             augment=augment,
         ),
         optimizer=condense.parts(1000.0 if hundred else 100.0, 1e-5),
@@ -63,7 +63,7 @@ def small() -> dict:
     window = {"first": 0, "last": 8}
     distil = condense.synthetic(
         student=condense.SMALL,
-        distiller=condense.trajectories(1, 10, 2, window=window, ema=0.98, rate=0.02),
+        distiller=condense.trajectories(1, 2, STUDENTS, window=window, ema=0.98),
         optimizer=condense.parts(10.0, 1e-5),
         steps=300,
         evaluate=evaluate,
@@ -77,7 +77,7 @@ def order() -> dict:
     window = {"first": 0, "last": 4}
     distil = condense.synthetic(
         student=condense.MIDDLE,
-        distiller=condense.trajectories(1, 10, 1, window=window, ema=0.98, rate=0.02),
+        distiller=condense.trajectories(1, 1, STUDENTS, window=window, ema=0.98),
         optimizer=condense.parts(30.0, 1e-5),
         steps=200,
         evaluate=condense.middle_nets(),

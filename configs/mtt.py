@@ -36,10 +36,9 @@ def published(name: str) -> dict:
         student=condense.convnet(name),
         distiller=condense.trajectories(
             each=10,
-            student_steps=20 if hundred else 30,
             epochs=2,
+            students={"steps": 20 if hundred else 30, "rate": 0.01 if hundred else 0.001},
             window={"first": 0, "last": 20},
-            rate=0.01 if hundred else 0.001,
             augment=augment,
         ),
         optimizer=condense.parts(1000.0 if hundred else 100.0, 1e-5),
@@ -62,7 +61,10 @@ def small() -> dict:
     distil = condense.synthetic(
         student=condense.SMALL,
         distiller=condense.trajectories(
-            each=1, student_steps=10, epochs=2, window={"first": 0, "last": 8}, rate=0.02
+            each=1,
+            epochs=2,
+            students={"steps": 10, "rate": 0.02},
+            window={"first": 0, "last": 8},
         ),
         optimizer=condense.parts(10.0, 1e-5),
         steps=300,
@@ -77,15 +79,16 @@ def small() -> dict:
         loss_ramp=5,
         gradient_penalty=2.0,
     )
-    followed_by = at(
-        "stages/distil/distiller",
-        balance=True,
-        perturb=1.0,
-        momentum=0.9,
-        waypoints="growing",
-        images_from="clusters",
-        rate=0.003,
-    )
+    followed_by = {
+        **at("stages/distil/distiller", waypoints="growing", images_from="clusters"),
+        **at(
+            "stages/distil/distiller/students",
+            balance=True,
+            perturb=1.0,
+            momentum=0.9,
+            rate=0.003,
+        ),
+    }
     return condense.small(
         "MTT",
         SENTENCE,

@@ -83,8 +83,7 @@ def small() -> dict:
     }
     taught = {**common, "targets": {"kind": "live", "stage": "first"}}
     # Each weight is multiplied by its share. All three stages start alike.
-    names = {name: name for name in ("first", "alone", "labels", "teacher")}
-    guided = {**taught, "objective": objective(1.0, 1.0), "guidance": names}
+    guided = {**taught, "objective": objective(1.0, 1.0), "weights": "weigh"}
     return recipe(
         title="The weight of the ground truth from one extra training",
         sentence="A net that learns from its own first training under label noise.",
@@ -92,6 +91,7 @@ def small() -> dict:
         stages={
             "first": {**common, "objective": objective(1.0, None)},
             "alone": {**taught, "objective": objective(None, 1.0)},
+            "weigh": {"work": {"name": "guided_weights", "first": "first", "alone": "alone"}},
             "guided": {**guided, "pictures": ("reliability",)},
         },
         variants={"fashion_mnist": fashion_mnist()},
@@ -104,7 +104,7 @@ def fixed(tenths: int) -> dict:
     path = "stages/guided"
     return {
         "recipe": ("first", "guided"),
-        **at(path, guidance=None),
+        **at(path, weights=None),
         **at(f"{path}/objective/labels", weight=tenths / 10),
         **at(f"{path}/objective/teacher", weight=1 - tenths / 10),
     }

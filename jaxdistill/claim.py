@@ -23,10 +23,7 @@ from absl import app, flags
 
 from jaxdistill import claims
 from jaxdistill import main as command
-from jaxdistill._errors import unknown
-from jaxdistill.claims import TUNING_SEED, answer, arms_of, metric_of, refuse, table
-from jaxdistill.config import flattened, override
-from jaxdistill.settings import Count
+from jaxdistill.claims import TUNING_SEED, answer, arms_of, metric_of, table
 
 SEEDS = flags.DEFINE_integer(
     "seeds", claims.ENOUGH, "how many seeds each arm is run with", lower_bound=1
@@ -38,12 +35,6 @@ TUNE = flags.DEFINE_bool(
 
 __all__ = ["answer", "arms_of", "main", "measure", "table", "tune"]
 
-TUNE_KEYS: dict[str, Any] = {
-    "metric": str,
-    "lower": bool,
-    "seeds": Count,
-    "grid": Mapping[str, Mapping[str, Mapping[str, Any]]],
-}
 EXIT = {"holds": 0, "smaller than asked": 3, "not shown": 3, "contradicted": 1}
 
 
@@ -89,20 +80,6 @@ def measure(
     return found
 
 
-def measured(plan: Any) -> set[str]:
-    """What the stages of a plan measure, see :func:`refuse_unmeasured`."""
-    last = plan.stages[-1].name
-    found = set()
-    for planned in plan.stages:
-        sets = {"train", "sources", "guidance"}
-        for spec in planned.settings["evaluate"].values():
-            sets |= set(spec.get("sets", ("validation",)))
-        sets |= {f"{other}:validation" for other in planned.needs}
-        for stage in (planned.name, "last") if planned.name == last else (planned.name,):
-            found |= {f"{stage}/{part}/" for part in sets} | {f"{stage}/step_flops"}
-    return found
-
-
 def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
     """Runs ``config.tune``: for every arm its grid, ``{label: changes}``, on validation data.
 
@@ -116,25 +93,12 @@ def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
     """
     from jaxdistill import recipe
 
-    settings = config.get("tune")
-    if not settings:
-        raise ValueError("this config has nothing to tune: it has no 'tune'")
-    refuse("tune", settings, TUNE_KEYS, ("metric", "grid"))
+    candidates = claims.candidates_of(config)
+    settings = config["tune"]
     metric = settings["metric"]
-    if "/test/" in metric:
-        raise ValueError(f"tuning reads the validation set, not {metric!r}")
-    arms = arms_of(config)
-    for arm in settings["grid"]:
-        if arm not in arms:
-            raise ValueError(unknown("arm in the grid of tune", arm, arms))
     seeds = range(TUNING_SEED, TUNING_SEED + settings.get("seeds", 2))
-    candidates = {
-        (arm, label): override(arms[arm], flattened(changes))
-        for arm, grid in settings["grid"].items()
-        for label, changes in grid.items()
-    }
     for (arm, label), candidate in candidates.items():
-        claims.refuse_unmeasured(metric, f"{arm}, {label}", measured(recipe.plan(candidate)))
+        claims.refuse_unmeasured(metric, f"{arm}, {label}", recipe.metrics(recipe.plan(candidate)))
     rows = []
     for (arm, label), candidate in candidates.items():
         name = f"{arm}, {label}"
@@ -245,7 +209,7 @@ def _run() -> int:
             plans[name] = recipe.plan(arm)
         except ValueError as wrong:
             raise ValueError(f"arm {name!r}: {wrong}") from wrong
-    claims.refuse_others(config, {name: measured(plan) for name, plan in plans.items()})
+    recipe.check_claim(config, {k: v for plan in plans.values() for k, v in plan.read.items()})
     if command.WORKDIR.value:
         own = claims.digest_of(config, arms)
         claims.refuse_other_configs(Path(command.WORKDIR.value), config, own)

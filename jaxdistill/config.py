@@ -6,51 +6,124 @@ Nothing here knows a net or a loss: names are looked up by :mod:`jaxdistill.regi
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
 from jaxdistill._errors import unknown
-from jaxdistill.training.checkpoint import digest
+from jaxdistill.settings import Count, Natural, Scheduled, Share, fault, fields
 
-CONFIG_KEYS = (
-    "title", "sentence", "seed", "data", "mesh", "rules",
-    "recipe", "stages", "variants", "claim", "tune", "table",
-)  # fmt: skip
+
+@dataclasses.dataclass(frozen=True)
+class ConfigKeys:
+    """What a config may say, with defaults.
+
+    Attributes:
+        title: of the report.
+        sentence: below it.
+        seed: of the run.
+        data: the data set, see :func:`jaxdistill.registry.data`.
+        mesh: axes and sizes, see :func:`jaxdistill.training.sharding.make_mesh`.
+        rules: pairs of a regular expression and a partition.
+        recipe: the stages that are run, in order.
+        stages: what each of them is, see :class:`StageKeys`.
+        variants: by the name of another data set what changes for it.
+        claim: arms, a metric, contrasts and margins, see :mod:`jaxdistill.claim`.
+        tune: a grid for arms of the claim.
+        table: metrics whose history is printed.
+    """
+
+    recipe: Sequence[str]
+    stages: Mapping[str, Mapping[str, Any]]
+    data: Mapping[str, Any]
+    title: str = ""
+    sentence: str = ""
+    seed: Natural = 0
+    mesh: Mapping[str, int] | None = None
+    rules: Sequence[Any] | None = None
+    variants: Mapping[str, Any] | None = None
+    claim: Mapping[str, Any] | None = None
+    tune: Mapping[str, Any] | None = None
+    table: Sequence[str] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class StageKeys:
+    """What a stage may say, with defaults.
+
+    Attributes:
+        data: a data set of its own, as ``config.data``; the recipe's by default.
+        student: the net: ``{"net": name, ...}``.
+        work: what is done by a stage that trains nothing, see :func:`jaxdistill.registry.work`.
+        distiller: another algorithm than from model to model, see
+            :func:`jaxdistill.registry.distiller`.
+        initial: ``{"stage": name, ...}``, what it starts from, see
+            :mod:`jaxdistill.recipe.initial`.
+        targets: what it learns from, see :func:`jaxdistill.registry.target`.
+        between: work on the host between steps, see :func:`jaxdistill.registry.between`.
+        view: what is drawn for both nets, see :func:`jaxdistill.registry.view`.
+        objective: ``{term: {"loss": name, ...}}``, see :func:`jaxdistill.registry.match`.
+        weights: the stage whose choice holds a factor for each entry of the objective.
+        optimizer: see :func:`jaxdistill.registry.transformation`.
+        batch_size: records of a batch.
+        order: of the records: drawn anew for every epoch, or as they are given.
+        steps: how many.
+        records: which of the training records, see :func:`jaxdistill.registry.records`.
+        seed: added to the run's: another start, another order of the data.
+        accumulate: microbatches of a step.
+        ema: decay of the student's running average.
+        returns: whether the student or its average is the result.
+        evaluate: ``{label: {"evaluator": name, "sets": (...), "every": steps, ...}}``.
+        spans: ``{name: (first step, last step)}``, parts of the stage over which step metrics are
+            averaged, as ``train/<name>/<metric>``.
+        log_every: after how many steps mean metrics are written.
+        checkpoint_every: after how many steps a checkpoint is written besides those by the clock.
+        keep: how many of the newest checkpoints stay.
+        best: ``(metric, "max" or "min")``, by which a best checkpoint is kept.
+        select: whether the last or the best state is the result.
+        checkpoint: a finished stage's folder or published weights, taken in place of running.
+        pictures: what the report shows of it, see :mod:`jaxdistill.pictures`.
+    """
+
+    data: Mapping[str, Any] | None = None
+    student: Mapping[str, Any] | None = None
+    work: Mapping[str, Any] | None = None
+    distiller: Mapping[str, Any] | None = None
+    initial: Mapping[str, Any] | None = None
+    targets: Mapping[str, Any] | None = None
+    between: Mapping[str, Any] | None = None
+    view: Mapping[str, Any] | None = None
+    objective: Mapping[str, Mapping[str, Any] | None] | None = None
+    weights: str | None = None
+    optimizer: Mapping[str, Any] | None = None
+    batch_size: Count = 128
+    order: Literal["shuffled", "given"] = "shuffled"
+    steps: Natural = 0
+    records: Mapping[str, Any] | None = None
+    seed: Natural = 0
+    accumulate: Count = 1
+    ema: Scheduled[Share] | None = None
+    returns: Literal["student", "ema"] = "student"
+    evaluate: Mapping[str, Mapping[str, Any] | None] | None = None
+    spans: Mapping[str, tuple[Natural, Count]] | None = None
+    log_every: Count = 50
+    checkpoint_every: Natural = 0
+    keep: Count = 2
+    best: tuple[str, Literal["max", "min"]] | None = None
+    select: Literal["last", "best"] = "last"
+    checkpoint: str = ""
+    pictures: Sequence[str] = ()
+
+
+CONFIG_KEYS = tuple(field.name for field in dataclasses.fields(ConfigKeys))
 STAGE_DEFAULTS: dict[str, Any] = {
-    "data": None,  # a data set of its own, as config.data; the recipe's by default
-    "student": None,  # the net: {"net": name, ...}
-    "distiller": None,  # another algorithm than from model to model, see registry.distiller
-    "initial": None,  # {"stage": name, ...}: what it starts from, see recipe.initial
-    "targets": None,  # what it learns from, see registry.target
-    "between": None,  # work on the host between steps, see registry.between
-    "view": None,  # what is drawn for both nets, see registry.view
-    "objective": None,  # {term: {"loss": name, ...}}, see registry.match
-    "optimizer": None,  # see registry.transformation
-    "batch_size": 128,
-    "steps": 0,
-    "records": None,  # which of the training records, see registry.records
-    "seed": 0,  # added to the run's: another start, another order of the data
-    "guidance": None,  # the weight of the ground truth, estimated, see recipe.guidance
-    "transfer": None,  # weights of the objective's entries by task similarity, see recipe.transfer
-    "accumulate": 1,
-    "ema": None,
-    "returns": "student",
-    "evaluate": None,  # {label: {"evaluator": name, "sets": (...), "every": steps, ...}}
-    "log_every": 50,
-    "checkpoint_every": 0,
-    "keep": 2,
-    "best": None,  # (metric, "max" or "min")
-    "select": "last",
-    "checkpoint": "",  # a finished stage's folder or published weights, taken in place of running
-    "pictures": (),  # what the report shows of it, see jaxdistill.pictures
+    field.name: field.default for field in dataclasses.fields(StageKeys)
 }
-# What only model_to_model reads.
-_MODEL_TO_MODEL = (
-    "targets", "objective", "accumulate", "ema", "returns", "guidance", "transfer",
-)  # fmt: skip
-INITIAL_KEYS = ("stage", "parts", "layers", "units", "records", "objective", "upcycle")
+# What only model_to_model reads, and what a stage that trains nothing reads.
+_MODEL_TO_MODEL = ("targets", "objective", "weights", "accumulate", "ema", "returns")
+_WORK = ("work", "data", "evaluate", "seed", "checkpoint", "pictures")
 # What changes how a stage is run but not what comes out.
 _NOT_IDENTITY = ("log_every", "checkpoint_every", "keep", "pictures")
 
@@ -63,49 +136,94 @@ def stage_settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The settings of every stage of the recipe, in order, with defaults filled in.
 
     Raises:
-        ValueError: for an unknown stage or key, with the nearest valid one, and for what every
-            stage must have.
+        ValueError: listing every unknown stage or key, with the nearest valid one, every value
+            outside its domain, and what a stage lacks.
     """
+    faults = _faults("the config", ConfigKeys, config)
+    if faults:
+        raise ValueError("\n".join(faults))
+    faults += _recipe_faults(config)
+    found = {}
     for name in config["recipe"]:
-        if name not in config["stages"]:
-            raise ValueError(unknown("stage in the recipe", name, config["stages"]))
-    found = {name: _filled(name, config["stages"][name]) for name in config["recipe"]}
-    for name, settings in found.items():
-        for key in ("student", "objective", "optimizer"):
-            # What another algorithm needs besides a net it says itself.
-            if not settings[key] and (key == "student" or not settings["distiller"]):
-                raise ValueError(f"stage {name!r} needs {key!r}")
-        for key in _MODEL_TO_MODEL if settings["distiller"] else ():
-            if settings[key] and settings[key] != STAGE_DEFAULTS[key]:
-                raise ValueError(
-                    f"stage {name!r} has an algorithm of its own, "
-                    f"{settings['distiller'].get('name')!r}, which does not read {key!r}: what it "
-                    "needs stands in 'distiller'"
-                )
-        if "name" not in config["data"]:
-            raise ValueError("config.data needs 'name'")
+        if name in config["stages"]:
+            given = config["stages"][name]
+            faults += _faults(f"stage {name!r}", StageKeys, given)
+            found[name] = _filled(given)
+            faults += _stage_faults(name, found[name])
+    if faults:
+        raise ValueError("\n".join(dict.fromkeys(faults)))
     return found
 
 
-def identities(config: Mapping[str, Any]) -> dict[str, str]:
-    """For every stage of the recipe a hash of all that its result depends on."""
-    found: dict[str, str] = {}
-    for name, settings in stage_settings(config).items():
-        needs = needs_of(name, settings, list(found))
-        found[name] = digest(
-            {
-                # What is left at its default does not count, so that a new key changes no identity.
-                "settings": {
-                    k: v
-                    for k, v in settings.items()
-                    if k not in _NOT_IDENTITY and v != STAGE_DEFAULTS[k]
-                },
-                "data": config["data"],
-                "seed": config["seed"],
-                "needs": {other: found[other] for other in needs},
-            }
-        )
+def _faults(where: str, kind: type, given: Mapping[str, Any]) -> list[str]:
+    own = fields(kind)
+    found = [unknown(f"key of {where}", key, own) for key in given if key not in own]
+    for key, parameter in own.items():
+        if key not in given:
+            if parameter.default is parameter.empty:
+                found.append(f"{where} needs {key!r}")
+        elif given[key] is None and parameter.default is not parameter.empty:
+            continue
+        elif (wrong := fault(given[key], parameter.annotation)) is not None:
+            found.append(f"{key!r} of {where} is {given[key]!r}: it {wrong}")
     return found
+
+
+def _recipe_faults(config: Mapping[str, Any]) -> list[str]:
+    recipe, stages = list(config["recipe"]), config["stages"]
+    found = [unknown("stage in the recipe", name, stages) for name in recipe if name not in stages]
+    twice = sorted({name for name in recipe if recipe.count(name) > 1})
+    found += [f"the recipe names the stage {name!r} twice" for name in twice]
+    if not recipe:
+        found.append(f"the recipe names no stage: there are {sorted(stages)}")
+    if "name" not in config["data"]:
+        found.append("config.data needs 'name'")
+    return found
+
+
+def _stage_faults(name: str, settings: Mapping[str, Any]) -> list[str]:
+    """What keys of a stage have to do with each other."""
+    changed = [key for key, value in settings.items() if value and value != STAGE_DEFAULTS[key]]
+    if settings["work"]:
+        return [
+            f"stage {name!r} trains nothing, it is work: it does not read {key!r}"
+            for key in changed
+            if key not in _WORK
+        ]
+    found = [
+        f"stage {name!r} needs {key!r}"
+        for key in ("student", "objective", "optimizer")
+        # What another algorithm needs besides a net it says itself.
+        if not settings[key] and (key == "student" or not settings["distiller"])
+    ]
+    if settings["distiller"]:
+        found += [
+            f"stage {name!r} has an algorithm of its own, {settings['distiller'].get('name')!r}, "
+            f"which does not read {key!r}: what it needs stands in 'distiller'"
+            for key in changed
+            if key in _MODEL_TO_MODEL
+        ]
+    if settings["returns"] == "ema" and settings["ema"] is None:
+        found.append(f"stage {name!r} returns its 'ema', and keeps none: give 'ema' a decay")
+    for span, (first, last) in (settings["spans"] or {}).items():
+        if not first < last <= settings["steps"]:
+            found.append(
+                f"span {span!r} of stage {name!r} is {(first, last)}: it must go from a step to a "
+                f"later one of its {settings['steps']}"
+            )
+    return found
+
+
+def depends_on(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the result of a stage depends on, less the stages that it builds on: its hash is a part
+    of the stage's identity."""
+    # What is left at its default does not count, so that a new key changes no identity.
+    own = {
+        key: value
+        for key, value in settings.items()
+        if key not in _NOT_IDENTITY and value != STAGE_DEFAULTS[key]
+    }
+    return {"settings": own, "data": config["data"], "seed": config["seed"]}
 
 
 def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,13 +258,16 @@ def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 
 
 def smoke(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with every stage cut to two steps, and so every training in its evaluations; what
-    says of how many batches it measures, or how many tokens it writes, is cut to two of them."""
+    """The config with every stage cut to two steps, and so every training in its evaluations and
+    what its schedules wait for; what says of how many batches it measures, or how many tokens it
+    writes, is cut to two of them."""
     config = copy.deepcopy(dict(config))
     for name in config["recipe"]:
-        settings = config["stages"][name]
+        settings = config["stages"].get(name) or {}
         if settings.get("steps", 0):
             settings["steps"] = 2
+            settings.pop("spans", None)
+            config["stages"][name] = settings = _cut_schedules(settings)
         for spec in (*(settings.get("evaluate") or {}).values(), settings.get("between")):
             for part in (spec, spec.get("protocol")) if spec else ():
                 for key in ("steps", "full_steps", "nets", "batches", "new"):
@@ -155,40 +276,33 @@ def smoke(config: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _filled(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    for key in settings:
-        if key not in STAGE_DEFAULTS:
-            raise ValueError(unknown(f"key of stage {name!r}", key, STAGE_DEFAULTS))
-    filled = {**STAGE_DEFAULTS, **settings}
+def _cut_schedules(value: Any) -> Any:
+    """Schedules as two steps can hold them."""
+    if not isinstance(value, Mapping):
+        return value
+    found = {key: _cut_schedules(each) for key, each in value.items()}
+    if "schedule" in found:
+        for key in ("warmup", "begin"):
+            if found.get(key):
+                found[key] = 1
+        if found.get("milestones"):
+            found["milestones"] = (1,)
+    return found
+
+
+def _filled(settings: Mapping[str, Any]) -> dict[str, Any]:
+    given = {key: value for key, value in settings.items() if key in STAGE_DEFAULTS}
+    # None stands for the default, where None is not a value of its own.
+    filled = STAGE_DEFAULTS | {
+        key: value
+        for key, value in given.items()
+        if value is not None or STAGE_DEFAULTS[key] is None
+    }
     for key in ("objective", "evaluate"):
         filled[key] = {
             name: entry for name, entry in (filled[key] or {}).items() if entry is not None
         }
     return filled
-
-
-def needs_of(name: str, settings: Mapping[str, Any], earlier: Sequence[str]) -> tuple[str, ...]:
-    """The earlier stages whose results a stage reads: its teachers, what else its algorithm holds
-    frozen, what its weights are estimated from, and what it starts from.
-
-    Raises:
-        ValueError: for one that does not come before it.
-    """
-    needs = [*target_stages(settings["targets"]), *frozen_stages(settings)]
-    guidance = settings["guidance"] or {}
-    needs += [guidance[key] for key in ("first", "alone") if guidance.get(key)]
-    if settings["initial"]:
-        for key in settings["initial"]:
-            if key not in INITIAL_KEYS:
-                raise ValueError(unknown(f"key of 'initial' in stage {name!r}", key, INITIAL_KEYS))
-        needs.append(settings["initial"].get("stage"))
-    for other in needs:
-        if other not in earlier:
-            raise ValueError(
-                f"stage {name!r} builds on a stage that does not come before it: "
-                + unknown("stage", other, earlier)
-            )
-    return tuple(dict.fromkeys(needs))
 
 
 def target_stages(settings: Mapping[str, Any] | None) -> tuple[str, ...]:

@@ -17,8 +17,8 @@ from jaxdistill.settings import Count, Fraction, Scheduled
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 # What a result is: a net's (params, state), arrays that are a data set, records that a teacher
-# wrote, a choice (names, numbers, indices), or images.
-Kind = Literal["net", "data_set", "records", "choice", "images"]
+# wrote, a choice (names, numbers, indices), images, or other arrays that later stages read.
+Kind = Literal["net", "data_set", "records", "choice", "images", "arrays"]
 # What is trained: a net, or a function of what is frozen to one, for a student that shares weights
 # with it (low-rank adapters on their teacher).
 Student = Net | Callable[[Mapping[str, Any]], Net]
@@ -55,10 +55,16 @@ class Work(NamedTuple):
             the stage by name, a key of its own. It runs on the host and may take long; what can
             be gone on with it keeps itself, in a store.
         kind: what the result is.
+        metrics: the names of the numbers that a choice holds, so that claims may ask for them.
+        weighs: the entries of an objective that a choice of ``weights`` multiplies.
+        made: makes the result from the arrays that it is stored as, by name.
     """
 
     run: Callable[[Any, Any, jax.Array], Any]
     kind: Kind
+    metrics: tuple[str, ...] = ()
+    weighs: tuple[str, ...] = ()
+    made: Callable[..., Any] = dict
 
 
 class State(NamedTuple):

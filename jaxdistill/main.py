@@ -31,6 +31,9 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "where checkpoints, metrics, results and the report go"
 )
 SMOKE = flags.DEFINE_bool("smoke", False, "cut every stage to two steps")
+PLAN = flags.DEFINE_bool(
+    "plan", False, "print stages, parameters, operations and memory of a step, and do nothing else"
+)
 QUIET = flags.DEFINE_bool("quiet", False, "no progress bars")
 DEBUG = flags.DEFINE_bool("debug", False, "show the whole traceback of an error")
 DISTRIBUTED = flags.DEFINE_bool(
@@ -128,11 +131,37 @@ def _run() -> int:
     from jaxdistill.training.processes import is_first
 
     config = read_config()
+    if PLAN.value:
+        print(planned(config))
+        return 0
     writers = []
     if TENSORBOARD.value and WORKDIR.value and is_first():
         writers = [metrics.tensorboard(Path(WORKDIR.value) / "tensorboard")]
-    run(config, WORKDIR.value, writers=writers, quiet=QUIET.value)
+    run(config, WORKDIR.value, writers=writers, quiet=QUIET.value, changes=changes())
     return 0
+
+
+def changes() -> list[str]:
+    """What the command line changed in the config."""
+    return [*SETTINGS.value, *(["every stage cut to two steps"] if SMOKE.value else [])]
+
+
+def planned(config: Mapping[str, Any]) -> str:
+    """What a recipe would do, as a table; nothing is run or written."""
+    from jaxdistill import recipe
+
+    plan = checked(config)
+    return f"{config.get('title', '')}\n\n{recipe.table(recipe.summary(plan))}"
+
+
+def checked(config: Mapping[str, Any]) -> Any:
+    """The plan of a config, with its claim, its grid, its pictures and tables checked."""
+    from jaxdistill import present, recipe
+
+    plan = recipe.plan(config)
+    recipe.check_claim(config, plan.read)
+    present.check(plan)
+    return plan
 
 
 def run(
@@ -141,6 +170,7 @@ def run(
     *,
     writers: Sequence[Any] = (),
     quiet: bool = False,
+    changes: Sequence[str] = (),
 ) -> None:
     """Runs a recipe and prints what came out; report and student are in the working directory.
 
@@ -149,6 +179,7 @@ def run(
         workdir: where everything goes; what is there already is gone on with.
         writers: further places for the metrics.
         quiet: no progress bars.
+        changes: what was changed in the config, for the report.
     """
     import dataclasses
 
@@ -158,8 +189,7 @@ def run(
     from jaxdistill.training.processes import is_first, whole
 
     started = time.time()
-    plan = recipe.plan(config)
-    present.check(plan)
+    plan = checked(config)
     root = start(workdir, config)
     outcomes = recipe.run(plan, root, writers=writers, quiet=quiet)
     if jax.process_count() > 1:
@@ -169,7 +199,8 @@ def run(
         }
     if not is_first():
         return
-    page = present.report(root, plan, outcomes, command=shown("jaxdistill.main"))
+    command = shown("jaxdistill.main")
+    page = present.report(root, plan, outcomes, command=command, changes=changes)
     files = present.student(root, plan, outcomes)
     sets = present.synthetic(root, plan, outcomes)
     for metric in config.get("table") or ():

@@ -256,13 +256,47 @@ def synthetic(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> 
     return Picture(f"{planned.name}: the set, class by class", "images", rows)
 
 
-PICTURES: dict[str, Callable[..., Picture]] = {
-    "positions": positions,
-    "reconstruction": reconstruction,
-    "reliability": reliability,
-    "spectrum": spectrum,
-    "synthetic": synthetic,
-    "weight": weight,
-    "samples": samples,
-    "by_steps": by_steps,
+class Drawing(NamedTuple):
+    """A picture by name.
+
+    Attributes:
+        draw: ``(plan, planned, outcomes) -> Picture``.
+        fits: whether a stage has what it shows.
+        lacks: why another stage has not, for messages.
+    """
+
+    draw: Callable[[Plan, Planned, Mapping[str, Outcome]], Picture]
+    fits: Callable[[Planned], bool]
+    lacks: str
+
+
+def _says(key: str, name: str) -> Callable[[Planned], bool]:
+    return lambda planned: (planned.settings[key] or {}).get("name") == name
+
+
+def _evaluates(*names: str) -> Callable[[Planned], bool]:
+    return lambda planned: any(
+        spec["evaluator"] in names for spec in planned.settings["evaluate"].values()
+    )
+
+
+def _is_net(planned: Planned) -> bool:
+    return planned.net is not None
+
+
+PICTURES: dict[str, Drawing] = {
+    "positions": Drawing(positions, _is_net, "trains no net"),
+    "reconstruction": Drawing(
+        reconstruction, lambda p: bool((p.settings["view"] or {}).get("mask")), "masks nothing"
+    ),
+    "reliability": Drawing(reliability, _is_net, "trains no net"),
+    "spectrum": Drawing(
+        spectrum, _says("distiller", "self_distilled_fit"), "repeats no fit of a kernel"
+    ),
+    "synthetic": Drawing(synthetic, lambda p: p.kind == "data_set", "makes no data set"),
+    "weight": Drawing(
+        weight, _says("distiller", "self_distilled_fit"), "repeats no fit of a kernel"
+    ),
+    "samples": Drawing(samples, _evaluates(*SAMPLED), "measures no samples"),
+    "by_steps": Drawing(by_steps, _evaluates(*SAMPLED), "measures no samples"),
 }

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdistill import condense, registry
 from jaxdistill._errors import unknown
-from jaxdistill.pictures import PICTURES, SAMPLED
+from jaxdistill.pictures import PICTURES
 from jaxdistill.recipe import Plan, Planned
 from jaxdistill.training.export import export_student
 from jaxdistill.training.loop import Outcome
@@ -21,7 +21,12 @@ from jaxdistill.training.report import Picture, environment, write_report
 
 
 def report(
-    root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome], *, command: str = ""
+    root: Path | str,
+    plan: Plan,
+    outcomes: Mapping[str, Outcome],
+    *,
+    command: str = "",
+    changes: Sequence[str] = (),
 ) -> Path:
     """Writes ``report.json`` and ``report.html`` into a working directory.
 
@@ -30,6 +35,7 @@ def report(
         plan: the recipe.
         outcomes: what its stages left.
         command: what made it.
+        changes: what was changed in the config, ``path=value`` each.
 
     Returns:
         The path of the page.
@@ -37,15 +43,15 @@ def report(
     charts = {m: history(outcomes, m) for m in plan.config.get("table") or ()}
     pictures = [Picture("Step by step", "curves", charts)] if charts else []
     pictures += [
-        PICTURES[kind](plan, planned, outcomes)
+        PICTURES[kind].draw(plan, planned, outcomes)
         for planned in plan.stages
         for kind in planned.settings["pictures"]
     ]
     return write_report(
         root,
         {
-            "title": plan.config["title"],
-            "sentence": plan.config["sentence"],
+            "title": plan.config.get("title", ""),
+            "sentence": _sentence(plan, changes),
             "command": command,
             "created": time.strftime("%Y-%m-%d %H:%M"),
             "config": plan.config,
@@ -55,6 +61,14 @@ def report(
         },
         pictures,
     )
+
+
+def _sentence(plan: Plan, changes: Sequence[str]) -> str:
+    """What the config says of itself, and what really ran."""
+    said = [plan.config.get("sentence", ""), f"Data: {plan.config['data']['name']}."]
+    if changes:
+        said.append(f"Changed: {', '.join(changes)}.")
+    return " ".join(part for part in said if part)
 
 
 def history(
@@ -87,15 +101,14 @@ def table(outcomes: Mapping[str, Outcome], metric: str) -> str:
 def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Path]:
     """Writes the last stage's student into ``root/student``, see :func:`export_student`.
 
-    Algorithms of other kinds leave other things: nothing is written for what is no net's variables.
+    Nothing is written for a result of another kind.
     """
     last = plan.stages[-1]
+    if last.kind != "net" or last.net is None:
+        return []
     records = last.data["train"].gather(np.arange(1))
     seen = records["tokens"] if "tokens" in records else _seen(last, records)
     result = outcomes[last.name].result
-    variables = jax.eval_shape(last.net.init, jax.random.key(0), seen)
-    if jax.tree.structure(result) != jax.tree.structure(variables):
-        return []
     return export_student(Path(root) / "student", last.net, result, seen)
 
 
@@ -112,7 +125,7 @@ def synthetic(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> 
     and, where Pillow is installed, ``images/<class>/<number>.png``. Nothing for other results."""
     last = plan.stages[-1]
     result = outcomes[last.name].result
-    if not isinstance(result, condense.Synthetic):
+    if last.kind != "data_set":
         return []
     info = last.data["train"].info
     folder = Path(root) / "synthetic"
@@ -137,12 +150,13 @@ def _stage(planned: Planned, outcome: Outcome) -> dict[str, Any]:
             {"step": line["step"], "set": part, **values} for part, values in sets.items()
         ]
     result = outcome.result
-    params = result[0] if isinstance(result, tuple) else result
+    params = result[0] if planned.kind == "net" else result
     return {
         "name": planned.name,
         "steps": planned.settings["steps"],
         "seconds": outcome.seconds,
         "parameters": sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params)),
+        "kind": planned.kind,
         "metrics": [line for line in outcome.metrics if line["kind"] == "train"],
         "evaluations": evaluations,
     }
@@ -154,29 +168,16 @@ def check(plan: Plan) -> None:
     for metric in plan.config.get("table") or ():
         if metric.split("/")[0] not in parts:
             raise ValueError(unknown("set of a metric in 'table'", metric.split("/")[0], parts))
+        names = [name for planned in plan.stages for name in planned.metrics or (metric,)]
+        if metric not in names:
+            raise ValueError(unknown("metric in 'table'", metric, names))
     for planned in plan.stages:
         for kind in planned.settings["pictures"]:
             if kind not in PICTURES:
                 raise ValueError(unknown(f"picture of stage {planned.name!r}", kind, PICTURES))
-            settings = planned.settings["distiller"] or {}
-            if kind == "synthetic" and settings.get("name") not in registry.SETS:
+            if not PICTURES[kind].fits(planned):
                 raise ValueError(
-                    f"stage {planned.name!r} makes no data set: it has no 'synthetic' to show"
-                )
-            if kind == "reconstruction" and not (planned.settings["view"] or {}).get("mask"):
-                raise ValueError(
-                    f"stage {planned.name!r} masks nothing: it has no 'reconstruction' to show"
-                )
-            fitted = (planned.settings["distiller"] or {}).get("name") == "self_distilled_fit"
-            if kind in ("spectrum", "weight") and not fitted:
-                raise ValueError(
-                    f"stage {planned.name!r} repeats no fit of a kernel: it has no {kind!r} to show"
-                )
-            specs = planned.settings["evaluate"].values()
-            sampled = any(spec["evaluator"] in SAMPLED for spec in specs)
-            if kind in ("samples", "by_steps") and not sampled:
-                raise ValueError(
-                    f"stage {planned.name!r} measures no samples: it has no {kind!r} to show"
+                    f"stage {planned.name!r} {PICTURES[kind].lacks}: it has no {kind!r} to show"
                 )
 
 

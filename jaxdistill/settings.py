@@ -83,6 +83,10 @@ class _Schedule:
     """Marks what may change with the step."""
 
 
+class _Earlier:
+    """Marks the name of an earlier stage, whose result is read."""
+
+
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -93,6 +97,7 @@ Share = Annotated[float, Range(0, 1)]  # of a whole: smoothing, dropout that may
 Fraction = Annotated[float, Range(0, 1, below=True)]  # less than the whole: momentum, ema, dropout
 Natural = Annotated[int, Range(0)]
 Count = Annotated[int, Range(1)]
+Earlier = Annotated[str, _Earlier()]  # the name of a stage that comes before this one
 # A number, or what a config names by {"schedule": name, ...} and code gives as a function of the
 # step: Scheduled[Positive].
 Scheduled = Annotated[Union[_T, Callable[[Any], Any]], _Schedule()]  # noqa: UP007
@@ -101,34 +106,39 @@ Scheduled = Annotated[Union[_T, Callable[[Any], Any]], _Schedule()]  # noqa: UP0
 def keys(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The keyword-only parameters of a function, annotations resolved: the keys of its config.
 
-    Of a class the fields, less those that Flax adds.
-
     Example:
         >>> def entry(context, *, rate: Share = 0.1, name: str): ...
         >>> list(keys(entry))
         ['rate', 'name']
     """
-    parameters = inspect.signature(function).parameters
-    hints = _hints(function)
-    kept = {}
-    for name, parameter in parameters.items():
-        if inspect.isclass(function):
-            if name in ("parent", "name") or parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                continue
-        elif parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            continue
-        kept[name] = parameter.replace(
-            kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints.get(name, Any)
-        )
-    return kept
+    return {
+        name: parameter
+        for name, parameter in fields(function).items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def fields(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """All parameters of a function, or fields of a class less those that Flax adds, annotations
+    resolved."""
+    parameters, hints = inspect.signature(function).parameters, _hints(function)
+    dropped = ("parent", "name") if hasattr(function, "clone") else ()
+    packed = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {
+        name: parameter.replace(annotation=hints.get(name, Any))
+        for name, parameter in parameters.items()
+        if name not in dropped and parameter.kind not in packed
+    }
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     if "__signature__" in getattr(function, "__dict__", {}):  # an entry that stands for another
         found = inspect.signature(function).parameters
         return {name: parameter.annotation for name, parameter in found.items()}
-    inner = inspect.unwrap(function)
-    return typing.get_type_hints(inner, include_extras=True)
+    try:
+        return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+    except (NameError, TypeError):  # of another library, whose annotations are its own affair
+        return {}
 
 
 def fault(value: Any, domain: Any) -> str | None:
@@ -178,6 +188,38 @@ def checked(function: _F) -> _F:
     return typing.cast(_F, refusing)
 
 
+def earlier(value: Any, domain: Any) -> list[str]:
+    """The names of earlier stages in a value, where its domain says that it holds some.
+
+    Example:
+        >>> earlier({"near": "first", "far": "second"}, Mapping[str, Earlier])
+        ['first', 'second']
+    """
+    origin, arguments = typing.get_origin(domain), typing.get_args(domain)
+    if origin is Annotated and any(isinstance(mark, _Earlier) for mark in arguments[1:]):
+        return [value]
+    if origin in (Union, types.UnionType):
+        return [name for each in arguments for name in earlier(value, each)]
+    if _is_mapping(origin) and isinstance(value, Mapping):
+        return [name for each in value.values() for name in earlier(each, arguments[1])]
+    if _is_sequence(origin) and not isinstance(value, str) and value is not None:
+        return [name for each in value for name in earlier(each, arguments[0])]
+    return []
+
+
+def may_change(domain: Any) -> bool:
+    """Whether a domain lets its values change with the step.
+
+    Example:
+        >>> may_change(Scheduled[Positive] | None), may_change(Positive)
+        (True, False)
+    """
+    arguments = typing.get_args(domain)
+    if typing.get_origin(domain) is Annotated and _scheduled(arguments[1:]):
+        return True
+    return typing.get_origin(domain) in (Union, types.UnionType) and any(map(may_change, arguments))
+
+
 def says(domain: Any) -> str:
     """A domain in words.
 
@@ -190,6 +232,8 @@ def says(domain: Any) -> str:
         return "anything"
     if origin is Annotated:
         inner, marks = arguments[0], arguments[1:]
+        if any(isinstance(mark, _Earlier) for mark in marks):
+            return "the name of an earlier stage"
         if _scheduled(marks):
             return f"{says(typing.get_args(inner)[0])}, or a schedule"
         # A number is whole or not, and in its range.
@@ -210,6 +254,8 @@ def says(domain: Any) -> str:
     if inspect.isclass(domain) and domain not in _NAMES and not _is_record(domain):
         return f"a {domain.__name__}"
     return _NAMES.get(domain) or f"a mapping of {', '.join(map(repr, keys(domain)))}"
+
+    return _NAMES.get(domain) or f"a mapping of {', '.join(map(repr, fields(domain)))}"
 
 
 _NAMES = {
@@ -299,7 +345,7 @@ def _valid_plain(value: Any, domain: Any) -> bool:
 
 
 def _record_fault(value: Mapping[str, Any], domain: Any) -> str | None:
-    own = keys_of_record(domain)
+    own = fields(domain)
     for name in value:
         if name not in own:
             return unknown("key", name, own)
@@ -310,16 +356,6 @@ def _record_fault(value: Mapping[str, Any], domain: Any) -> str | None:
         elif (wrong := fault(value[name], parameter.annotation)) is not None:
             return f"has {name}={value[name]!r}: it {wrong}"
     return None
-
-
-def keys_of_record(kind: Any) -> dict[str, inspect.Parameter]:
-    """The fields of a dataclass or named tuple, annotations resolved."""
-    hints = typing.get_type_hints(kind, include_extras=True)
-    parameters = inspect.signature(kind).parameters
-    return {
-        name: parameter.replace(annotation=hints.get(name, Any))
-        for name, parameter in parameters.items()
-    }
 
 
 def _inner_fault(value: Any, domain: Any) -> str | None:
@@ -358,8 +394,13 @@ def _choices(domain: Any) -> tuple[Any, ...]:
     return ()
 
 
-def made(value: Any, domain: Any) -> Any:
+def made(value: Any, domain: Any, schedule: Callable[[Any, Any], Any] | None = None) -> Any:
     """A checked value as code wants it: a mapping becomes the dataclass or named tuple it writes.
+
+    Args:
+        value: that passes :func:`fault`.
+        domain: what it is.
+        schedule: ``(value, domain) -> function of the step``, for what names a schedule.
 
     Example:
         >>> class Window(typing.NamedTuple):
@@ -368,8 +409,12 @@ def made(value: Any, domain: Any) -> Any:
         >>> made({"last": 4}, Window | None)
         Window(first=0, last=4)
     """
+    if not isinstance(value, Mapping):
+        return value
+    if may_change(domain) and "schedule" in value:
+        return value if schedule is None else schedule(value, domain)
     for each in (domain, *typing.get_args(domain)):
-        if _is_record(each) and isinstance(value, Mapping):
-            fields = keys_of_record(each)
-            return each(**{k: made(v, fields[k].annotation) for k, v in value.items()})
+        if _is_record(each):
+            own = fields(each)
+            return each(**{k: made(v, own[k].annotation, schedule) for k, v in value.items()})
     return value

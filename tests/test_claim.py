@@ -188,7 +188,7 @@ def test_refusals(path, value, words):
 def test_metrics_that_no_stage_measures(path, value, words):
     config = override(CONFIG, {path: value})
     arms = claim.arms_of(config)
-    names = {name: claim.measured(recipe.plan(arm)) for name, arm in arms.items()}
+    names = {name: recipe.metrics(recipe.plan(arm)) for name, arm in arms.items()}
     with pytest.raises(ValueError, match=words):
         claims.refuse_others(config, names)
     names = {name: claim.measured(recipe.plan(arm)) for name, arm in claim.arms_of(CONFIG).items()}

@@ -3,6 +3,7 @@
 from jaxdistill.claims.answered import answer, finite_values
 from jaxdistill.claims.asked import (
     arms_of,
+    candidates_of,
     margin_of,
     metric_of,
     refuse,
@@ -23,6 +24,7 @@ __all__ = [
     "TUNING_SEED",
     "answer",
     "arms_of",
+    "candidates_of",
     "digest_of",
     "environments",
     "finite_values",

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxdistill._errors import unknown
 from jaxdistill.config import flattened, override
-from jaxdistill.settings import fault
+from jaxdistill.settings import Count, fault
 
 CLAIM_KEYS: dict[str, Any] = {
     "metric": str,
@@ -24,6 +24,14 @@ CONTRAST_KEYS: dict[str, Any] = {
     "margin": float | Mapping[str, Any],  # {"value": number, "from": "paper" or our reason}
     "chosen": str,
     "grid": Sequence[str],
+}
+
+
+TUNE_KEYS: dict[str, Any] = {
+    "metric": str,
+    "lower": bool,
+    "seeds": Count,
+    "grid": Mapping[str, Mapping[str, Mapping[str, Any]]],
 }
 
 
@@ -49,6 +57,30 @@ def arms_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             if arm not in arms:
                 raise ValueError(unknown(f"arm in contrast {name!r}", arm, arms))
     return arms
+
+
+def candidates_of(config: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The config of every setting of every arm that is tuned, by arm and label.
+
+    Raises:
+        ValueError: if there is no ``tune``, for a key, arm or metric that it cannot have, and for a
+            metric of the test set.
+    """
+    tune = config.get("tune")
+    if not tune:
+        raise ValueError("this config has nothing to tune: it has no 'tune'")
+    refuse("tune", tune, TUNE_KEYS, ("metric", "grid"))
+    if "/test/" in tune["metric"]:
+        raise ValueError(f"tuning reads the validation set, not {tune['metric']!r}")
+    arms = arms_of(config)
+    for arm in tune["grid"]:
+        if arm not in arms:
+            raise ValueError(unknown("arm in the grid of tune", arm, arms))
+    return {
+        (arm, label): override(arms[arm], flattened(changes))
+        for arm, grid in tune["grid"].items()
+        for label, changes in grid.items()
+    }
 
 
 def refuse(

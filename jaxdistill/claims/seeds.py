@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxdistill._errors import differences
 from jaxdistill._files import write_json
-from jaxdistill.config import identities
+from jaxdistill.identities import identities
 from jaxdistill.training.checkpoint import digest
 from jaxdistill.training.report import plain
 
@@ -18,7 +18,7 @@ def digest_of(config: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]]) 
     """A hash of all that the answer to a config's claim depends on besides the seeds.
 
     Words do not count, nor how often something is written: see
-    :func:`jaxdistill.config.identities`.
+    :func:`jaxdistill.identities.identities`.
     """
     claim = config["claim"]
     contrasts = {}

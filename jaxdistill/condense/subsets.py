@@ -51,7 +51,7 @@ def chosen(classes: int, *, each: Count, choice: Choice = "random", rate: Positi
         images = first_images(key, real, each, classes, choice)
         return Synthetic(images, one_hot(each, classes), jnp.asarray(rate))
 
-    return Work(run, "data_set")
+    return Work(run, "data_set", made=Synthetic)
 
 
 def first_images(key: jax.Array, real: Real, each: int, classes: int, initial: Start) -> jax.Array:

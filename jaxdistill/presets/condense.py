@@ -160,14 +160,12 @@ def real(choice: str, evaluate: dict[str, Any]) -> dict[str, Any]:
     """A stage that chooses real images of digits, one of a class.
 
     Example:
-        >>> real("herding", {})["distiller"]["choice"]
+        >>> real("herding", {})["work"]["choice"]
         'herding'
     """
     return {
-        "student": SMALL,
-        "distiller": {"name": "chosen", "sets": ("train",), "each": 1, "choice": choice},
-        "steps": 1,
-        "evaluate": evaluate,
+        "work": {"name": "chosen", "each": 1, "choice": choice},
+        "evaluate": {label: {"student": SMALL, **spec} for label, spec in evaluate.items()},
         "pictures": ("synthetic",),
     }
 
@@ -250,15 +248,17 @@ def middle_experts(**settings: Any) -> dict[str, Any]:
     return experts(MIDDLE, 39 * 8, own)
 
 
-def trajectories(each: int, student_steps: int, epochs: int, **settings: Any) -> dict[str, Any]:
-    """What matches trajectories of the stage ``experts``: so many steps on the small set lead where
-    so many epochs on all images do.
+def trajectories(
+    each: int, epochs: int, students: dict[str, Any], **settings: Any
+) -> dict[str, Any]:
+    """What matches trajectories of the stage ``experts``: the students' ``steps`` on the small set
+    lead where so many epochs on all images do.
 
     Example:
-        >>> trajectories(1, 10, 2, window={"first": 0, "last": 8})["frozen"]
+        >>> trajectories(1, 2, {"steps": 10}, window={"first": 0, "last": 8})["frozen"]
         ('experts',)
     """
-    own = {"each": each, "student_steps": student_steps, "epochs": epochs}
+    own = {"each": each, "epochs": epochs, "students": students}
     return {"name": "match_trajectories", "frozen": ("experts",), **own, **settings}
 
 

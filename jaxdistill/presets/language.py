@@ -30,16 +30,20 @@ def adamw(peak: float, warmup: int, **schedule: Any) -> dict[str, Any]:
 
 
 def from_labels_and_teacher(
-    stage: str, divergence_weight: float, ce_weight: float, **settings: Any
+    stage: str,
+    divergence_weight: float,
+    ce_weight: float,
+    divergence: str = "forward_kl",
+    **settings: Any,
 ) -> dict[str, Any]:
     """What a student learns from the text itself and from the distribution of a teacher.
 
     Example:
         >>> from_labels_and_teacher("teacher", 0.2, 1.0)["divergence"]
-        'forward_kl'
+        {'name': 'forward_kl', 'weight': 0.2}
     """
-    weights = {"divergence_weight": divergence_weight, "ce_weight": ce_weight}
-    return {"frozen": (stage,), "divergence": "forward_kl", **weights, **settings}
+    apart = {"name": divergence, "weight": divergence_weight}
+    return {"frozen": (stage,), "divergence": apart, "ce_weight": ce_weight, **settings}
 
 
 def next_token(batch_size: int, batches: int, **settings: Any) -> dict[str, Any]:

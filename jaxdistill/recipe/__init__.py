@@ -5,10 +5,12 @@ the data, the seed, and the stages it builds on), so that arms and runs that sha
 result.
 """
 
+from jaxdistill.recipe.arms import check_claim, metrics
 from jaxdistill.recipe.caches import cache_of, cached_stages, open_cache, write_cache
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
-from jaxdistill.recipe.running import plan, restore, run, shapes, step_flops
+from jaxdistill.recipe.running import plan, resolve, restore, run, shapes, step_flops
 from jaxdistill.recipe.stages import stage_of
+from jaxdistill.recipe.summary import summary, table
 
 __all__ = [
     "Plan",
@@ -16,13 +18,18 @@ __all__ = [
     "Restored",
     "cache_of",
     "cached_stages",
+    "check_claim",
     "folder",
+    "metrics",
     "open_cache",
     "plan",
+    "resolve",
     "restore",
     "run",
     "shapes",
     "stage_of",
     "step_flops",
+    "summary",
+    "table",
     "write_cache",
 ]

@@ -15,12 +15,34 @@ from jaxdistill._errors import unknown
 from jaxdistill.config import frozen_stages
 from jaxdistill.data.records import Source
 from jaxdistill.recipe.planned import Plan, Planned
+from jaxdistill.settings import Count, Natural
 from jaxdistill.store import Codec, Store, open_store
 from jaxdistill.targets.cached import CACHED, decoded
 from jaxdistill.training import caches
 from jaxdistill.training.checkpoint import digest
 
-CACHE_KEYS = ("outputs", "views", "seed", "container", "path", "batch_size", "part_bytes")
+
+@dataclasses.dataclass(frozen=True)
+class Cached:
+    """What ``cached`` of a stage's targets may say.
+
+    Attributes:
+        outputs: for outputs of the teachers a codec with its keywords; dense by default.
+        views: how many views of each record.
+        seed: of the views.
+        container: in what kind of file rows are kept.
+        path: the folder, in place of one in the working directory.
+        batch_size: records that a teacher sees at once.
+        part_bytes: about the size of a file.
+    """
+
+    outputs: Mapping[str, Mapping[str, Any]] | None = None
+    views: Count | None = None
+    seed: Natural | None = None
+    container: Literal["array_record", "npy", "zarr"] | None = None
+    path: str | None = None
+    batch_size: Count | None = None
+    part_bytes: Count | None = None
 
 
 def is_cached(planned: Planned) -> bool:
@@ -41,7 +63,7 @@ def cache_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> caches
     """
     settings = settings_of(planned)
     stored = _stored(planned)
-    nets = {p.name: p.net for p in plan.stages}
+    nets = plan.nets
     names = [f"{stage}/{name}" for stage, kept in stored.items() for name in kept]
     given = dict(settings.get("outputs") or {})
     for key in given:
@@ -80,12 +102,9 @@ def cache_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> caches
 
 
 def settings_of(planned: Planned) -> dict[str, Any]:
-    """What the stage says of its cache, checked."""
-    settings = _said(planned) or {}
-    for key in settings:
-        if key not in CACHE_KEYS:
-            raise ValueError(unknown(f"key of 'cached' in stage {planned.name!r}", key, CACHE_KEYS))
-    return dict(settings)
+    """What the stage says of its cache, checked; what it does not say is left out."""
+    said = registry.record("'cached'", Cached, _said(planned))
+    return registry.without(dataclasses.asdict(said))
 
 
 def path_of(plan: Plan, planned: Planned, root: Path | str) -> Path:

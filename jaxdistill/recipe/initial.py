@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,65 +18,92 @@ from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.models import pretrained
 from jaxdistill.objective import combine, weighted
 from jaxdistill.recipe.planned import Plan, Planned, only_shapes
+from jaxdistill.settings import Count, Earlier, Natural
 
-UNITS = ("first", "importance")
 # How a net's importance to its labels is found, unless the config says otherwise.
 LABELS = {"labels": {"loss": "cross_entropy", "target": "batch/label"}}
 
 
-def variables(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> Any:
-    """The entries of ``(params, state)`` that ``initial`` of a stage gives its student.
+@dataclasses.dataclass(frozen=True)
+class Initial:
+    """What ``initial`` of a stage may say.
 
-    ``stage`` names the earlier result, of which are taken
+    Attributes:
+        stage: the earlier result, of which are taken:
+        parts: ``{own path: path there}``, some trees alone, under the student's own paths;
+        layers: those that a student of fewer layers has, see :func:`jaxdistill.models.layers_of`
+            (``"spread"`` unless it is given);
+        units: those that a narrower one has, the ``"first"`` or, by ``"importance"``, the ones that
+            are worth most to the ``objective``;
+        records: on how many of the training set of that stage importance is found (256);
+        objective: what units are worth something to, cross-entropy with the labels by default;
+        upcycle: whether the MLPs of a dense decoder become the experts of a sparse one.
+    """
 
-    - ``parts``: ``{own path: path there}``, some trees alone, under the student's own paths;
-    - ``layers``: those that a student of fewer layers has, see :func:`jaxdistill.models.layers_of`
-      (``"spread"`` unless it is given), and
-    - ``units``: those that a narrower one has, the ``"first"`` or, by ``"importance"``, the ones
-      that are worth most to the ``objective`` (cross-entropy with the labels by default) on a few
-      ``records`` (256) of the training set of that stage;
-    - ``upcycle``: whether the MLPs of a dense decoder become the experts of a sparse one.
+    stage: Earlier
+    parts: Mapping[str, str] | None = None
+    layers: str | Sequence[Natural] | None = None
+    units: Literal["first", "importance"] | None = None
+    records: Count | None = None
+    objective: Mapping[str, Mapping[str, Any]] | None = None
+    upcycle: bool = False
+
+
+def check(planned: Planned) -> Initial | None:
+    """What a stage says of its start, checked.
 
     Raises:
-        ValueError: for nets that do not fit each other, and for ``units`` of an unknown kind.
+        ValueError: for an unknown key, a value outside its domain, and for what goes with
+            ``units="importance"`` alone.
     """
-    settings = planned.settings["initial"]
-    stage = plan.stage(settings["stage"])
-    keys = [key for key in ("layers", "units", "records", "objective") if settings.get(key)]
-    if not keys and not settings.get("upcycle"):
-        return _parts(results[stage.name], settings.get("parts"))
-    units = settings.get("units") or "first"
-    if units not in UNITS:
-        raise ValueError(unknown("choice of units to start from", units, UNITS))
+    if not planned.settings["initial"]:
+        return None
+    said = registry.record("'initial'", Initial, planned.settings["initial"])
     for key in ("records", "objective"):
-        if key in keys and units != "importance":
+        if getattr(said, key) and said.units != "importance":
             raise ValueError(f"'initial' reads {key!r} for units='importance' alone")
+    return said
+
+
+def variables(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> Any:
+    """The entries of ``(params, state)`` that ``initial`` of a stage gives its student, see
+    :class:`Initial`.
+
+    Raises:
+        ValueError: for nets that do not fit each other, and for parts that are not there.
+    """
+    said = check(planned)
+    assert said is not None
+    stage = plan.stage(said.stage)
+    narrowed = bool(said.layers or said.units or said.records or said.objective)
+    if not narrowed and not said.upcycle:
+        return _parts(results[stage.name], said.parts)
     here, there = _module(planned), _module(stage)
 
-    whole, traced = results[stage.name], only_shapes([results[stage.name]])
+    whole, traced = results[stage.name], only_shapes(results[stage.name])
 
     def start(whole):
-        params, state = _parts(whole, settings.get("parts"))
+        params, state = _parts(whole, said.parts)
         worth = None
-        if units == "importance":
-            slopes = _slopes(stage, settings, *whole)
-            slopes, _ = _parts((slopes, whole[1]), settings.get("parts"))
+        if said.units == "importance":
+            slopes = _slopes(stage, said, *whole)
+            slopes, _ = _parts((slopes, whole[1]), said.parts)
             worth = models.importance(params, slopes, there)
-        if keys:
-            layers = settings.get("layers") or "spread"
+        if narrowed:
+            layers = said.layers or "spread"
             params = models.inherit(params, there, here, layers=layers, scores=worth)
-        return models.upcycle(params, here) if settings.get("upcycle") else params, state
+        return models.upcycle(params, here) if said.upcycle else params, state
 
     return jax.eval_shape(start, whole) if traced else start(whole)
 
 
-def _slopes(stage: Planned, settings: Mapping[str, Any], params: Any, state: Any) -> Any:
+def _slopes(stage: Planned, said: Initial, params: Any, state: Any) -> Any:
     """The gradient of an objective on a few records of a stage, in evaluation mode."""
     source = stage.data["train"]
-    count = min(settings.get("records") or registry.BATCH, len(source))
+    count = min(said.records or registry.BATCH, len(source))
     chosen = np.argsort(hashes(source.ids, "importance"), kind="stable")[:count]
     batches = evaluation_batches(subset(source, np.sort(chosen)), min(registry.BATCH, count))
-    entries = settings.get("objective") or LABELS
+    entries = said.objective or LABELS
     objective = combine({name: registry.match(name, entry, 0) for name, entry in entries.items()})
     taps = registry.student_taps(entries)
     prepare = registry.view(None, source.info)
@@ -103,7 +131,7 @@ def _module(planned: Planned) -> Any:
     given = planned.settings["checkpoint"]
     if pretrained.is_published(given):
         return pretrained.module_of(given)
-    return registry.module(planned.settings["student"], planned.data["train"].info)
+    return registry.net_module(planned.settings["student"], planned.data["train"].info)
 
 
 def _parts(result: Any, parts: Mapping[str, str] | None) -> Any:
@@ -111,10 +139,22 @@ def _parts(result: Any, parts: Mapping[str, str] | None) -> Any:
     if not parts:
         return result
     params, state = result
+    for there in parts.values():
+        if _at(params, there) is None:
+            raise ValueError(unknown("part to start from", there, _paths(params)))
     return tuple(
         {own: _at(tree, there) for own, there in parts.items() if _at(tree, there) is not None}
         for tree in (params, state)
     )
+
+
+def _paths(tree: Any, above: str = "") -> list[str]:
+    """The paths of all trees within a tree of parameters."""
+    found = []
+    for key, inner in tree.items() if isinstance(tree, Mapping) else ():
+        path = f"{above}/{key}" if above else str(key)
+        found += [path, *_paths(inner, path)] if isinstance(inner, Mapping) else []
+    return found
 
 
 def _at(tree: Any, path: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from jaxdistill._errors import unknown
 from jaxdistill.data import split
+from jaxdistill.distiller import Kind
 from jaxdistill.net import Net
 
 
@@ -23,18 +23,25 @@ class Planned:
     Attributes:
         name: its name in the config.
         settings: its part of the config, defaults filled in.
-        net: the student.
+        net: the student, a :class:`~jaxdistill.net.Net`; None where nothing is trained.
         needs: the earlier stages whose results it reads.
         identity: hash of all that its result depends on.
         data: its train, validation and test sets.
+        kind: what its result is.
+        metrics: the names of all that is measured of it, as ``<set>/<name>``; None as long as an
+            evaluator does not say what it measures.
+        weighs: the entries of a later objective that its choice multiplies.
     """
 
     name: str
     settings: dict[str, Any]
-    net: Net
+    net: Any
     needs: tuple[str, ...]
     identity: str
     data: split.Splits
+    kind: Kind = "net"
+    metrics: tuple[str, ...] | None = None
+    weighs: tuple[str, ...] = ()
 
     @functools.cached_property
     def whole_sets(self) -> dict[str, dict[str, np.ndarray]]:
@@ -61,14 +68,21 @@ class Plan:
     Attributes:
         config: the config as plain data.
         stages: in order.
+        read: the sets that were read for it, by what names them.
     """
 
     config: dict[str, Any]
     stages: tuple[Planned, ...]
+    read: dict[str, split.Splits] = dataclasses.field(default_factory=dict, repr=False)
 
     def stage(self, name: str) -> Planned:
         """The stage of that name."""
         return next(planned for planned in self.stages if planned.name == name)
+
+    @property
+    def nets(self) -> dict[str, Net]:
+        """The net of every stage that trains one."""
+        return {p.name: p.net for p in self.stages if p.net is not None}
 
 
 class Restored(NamedTuple):
@@ -85,7 +99,6 @@ def folder(root: Path | str, name: str, identity: str) -> Path:
     return Path(root) / "stages" / f"{name}-{identity}"
 
 
-def only_shapes(results: Iterable[Any]) -> bool:
-    """Whether results are shapes alone, as while a recipe is planned."""
-    leaves = jax.tree.leaves(list(results))
-    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+def only_shapes(result: Any) -> bool:
+    """Whether a result is shapes alone, as while a recipe is planned."""
+    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(result))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,26 +16,32 @@ import jax
 from jaxdistill import registry
 from jaxdistill._errors import unknown
 from jaxdistill._files import Damaged, read_sealed, write_sealed
-from jaxdistill.config import (
-    CONFIG_KEYS,
-    identities,
-    needs_of,
-    stage_settings,
-    target_stages,
-)
+from jaxdistill.config import stage_settings, target_stages
 from jaxdistill.data import split
+from jaxdistill.data.checks import check_sets, warn_of_duplicates
+from jaxdistill.distiller import Kind
 from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.identities import identities, needs_of
 from jaxdistill.models import pretrained
 from jaxdistill.net import Net
 from jaxdistill.recipe import caches
+from jaxdistill.recipe import initial as start
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
-from jaxdistill.recipe.stages import distiller_of, evaluator_of, stage_of
+from jaxdistill.recipe.stages import (
+    context_of,
+    distiller_of,
+    evaluator_of,
+    measured_of,
+    stage_of,
+    work_of,
+)
 from jaxdistill.training.checkpoint import refuse_other_arrays
 from jaxdistill.training.fit import load_result
 from jaxdistill.training.loop import Outcome, Stage, abstract, check, first_batch, run_stage
 from jaxdistill.training.metrics import Writer
 from jaxdistill.training.processes import is_first
 from jaxdistill.training.sharding import make_mesh
+from jaxdistill.training.works import run_work
 
 
 def plan(config: Mapping[str, Any]) -> Plan:
@@ -43,44 +50,132 @@ def plan(config: Mapping[str, Any]) -> Plan:
     A misspelt tap of the last stage is said before the first one trains.
 
     Raises:
-        ValueError: for an unknown key or name anywhere, with the nearest valid one; for taps,
-            features and results that do not fit, naming the stage; for a mesh that there is not.
+        ValueError: listing every unknown key or name, with the nearest valid one, and every value
+            outside its domain; for taps, features and results that do not fit, naming the stage;
+            for a mesh that there is not.
         FileNotFoundError: for a data set that is not there, with how to prepare it.
     """
-    config = copy.deepcopy(dict(config))
-    for key in config:
-        if key not in CONFIG_KEYS:
-            raise ValueError(unknown("key of the config", key, CONFIG_KEYS))
-    settings = stage_settings(config)
-    hashes = identities(config)
-    shared = registry.data(config["data"], config["seed"])
-    nets: dict[str, Net] = {}
-    planned: list[Planned] = []
-    for name in config["recipe"]:
-        sets: split.Splits = shared
-        if settings[name]["data"]:
-            sets = registry.data(settings[name]["data"], config["seed"])
-        net = _net_of(settings[name], sets["train"].info)
-        needs = needs_of(name, settings[name], list(nets))
-        stage = Planned(name, settings[name], net, needs, hashes[name], sets)
-        # Resolves every name of the stage, or says which is wrong; codecs need shapes, see below.
-        if not caches.is_cached(stage):
-            distiller_of(stage, nets)
-        registry.records(sets["train"], stage.settings["records"], config["seed"])
-        given = stage.settings["checkpoint"]
-        if given and not pretrained.is_published(given) and not (Path(given) / "result").is_dir():
-            raise ValueError(
-                f"checkpoint {given!r} of stage {name!r} holds no result of a stage, nor the "
-                "config.json of published weights"
-            )
-        for label, spec in stage.settings["evaluate"].items():
-            evaluator_of(label, spec, stage, config["seed"], nets)
-        nets[name] = net
-        planned.append(stage)
-    make_mesh(config.get("mesh"))
-    found = Plan(config, tuple(planned))
+    found = resolve(config)
+    make_mesh(found.config.get("mesh"))
     shapes(found)
     return found
+
+
+def resolve(config: Mapping[str, Any], read: dict[str, split.Splits] | None = None) -> Plan:
+    """Resolves every name of a config and checks every value, without tracing anything.
+
+    Args:
+        config: as plain data.
+        read: sets that are read already, by what names them; what is read is added.
+
+    Raises:
+        ValueError: listing all faults, a line each.
+    """
+    config = copy.deepcopy(dict(config))
+    settings = stage_settings(config)
+    hashes = identities(config)
+    nets: dict[str, Net] = {}
+    planned: list[Planned] = []
+    faults: list[str] = []
+    read = {} if read is None else read
+    for place, name in enumerate(config["recipe"]):
+        own = settings[name]
+        sets = _read(own["data"] or config["data"], config["seed"], read)
+        needs = needs_of(name, own, config["recipe"][:place])
+        try:
+            stage = _resolved(Planned(name, own, None, needs, hashes[name], sets), config, nets)
+            _check_weights(stage, planned)
+        except ValueError as fault:
+            faults += [f"stage {name!r}: {line}" for line in str(fault).splitlines()]
+            continue
+        planned.append(stage)
+        if stage.net is not None:
+            nets[name] = stage.net
+    if faults:
+        raise ValueError("\n".join(faults))
+    return Plan(config, tuple(planned), read)
+
+
+def _read(part: Mapping[str, Any], seed: int, read: dict[str, split.Splits]) -> split.Splits:
+    name = json.dumps([part, seed], sort_keys=True, default=str)
+    if name not in read:
+        found = registry.data(part, seed)
+        check_sets(found)
+        read[name] = found
+    return read[name]
+
+
+def _resolved(stage: Planned, config: Mapping[str, Any], nets: Mapping[str, Net]) -> Planned:
+    """The stage with its net, once all its names are found and its values are within their domains.
+
+    Raises:
+        ValueError: listing what is wrong.
+    """
+    settings, seed, info = stage.settings, config["seed"], stage.data["train"].info
+    if settings["work"]:
+        work = work_of(stage, nets, seed)
+        stage = dataclasses.replace(stage, kind=work.kind, weighs=work.weighs)
+        numbers = tuple(f"choice/{name}" for name in work.metrics)
+    else:
+        stage = dataclasses.replace(stage, net=_net_of(settings, info))
+        stage = dataclasses.replace(stage, kind=_kind_of(stage, nets, seed))
+        numbers = ()
+    registry.records(stage.data["train"], settings["records"], seed)
+    caches.settings_of(stage)
+    start.check(stage)
+    given = settings["checkpoint"]
+    if given and not pretrained.is_published(given) and not (Path(given) / "result").is_dir():
+        raise ValueError(
+            f"checkpoint {given!r} holds no result of a stage, nor the config.json of published "
+            "weights"
+        )
+    stage = dataclasses.replace(stage, metrics=_metrics(stage, seed, nets, numbers))
+    best = settings["best"]
+    if best and stage.metrics is not None and best[0] not in stage.metrics:
+        raise ValueError(unknown("metric in 'best'", best[0], stage.metrics))
+    return stage
+
+
+def _check_weights(stage: Planned, earlier: Sequence[Planned]) -> None:
+    """Refuses weights of entries that the stage's objective does not have."""
+    chosen = stage.settings["weights"]
+    for other in earlier if chosen else ():
+        if other.name == chosen and not other.weighs:
+            raise ValueError(f"'weights' names {chosen!r}, which chooses no weights")
+        for entry in other.weighs if other.name == chosen else ():
+            if entry not in stage.settings["objective"]:
+                entries = stage.settings["objective"]
+                raise ValueError(unknown(f"entry that {chosen!r} weighs", entry, entries))
+
+
+def _kind_of(stage: Planned, nets: Mapping[str, Net], seed: int) -> Kind:
+    """Makes the algorithm once, which resolves all its names, and asks what its result is."""
+    context = context_of(stage, nets, seed)
+    if stage.settings["between"]:
+        registry.between(stage.settings["between"], context)
+    # Codecs of a cache are known when shapes are.
+    if caches.is_cached(stage) and not stage.settings["distiller"]:
+        context = dataclasses.replace(context, codecs={})
+        for name, entry in stage.settings["objective"].items():
+            registry.match(name, entry, context.steps)
+        return "net"
+    return distiller_of(stage, context).kind
+
+
+def _metrics(
+    stage: Planned, seed: int, nets: Mapping[str, Net], numbers: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """The names of what is measured of a stage; None where an evaluator does not say them."""
+    names: list[str] = list(numbers)
+    said = True
+    compared = () if caches.is_cached(stage) else target_stages(stage.settings["targets"])
+    for label, spec in stage.settings["evaluate"].items():
+        evaluator = evaluator_of(label, spec, stage, seed, nets, compared)
+        found = getattr(evaluator, "metrics", None)
+        said = said and found is not None
+        for part in registry.evaluated(label, spec, stage.data).sets:
+            names += [f"{part}/{name}" for name in found or ()]
+    return tuple(dict.fromkeys(names)) if said else None
 
 
 def run(
@@ -111,6 +206,8 @@ def run(
     Path(root).mkdir(parents=True, exist_ok=True)
     if is_first():
         _note(Path(root) / "data.json", {p.name: _known(p) for p in plan.stages})
+    for sets in plan.read.values() if is_first() else ():
+        warn_of_duplicates(sets)
     outcomes: dict[str, Outcome] = {}
     wanted = _with_needs(plan, stages) if stages is not None else {p.name for p in plan.stages}
     for planned in plan.stages:
@@ -122,6 +219,9 @@ def run(
             store = caches.write_cache(
                 plan, planned, results, root, mesh=mesh, rules=rules, quiet=quiet
             )
+        if planned.settings["work"]:
+            outcomes[planned.name] = _worked(plan, planned, results, root)
+            continue
         stage = stage_of(plan, planned, results, store)
         if planned.settings["checkpoint"]:
             outcomes[planned.name] = _given(planned, stage)
@@ -146,6 +246,9 @@ def shapes(plan: Plan) -> dict[str, Any]:
     """
     results: dict[str, Any] = {}
     for planned in plan.stages:
+        if planned.settings["work"]:
+            results[planned.name] = None  # what it chooses is known when it is done
+            continue
         try:
             stage = stage_of(plan, planned, {name: results[name] for name in planned.needs})
             state, _ = _traced(stage)
@@ -163,14 +266,24 @@ def _traced(stage: Stage) -> tuple[Any, Any]:
     return state, batch
 
 
-def step_flops(plan: Plan, name: str) -> float:
-    """The operations of one compiled step of a stage, as XLA counts them (loops once)."""
-    results = shapes(plan)
+def compiled_step(plan: Plan, name: str, results: Mapping[str, Any] | None = None) -> Any:
+    """One step of a stage, compiled for a device that holds all of it.
+
+    Args:
+        plan: the recipe.
+        name: the stage.
+        results: the shapes of all results, see :func:`shapes`, where they are known already.
+    """
+    results = shapes(plan) if results is None else results
     planned = plan.stage(name)
     stage = stage_of(plan, planned, {other: results[other] for other in planned.needs})
     state, batch = _traced(stage)
-    step = jax.jit(stage.distiller.step).lower(state, dict(stage.frozen), batch).compile()
-    cost: Any = step.cost_analysis()
+    return jax.jit(stage.distiller.step).lower(state, dict(stage.frozen), batch).compile()
+
+
+def step_flops(plan: Plan, name: str) -> float:
+    """The operations of one compiled step of a stage, as XLA counts them (loops once)."""
+    cost: Any = compiled_step(plan, name).cost_analysis()
     return float(cost["flops"])
 
 
@@ -200,6 +313,8 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
     if stage not in hashes:
         raise ValueError(unknown("stage", stage, hashes))
     settings = stage_settings(config)[stage]
+    if settings["work"]:
+        raise ValueError(f"stage {stage!r} trains no net: it is work")
     where = settings["checkpoint"] or folder(root, stage, hashes[stage])
     params, state = _loaded(where)
     return Restored(_net_of(settings, info[stage]), params, state, config)
@@ -217,6 +332,19 @@ def _loaded(where: Path | str) -> Any:
         found = pretrained.load(where)
         return found.params, found.state
     return load_result(where)
+
+
+def _worked(plan: Plan, planned: Planned, results: Mapping[str, Any], root: Path | str) -> Outcome:
+    seed = plan.config["seed"]
+    return run_work(
+        work_of(planned, plan.nets, seed),
+        results,
+        planned.data,
+        seed=seed + planned.settings["seed"],
+        directory=folder(root, planned.name, planned.identity),
+        identity={"identity": planned.identity},
+        evaluations=measured_of(plan, planned).evaluations,
+    )
 
 
 def _given(planned: Planned, stage: Stage) -> Outcome:

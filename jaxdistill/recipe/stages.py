@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -12,10 +12,10 @@ from jaxdistill import registry
 from jaxdistill.config import frozen_stages, target_stages
 from jaxdistill.data.records import Source
 from jaxdistill.data.stream import Stream, evaluation_batches, stream
-from jaxdistill.distiller import Distiller, model_to_model
+from jaxdistill.distiller import Distiller, Work, model_to_model
 from jaxdistill.net import Net
 from jaxdistill.objective import combine
-from jaxdistill.recipe import caches, guidance, transfer
+from jaxdistill.recipe import caches
 from jaxdistill.recipe import initial as start
 from jaxdistill.recipe.planned import Plan, Planned
 from jaxdistill.store import Codec, Store
@@ -33,76 +33,39 @@ def stage_of(
         results: of the stages it needs; shapes are enough to trace it.
         store: what its teachers gave, where they are cached; without it zeros stand for that.
     """
-    settings, sets, seed = planned.settings, planned.data, plan.config["seed"]
+    settings, seed = planned.settings, plan.config["seed"]
     # What is drawn of the data is the run's; the start and the order are the stage's own.
     own_seed = seed + settings["seed"]
-    nets = {p.name: p.net for p in plan.stages}
-    teachers = target_stages(settings["targets"])
-    cached = caches.is_cached(planned)
-    held = (*teachers, *frozen_stages(settings))
-    if cached:
-        # What is read from disk is there only for what measures against it.
-        others = (*settings["evaluate"].values(), settings["between"] or {})
-        held = tuple(name for name in held if any(spec.get("against") == name for spec in others))
-    frozen = {**{name: results[name] for name in held}, **planned.whole_sets}
-    shard = (jax.process_index(), jax.process_count())
+    codecs: Mapping[str, Codec] | None = None
+    source: Source = registry.records(planned.data["train"], settings["records"], seed)
+    if caches.is_cached(planned):
+        source, codecs = caches.attached(plan, planned, results, store)
     initial = {}
     if settings["initial"]:
         initial = {"initial": start.variables(plan, planned, results)}
-    codecs: Mapping[str, Codec] | None = None
-    source: Source = registry.records(sets["train"], settings["records"], seed)
-    if cached:
-        source, codecs = caches.attached(plan, planned, results, store)
-    evaluations: list[Evaluation] = []
-    before: list[tuple[str, Evaluation]] = []
-    # A cached teacher is not there to be measured: its own stage has done that.
-    compared = () if cached else teachers
-    for label, spec in settings["evaluate"].items():
-        evaluator = evaluator_of(label, spec, planned, seed, nets, compared)
-        for part in spec.get("sets", ("validation",)):
-            batches = evaluation_batches(
-                sets[part], spec.get("batch_size", registry.BATCH), shard=shard
-            )
-            every = spec.get("every", 0) if part != "test" else 0
-            evaluations.append(Evaluation(part, evaluator, batches, every))
-            if part != "validation" or not spec.get("teacher", True):
-                continue
-            for name in compared:
-                own = dataclasses.replace(planned, name=name, net=nets[name], needs=())
-                before.append(
-                    (name, Evaluation(part, evaluator_of(label, spec, own, seed, nets), batches))
-                )
-    weights: dict[str, float] = {}
-    for name, estimate in (("sources", transfer.weights), ("guidance", guidance.weights)):
-        factors, known = estimate(plan, planned, results)
-        weights |= factors
-        if known:
-            evaluations.append(Evaluation(name, _known(known)))
+    measured = measured_of(plan, planned)
     between = None
     if settings["between"]:
-        between = registry.between(settings["between"], net=planned.net, nets=nets, sets=sets)
-
-    def data(plan: Any) -> Stream:
-        size = min(settings["batch_size"], len(source))
-        weights = plan["weights"] if plan else None
-        return stream(source, size, seed=own_seed, weights=weights, shard=shard)
-
+        context = context_of(planned, plan.nets, seed)
+        between = registry.between(settings["between"], context)
+    context = context_of(planned, plan.nets, own_seed, codecs)
     return Stage(
         name=planned.name,
-        distiller=distiller_of(planned, nets, codecs, weights, own_seed),
-        data=data if between else data(None),
+        distiller=distiller_of(planned, context, factors_of(planned, results)),
+        data=_data(planned, source, own_seed, planned_shares=bool(between)),
         steps=settings["steps"],
-        frozen=frozen,
+        frozen=_frozen(planned, results),
         initial=initial,
         seed=own_seed,
-        before=tuple(before),
-        evaluations=tuple(evaluations),
+        before=measured.before,
+        evaluations=measured.evaluations,
         between=between,
         log_every=settings["log_every"],
         checkpoint_every=settings["checkpoint_every"],
         keep=settings["keep"],
         best=tuple(settings["best"]) if settings["best"] else None,
         returns=settings["select"],
+        spans=settings["spans"] or {},
         identity={
             "identity": planned.identity,
             **({"cache": store.manifest["identity"]} if store is not None else {}),
@@ -110,59 +73,129 @@ def stage_of(
     )
 
 
-def distiller_of(
+def _frozen(planned: Planned, results: Mapping[str, Any]) -> dict[str, Any]:
+    settings = planned.settings
+    held = (*target_stages(settings["targets"]), *frozen_stages(settings))
+    if caches.is_cached(planned):
+        # What is read from disk is there only for what measures against it.
+        others = (*settings["evaluate"].values(), settings["between"] or {})
+        held = tuple(name for name in held if any(spec.get("against") == name for spec in others))
+    return {**{name: results[name] for name in held}, **planned.whole_sets}
+
+
+def _data(planned: Planned, source: Source, seed: int, *, planned_shares: bool) -> Any:
+    shard = (jax.process_index(), jax.process_count())
+
+    def data(plan: Any) -> Stream:
+        size = min(planned.settings["batch_size"], len(source))
+        weights = plan["weights"] if plan else None
+        order = planned.settings["order"]
+        return stream(source, size, seed=seed, weights=weights, shard=shard, order=order)
+
+    return data if planned_shares else data(None)
+
+
+def context_of(
     planned: Planned,
     nets: Mapping[str, Net],
+    seed: int,
     codecs: Mapping[str, Codec] | None = None,
-    weights: Mapping[str, float] | None = None,
-    seed: int = 0,
+) -> registry.Context:
+    """What the runner offers to the parts of a stage."""
+    settings, info = planned.settings, planned.data["train"].info
+    steps, optimizer = settings["steps"], settings["optimizer"]
+    return registry.Context(
+        net=planned.net,
+        student=settings["student"] or {},
+        nets=nets,
+        initial="initial" if settings["initial"] else None,
+        transformation=registry.transformation(optimizer, steps) if optimizer else None,
+        optimizer=optimizer,
+        steps=steps,
+        seed=seed,
+        prepare=registry.view(settings["view"], info),
+        sets=planned.data,
+        info=info,
+        codecs=codecs,
+        paths=registry.target_paths(settings["objective"]),
+    )
+
+
+def distiller_of(
+    planned: Planned, context: registry.Context, factors: Mapping[str, float] | None = None
 ) -> Distiller:
-    """The algorithm of a stage; ``weights`` multiply those of the objective's entries."""
+    """The algorithm of a stage; ``factors`` multiply the weights of the objective's entries."""
     settings = planned.settings
-    entries = settings["objective"]
-    steps = settings["steps"]
-    info = planned.data["train"].info
-    prepare = registry.view(settings["view"], info)
     if settings["distiller"]:
-        optimizer = settings["optimizer"]
-        return registry.distiller(
-            settings["distiller"],
-            net=planned.net,
-            codecs=codecs,
-            student=settings["student"],
-            nets=nets,
-            tx=registry.transformation(optimizer, steps) if optimizer else None,
-            prepare=prepare,
-            steps=steps,
-            info=info,
-            seed=seed,
-            initial="initial" if settings["initial"] else None,
-            optimizer=optimizer,
-            transformation=registry.transformation,
-        )
+        return registry.distiller(settings["distiller"], context)
+    entries, factors = settings["objective"], factors or {}
     terms = combine(
         {
-            name: registry.match(name, entry, steps, scale=(weights or {}).get(name, 1.0))
+            name: registry.match(name, entry, context.steps, scale=factors.get(name, 1.0))
             for name, entry in entries.items()
         }
     )
-    goal = registry.target(
-        settings["targets"], registry.target_paths(entries), nets, planned.net, codecs
-    )
-    tx = registry.transformation(settings["optimizer"], steps)
     return model_to_model(
-        planned.net,
-        goal,
+        context.net,
+        registry.target(settings["targets"], context),
         terms,
-        tx,
+        context.tx,
         inputs="student",
         taps=registry.student_taps(entries),
-        prepare=prepare,
-        ema=registry.schedule(settings["ema"], steps),
+        prepare=context.prepare,
+        ema=registry.schedule(settings["ema"], context.steps),
         accumulate=settings["accumulate"],
-        initial="initial" if settings["initial"] else None,
+        initial=context.initial,
         returns=settings["returns"],
     )
+
+
+def work_of(planned: Planned, nets: Mapping[str, Net], seed: int) -> Work:
+    """The work of a stage that trains nothing."""
+    info = planned.data["train"].info
+    context = registry.Context(nets=nets, seed=seed, sets=planned.data, info=info)
+    return registry.work(planned.settings["work"], context)
+
+
+def factors_of(planned: Planned, results: Mapping[str, Any]) -> dict[str, float]:
+    """What multiplies the weights of the objective's entries, where an earlier stage has chosen it;
+    nothing does while a recipe is planned."""
+    chosen = planned.settings["weights"]
+    found = results.get(chosen) if chosen else None
+    if found is None:
+        return {}
+    return dict(found["weights"])
+
+
+class Measured(NamedTuple):
+    """What is measured of a stage, and of its teachers before it."""
+
+    evaluations: tuple[Evaluation, ...]
+    before: tuple[tuple[str, Evaluation], ...]
+
+
+def measured_of(plan: Plan, planned: Planned) -> Measured:
+    """The evaluations of a stage, and those of its teachers on the validation set."""
+    settings, sets, seed = planned.settings, planned.data, plan.config["seed"]
+    shard = (jax.process_index(), jax.process_count())
+    # A cached teacher is not there to be measured: its own stage has done that.
+    compared = () if caches.is_cached(planned) else target_stages(settings["targets"])
+    evaluations: list[Evaluation] = []
+    before: list[tuple[str, Evaluation]] = []
+    for label, spec in settings["evaluate"].items():
+        evaluator = evaluator_of(label, spec, planned, seed, plan.nets, compared)
+        said = registry.evaluated(label, spec, sets)
+        for part in said.sets:
+            batches = evaluation_batches(sets[part], said.batch_size, shard=shard)
+            every = said.every if part != "test" else 0
+            evaluations.append(Evaluation(part, evaluator, batches, every))
+            if part != "validation" or not said.teacher:
+                continue
+            for name in compared:
+                own = dataclasses.replace(planned, name=name, net=plan.nets[name], needs=())
+                measure = evaluator_of(label, spec, own, seed, plan.nets)
+                before.append((name, Evaluation(part, measure, batches)))
+    return Measured(tuple(evaluations), tuple(before))
 
 
 def evaluator_of(
@@ -170,23 +203,22 @@ def evaluator_of(
     spec: Mapping[str, Any],
     planned: Planned,
     seed: int,
-    nets: Mapping[str, Net] | None = None,
+    nets: Mapping[str, Net],
     teachers: tuple[str, ...] = (),
-):
-    """The evaluator of a stage; with the nets of all, one that compares it with its one teacher."""
-    name = teachers[0] if len(teachers) == 1 and spec.get("teacher", True) else None
-    return registry.evaluator(
-        label,
-        spec,
+) -> Evaluator:
+    """The evaluator of a stage; where it has just one teacher, one that compares with it."""
+    name = teachers[0] if len(teachers) == 1 else None
+    context = registry.Context(
         net=planned.net,
-        teacher=nets[name] if nets and name else None,
-        teacher_name=name or "",
-        sets=planned.data,
-        seed=seed,
         nets=nets,
+        sets=planned.data,
+        info=planned.data["train"].info,
+        seed=seed,
+        teacher=nets[name] if name else None,
+        teacher_name=name or "",
     )
-
-
-def _known(values: Mapping[str, float]) -> Evaluator:
-    """An evaluator that only reports what is known already."""
-    return lambda *_: values
+    if planned.net is None and not spec.get("student"):
+        raise ValueError(
+            f"evaluation {label!r} of stage {planned.name!r}, which trains no net, needs 'student'"
+        )
+    return registry.evaluator(label, spec, context)

@@ -1,64 +1,80 @@
 """The only place where names in a config become functions.
 
-A config is data. Every name in it is looked up in a table, and every key is checked before anything
-is computed: a misspelt one is refused with the nearest valid name.
+A config is data. Every name in it is looked up in a table of entries, functions ``(context, *,
+keywords)``: the context is what the runner has to offer, the keywords are the keys of a config, and
+each is checked against its domain before anything is computed. A misspelt name or key is refused
+with the nearest valid one.
 """
 
-from jaxdistill.registry._names import named, without
-from jaxdistill.registry.condense import KERNELS, SETS, kernel_named
+from jaxdistill.registry.condense import KERNELS, kernel_named
+from jaxdistill.registry.context import Context
+from jaxdistill.registry.data import DATA, data
 from jaxdistill.registry.distillers import DISTILLERS, distiller
-from jaxdistill.registry.evaluators import BATCH, EVALUATORS, evaluator
+from jaxdistill.registry.entries import checked, named, record, without
+from jaxdistill.registry.evaluators import BATCH, EVALUATORS, Evaluated, evaluated, evaluator
 from jaxdistill.registry.language import BETWEEN, TOKENIZERS, between
 from jaxdistill.registry.objectives import (
+    CRITICS,
     LOSSES,
     PROJECTORS,
+    TARGETS,
     match,
     stored,
     student_taps,
     target,
     target_paths,
 )
-from jaxdistill.registry.records import (
-    AUGMENTATIONS,
-    DATA,
-    MIXES,
-    data,
-    fixed_view,
-    pool,
-    records,
-    seen,
-    view,
-)
+from jaxdistill.registry.records import pool, records
+from jaxdistill.registry.samplers import BACKBONES, DENSITIES
 from jaxdistill.registry.schedules import SCHEDULES, schedule
-from jaxdistill.registry.training import NETS, OPTIMIZERS, module, net, transformation
+from jaxdistill.registry.training import NETS, OPTIMIZERS, net, net_module, transformation
+from jaxdistill.registry.views import AUGMENTATIONS, MASKS, MIXES, fixed_view, seen, view
+from jaxdistill.registry.works import WORKS, needed, work
+
+# Every table, by what its names are names of.
+TABLES = {
+    "augmentation": AUGMENTATIONS,
+    "backbone": BACKBONES,
+    "critic": CRITICS,
+    "data set": DATA,
+    "density": DENSITIES,
+    "distiller": DISTILLERS,
+    "evaluator": EVALUATORS,
+    "kernel": KERNELS,
+    "kind of targets": TARGETS,
+    "loss": LOSSES,
+    "mask": MASKS,
+    "mix": MIXES,
+    "net": NETS,
+    "optimizer": OPTIMIZERS,
+    "projector": PROJECTORS,
+    "schedule": SCHEDULES,
+    "tokenizer": TOKENIZERS,
+    "work": WORKS,
+    "work between steps": BETWEEN,
+}
 
 __all__ = [
-    "AUGMENTATIONS",
     "BATCH",
-    "BETWEEN",
     "DATA",
-    "DISTILLERS",
-    "EVALUATORS",
-    "KERNELS",
-    "LOSSES",
-    "MIXES",
-    "NETS",
-    "OPTIMIZERS",
-    "PROJECTORS",
-    "SCHEDULES",
-    "SETS",
-    "TOKENIZERS",
+    "TABLES",
+    "Context",
+    "Evaluated",
     "between",
+    "checked",
     "data",
     "distiller",
+    "evaluated",
     "evaluator",
     "fixed_view",
     "kernel_named",
     "match",
-    "module",
     "named",
+    "needed",
     "net",
+    "net_module",
     "pool",
+    "record",
     "records",
     "schedule",
     "seen",
@@ -69,4 +85,5 @@ __all__ = [
     "transformation",
     "view",
     "without",
+    "work",
 ]

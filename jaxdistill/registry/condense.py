@@ -4,21 +4,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxdistill import condense, theory
 from jaxdistill.data import split
 from jaxdistill.data.records import through
-from jaxdistill.distiller import Distiller
-from jaxdistill.net import Net
-from jaxdistill.registry._names import fixed, flattened, named, without
+from jaxdistill.distiller import Distiller, Work
+from jaxdistill.registry.context import Context
+from jaxdistill.registry.entries import Entry, forwarding, offered, partial
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "linear": theory.linear,
@@ -30,138 +26,52 @@ KERNELS: dict[str, Callable[..., Any]] = {
 }
 
 
-def kernel_named(settings: Mapping[str, Any]) -> Callable[..., Any]:
+def kernel_named(part: Mapping[str, Any]) -> Callable[..., Any]:
     """A kernel by its ``name``, with its keywords."""
-    return fixed("kernel", KERNELS, named("kernel", settings), without(settings, "name"))
+    return partial("kernel", KERNELS, part)
 
 
-def kernel_of(name: str, student: Mapping[str, Any]) -> Callable[..., Any]:
+def kernel_of(name: str, context: Context) -> Callable[..., Any]:
     """The kernel of a student that is a kernel machine; ``name`` is of who asks, for the message.
 
     Raises:
         ValueError: for any other student.
     """
-    if student["net"] != "kernel_machine":
+    if context.student.get("net") != "kernel_machine":
         raise ValueError(
             f"{name!r} fits a kernel: its student must be the net 'kernel_machine', not "
-            f"{student['net']!r}"
+            f"{context.student.get('net')!r}"
         )
-    return kernel_named(student["kernel"])
+    return kernel_named(context.student["kernel"])
 
 
-def _structured(function: Callable[..., Any], **kinds: type) -> Callable[..., Any]:
-    """A function that is given some of its keywords as parts of a config."""
-
-    @functools.wraps(function)
-    def made(**settings: Any) -> Any:
-        for key, kind in kinds.items():
-            if isinstance(settings.get(key), Mapping):
-                settings[key] = fixed(key, {key: kind}, key, settings[key])()
-        return function(**settings)
-
-    return made
+@forwarding(condense.match_kernel)
+def _match_kernel(context: Context, **rest: Any) -> Distiller:
+    kernel = kernel_of("match_kernel", context)
+    return condense.match_kernel(kernel, context.classes, context.tx, **rest)
 
 
-# The keys of ``students`` of 'match_trajectories', as configs write them still: one by one.
-_STUDENTS = {"student_steps": "steps", **{name: name for name in condense.Students._fields[1:]}}
-
-
-class _Still(NamedTuple):
-    """The state of a distiller that changes nothing."""
-
-    step: jax.Array
-    result: condense.Synthetic
-
-
-def _chosen(classes: int, each: int, choice: Any = "random", rate: float = 0.01) -> Distiller:
-    """A real subset as a distiller whose steps change nothing, until stages run works."""
-    work = condense.chosen(classes, each=each, choice=choice, rate=rate)
-
-    def step(state: _Still, frozen: Any, batch: Any) -> Any:
-        metrics = {"images": (jnp.asarray(float(each * classes)), jnp.ones(()))}
-        return state._replace(step=state.step + 1), metrics
-
-    return Distiller(
-        lambda key, frozen, batch: _Still(jnp.zeros((), jnp.int32), work.run({}, frozen, key)),
-        step,
-        lambda state: state.result,
-        kind="data_set",
-    )
-
-
-def _match_kernel(
-    student: Mapping[str, Any],
-    classes: int,
-    tx: optax.GradientTransformation,
-    each: int,
-    ridge: float = 1e-6,
-    real_batch: int = 1024,
-    learn_targets: bool = False,
-    augment: Sequence[Any] = (),
-    images_from: Any = "random",
-) -> Distiller:
-    return condense.match_kernel(
-        kernel_of("match_kernel", student),
-        classes,
-        tx,
-        each=each,
-        ridge=ridge,
-        real_batch=real_batch,
-        learn_targets=learn_targets,
-        augment=augment,
-        images_from=images_from,
-    )
-
-
-DISTILLERS: dict[str, Callable[..., Distiller]] = {
-    "experts": _structured(condense.train_experts, flatness=condense.Flatness),
-    "match_trajectories": flattened(
-        _structured(condense.match_trajectories, window=condense.Window),
-        students=(condense.Students, _STUDENTS),
-    ),
-    "match_gradients": condense.match_gradients,
-    "match_features": condense.match_features,
+DISTILLERS: dict[str, Entry] = {
+    "experts": offered(condense.train_experts),
+    "match_trajectories": offered(condense.match_trajectories),
+    "match_gradients": offered(condense.match_gradients),
+    "match_features": offered(condense.match_features),
     "match_kernel": _match_kernel,
-    "match_regression": condense.match_regression,
-    "chosen": _chosen,
+    "match_regression": offered(condense.match_regression),
 }
 
-# Those whose result is a synthetic set.
-SETS = tuple(name for name in DISTILLERS if name != "experts")
+
+WORKS: dict[str, Callable[..., Work]] = {"chosen": offered(condense.chosen)}
 
 
-def _protocol(settings: Mapping[str, Any] | None) -> condense.Protocol:
-    return fixed("protocol", {"protocol": condense.Protocol}, "protocol", settings or {})()
+@forwarding(condense.kernel_accuracy)
+def _kernel_accuracy(context: Context, *, kernel: Mapping[str, Any], **rest: Any) -> Any:
+    return condense.kernel_accuracy(kernel_named(kernel), **rest)
 
 
-def _fresh_nets(
-    net: Net,
-    seed: int,
-    nets: int = 5,
-    name: str = "",
-    protocol: Mapping[str, Any] | None = None,
-) -> Any:
-    return condense.fresh_nets(net, seed, nets=nets, name=name, protocol=_protocol(protocol))
-
-
-def _ranked(
-    net: Net,
-    seed: int,
-    nets: int = 3,
-    full_steps: int = 1000,
-    protocol: Mapping[str, Any] | None = None,
-) -> Any:
-    made = _protocol(protocol)
-    return condense.ranked(net, seed, nets=nets, full_steps=full_steps, protocol=made)
-
-
-def _kernel_accuracy(kernel: Mapping[str, Any], ridge: float = 1e-6) -> Any:
-    return condense.kernel_accuracy(kernel_named(kernel), ridge=ridge)
-
-
-EVALUATORS: dict[str, Callable[..., Any]] = {
-    "fresh_nets": _fresh_nets,
-    "ranked": _ranked,
+EVALUATORS: dict[str, Entry] = {
+    "fresh_nets": offered(condense.fresh_nets),
+    "ranked": offered(condense.ranked),
     "kernel_accuracy": _kernel_accuracy,
 }
 

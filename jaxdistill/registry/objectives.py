@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
 from jaxdistill import adapt, critics, losses, objective, targets
 from jaxdistill._errors import unknown
 from jaxdistill.net import Net
-from jaxdistill.registry._names import call, named, without
-from jaxdistill.registry.schedules import schedule
+from jaxdistill.registry.context import Context
+from jaxdistill.registry.entries import (
+    Entry,
+    call,
+    checked,
+    forwarding,
+    less,
+    named,
+    partial,
+)
+from jaxdistill.settings import Finite, NonNegative, Scheduled, keys
 
 LOSSES: dict[str, Callable[..., jax.Array]] = {
     entry.loss.__name__: entry.loss for entry in losses.catalogue()
@@ -25,55 +35,69 @@ PROJECTORS: dict[str, Callable[..., Net]] = {
     "resize": adapt.resize,
 }
 
-MATCH_KEYS = ("loss", "student", "target", "weight", "where", "arguments", "projector")
+
+@forwarding(critics.cooperative_discriminator, "name", "weight")
+def _cooperative_discriminator(
+    context: Context, *, weight: Scheduled[Finite] = 1.0, **rest: Any
+) -> objective.Objective:
+    weight = _scaled(weight, context.scale)
+    return critics.cooperative_discriminator(name=context.term, weight=weight, **rest)
 
 
-CRITICS: dict[str, Callable[..., objective.Objective]] = {
-    "cooperative_discriminator": critics.cooperative_discriminator,
-}
+CRITICS: dict[str, Entry] = {"cooperative_discriminator": _cooperative_discriminator}
+
+
+def _matched(
+    context: Context,
+    *,
+    student: str = "out",
+    target: str = "out",
+    weight: Scheduled[Finite] = 1.0,
+    where: str | None = None,
+    arguments: Mapping[str, str] | None = None,
+    projector: str | Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What every entry of an objective may say besides the loss's own keywords."""
+    build = None
+    if projector:
+        spec = {"name": projector} if isinstance(projector, str) else projector
+        build = partial("projector", PROJECTORS, spec)
+    found = {"student": student, "target": target, "weight": weight, "where": where}
+    return {**found, "arguments": dict(arguments or {}), "projector": build}
 
 
 def match(
-    name: str, settings: Mapping[str, Any], steps: int, *, scale: float = 1.0
+    name: str, part: Mapping[str, Any], steps: int, *, scale: float = 1.0
 ) -> objective.Objective:
     """One entry of ``objective``: a loss between an array of the student and one of its targets,
     its weight times ``scale``.
     """
-    if settings.get("loss") in CRITICS:
-        own: dict[str, Any] = {k: schedule(v, steps) for k, v in without(settings, "loss").items()}
-        own |= {"name": name, "weight": _scaled(own.get("weight", 1.0), scale)}
-        return call("loss", CRITICS, settings["loss"], own)
-    loss_name = named(f"objective {name!r}", settings, "loss")
-    if loss_name not in LOSSES:
-        raise ValueError(unknown("loss", loss_name, [*LOSSES, *CRITICS]))
-    loss = LOSSES[loss_name]
-    parameters = inspect.signature(loss).parameters
-    hyper = without(settings, *MATCH_KEYS)
-    for key in hyper:
-        if key not in parameters:
-            raise ValueError(unknown(f"key of loss {loss_name!r}", key, [*parameters, *MATCH_KEYS]))
-    arguments = dict(settings.get("arguments") or {})
-    if "labels" in parameters and list(parameters).index("labels") > 1:
-        arguments.setdefault("labels", "batch/label")
-    build, projector = None, settings.get("projector")
-    if projector:
-        spec = {"name": projector} if isinstance(projector, str) else projector
-        kind = named("projector", spec)
-        if kind not in PROJECTORS:
-            raise ValueError(unknown("projector", kind, PROJECTORS))
-        extra = without(spec, "name")
-        build = partial(PROJECTORS[kind], **extra)
-    return objective.match(
-        loss,
-        name=name,
-        student=settings.get("student", "out"),
-        target=settings.get("target", "out"),
-        weight=_scaled(schedule(settings.get("weight", 1.0), steps), scale),
-        where=settings.get("where"),
-        arguments=arguments,
-        projector=build,
-        **{key: schedule(value, steps) for key, value in hyper.items()},
-    )
+    which = named(f"objective {name!r}", part, "loss")
+    context = Context(steps=steps, term=name, scale=scale)
+    if which in CRITICS:
+        return call("loss", CRITICS, part, context, "loss")
+    if which not in LOSSES:
+        raise ValueError(unknown("loss", which, [*LOSSES, *CRITICS]))
+    loss = LOSSES[which]
+    shared = checked(f"loss {which!r}", _joint(loss), less(part, "loss"), context)
+    matched = {key: shared.pop(key) for key in keys(_matched) if key in shared}
+    matched = _matched(context, **matched)
+    parameters = list(inspect.signature(loss).parameters)
+    if "labels" in parameters and parameters.index("labels") > 1:
+        matched["arguments"].setdefault("labels", "batch/label")
+    matched["weight"] = _scaled(matched["weight"], scale)
+    return objective.match(loss, name=name, **matched, **shared)
+
+
+@functools.cache
+def _joint(loss: Callable[..., Any]) -> Entry:
+    """An entry with the keys of all losses and those of this one."""
+
+    @forwarding(loss, "where", "labels")
+    @forwarding(_matched)
+    def entry(context: Context, **rest: Any) -> None: ...
+
+    return entry
 
 
 def student_taps(entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
@@ -100,72 +124,84 @@ def _scaled(weight: Any, scale: float) -> Any:
     return lambda step: scale * given(step)
 
 
-TARGET_KEYS = {
-    "live": ("stage", "mode"),
-    "ema": ("mode",),
-    "self": ("mode",),
-    "ensemble": ("members", "weights", "average"),
-    "merge": ("members",),
-    "labels": ("key",),
+Mode = Literal["eval", "train"]
+
+
+def _live(context: Context, *, stage: str, mode: Mode = "eval") -> Any:
+    net = context.net_of(stage)
+    if context.codecs is not None:
+        return targets.cached(context.codecs, stage, _read(context.paths))
+    taps = objective.taps_of(*context.paths)
+    return targets.live(net, stage, inputs="teacher", taps=taps, mode=mode)
+
+
+def _own(source: str) -> Entry:
+    def entry(context: Context, *, mode: Mode = "eval") -> Any:
+        taps = objective.taps_of(*context.paths)
+        return targets.live(context.net, source, inputs="teacher", taps=taps, mode=mode)
+
+    return entry
+
+
+def _labels(context: Context, *, key: str = "label") -> Any:
+    return targets.labels(key)
+
+
+def _members(context: Context, kind: str, members: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: target(
+            member, dataclasses.replace(context, paths=_of_member(kind, name, context.paths))
+        )
+        for name, member in members.items()
+    }
+
+
+def _ensemble(
+    context: Context,
+    *,
+    members: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, NonNegative] | str | None = None,
+    average: Literal["probabilities", "logits"] = "probabilities",
+) -> Any:
+    made = _members(context, "ensemble", members)
+    return targets.ensemble(made, weights=weights, average=average)
+
+
+def _merge(context: Context, *, members: Mapping[str, Mapping[str, Any]]) -> Any:
+    return targets.merge(_members(context, "merge", members))
+
+
+TARGETS: dict[str, Entry] = {
+    "live": _live,
+    "ema": _own("ema"),
+    "self": _own("self"),
+    "ensemble": _ensemble,
+    "merge": _merge,
+    "labels": _labels,
 }
 
 
-def target(
-    settings: Mapping[str, Any] | None,
-    paths: Sequence[str],
-    nets: Mapping[str, Net],
-    student: Net,
-    codecs: Mapping[str, Any] | None = None,
-) -> Callable[..., dict[str, Any]]:
+def target(part: Mapping[str, Any] | None, context: Context) -> Callable[..., dict[str, Any]]:
     """What a stage learns from.
 
     Args:
-        settings: ``config.stages.<name>.targets``; None for a stage that learns from its batches
+        part: ``config.stages.<name>.targets``; None for a stage that learns from its batches
             alone.
-        paths: the names of targets that the objective reads, see :func:`target_paths`.
-        nets: the nets of earlier stages.
-        student: the stage's own net.
-        codecs: of the outputs of earlier stages that are read from disk; None where they run.
+        context: what the runner offers: ``paths``, the names of targets that the objective reads,
+            see :func:`target_paths`; ``nets`` of earlier stages; ``net``, the stage's own;
+            ``codecs`` of outputs that are read from disk.
     """
-    if settings is None:
+    if part is None:
         return lambda sources, batch, key, step: {}
-    kind = settings.get("kind", "live")
-    if kind not in TARGET_KEYS:
-        raise ValueError(unknown("kind of targets", kind, TARGET_KEYS))
-    for key in without(settings, "kind", "cached"):
-        if key not in TARGET_KEYS[kind]:
-            raise ValueError(unknown(f"key of {kind!r} targets", key, TARGET_KEYS[kind]))
-    mode = settings.get("mode") or "eval"
-    if kind in ("ema", "self"):
-        return targets.live(
-            student, kind, inputs="teacher", taps=objective.taps_of(*paths), mode=mode
-        )
-    if kind == "live":
-        stage = named("targets", settings, "stage")
-        if stage not in nets:
-            raise ValueError(unknown("earlier stage", stage, nets))
-        if codecs is not None:
-            return targets.cached(codecs, stage, _read(paths))
-        return targets.live(
-            nets[stage], stage, inputs="teacher", taps=objective.taps_of(*paths), mode=mode
-        )
-    if kind == "labels":
-        return targets.labels(settings.get("key") or "label")
-    listed: Any = named("targets", settings, "members")
-    members = {
-        name: target(member, _of_member(kind, name, paths), nets, student, codecs)
-        for name, member in listed.items()
-    }
-    if kind == "merge":
-        return targets.merge(members)
-    return targets.ensemble(members, **without(settings, "kind", "members", "cached"))
+    own = {"kind": "live", **less(part, "cached")}
+    return call("kind of targets", TARGETS, own, context, "kind")
 
 
 def stored(settings: Mapping[str, Any] | None, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """What a cache must hold for some targets: for every earlier stage the outputs that are read.
 
     Raises:
-        ValueError: for a teacher in training mode, whose outputs hang on the batch it is in.
+        ValueError: for a teacher in training mode, whose outputs depend on the batch it is in.
     """
     if not settings or settings.get("kind", "live") in ("ema", "self", "labels"):
         return {}
@@ -174,7 +210,7 @@ def stored(settings: Mapping[str, Any] | None, paths: Sequence[str]) -> dict[str
         if (settings.get("mode") or "eval") != "eval":
             raise ValueError(
                 f"teacher {settings['stage']!r} is in mode {settings['mode']!r}: what it gives "
-                "hangs on its batch, so it cannot be cached; only mode 'eval' can"
+                "depends on its batch, so it cannot be cached; only mode 'eval' can"
             )
         return {settings["stage"]: _read(paths)}
     found: dict[str, tuple[str, ...]] = {}

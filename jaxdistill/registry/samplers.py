@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,54 +10,51 @@ import jax
 import numpy as np
 
 from jaxdistill import models, samplers
-from jaxdistill._errors import unknown
-from jaxdistill.data import sources, split
+from jaxdistill.data import sources
 from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.distiller import Distiller
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Net
-from jaxdistill.registry._names import call, flattened, named, without
+from jaxdistill.registry.context import Context
+from jaxdistill.registry.entries import Entry, call, forwarding, less, module, offered, record
 from jaxdistill.samplers import quality
-from jaxdistill.samplers.solvers import SolverName
+from jaxdistill.settings import Count, Natural
 
-BACKBONES: dict[str, Callable[..., Any]] = {
-    "time_mlp": models.TimeMLP,
-    "unet": models.UNet,
-    "dit": models.DiT,
+BACKBONES: dict[str, Entry] = {
+    "time_mlp": module(models.TimeMLP),
+    "unet": module(models.UNet),
+    "dit": module(models.DiT),
 }
-DENSITIES: dict[str, Callable[..., samplers.Mixture]] = {"ring": samplers.ring}
 # Records in a batch that a classifier looks at.
 BATCH = 250
 
 
-def _backbone(settings: Mapping[str, Any], **given: Any) -> Net:
-    name = named("backbone", settings, "net")
-    return from_linen(call("backbone", BACKBONES, name, without(settings, "net"), **given))
+DENSITIES: dict[str, Entry] = {"ring": offered(samplers.ring)}
 
 
+def _backbone(part: Mapping[str, Any], classes: int) -> Net:
+    context = Context(info={"classes": classes})
+    return from_linen(call("backbone", BACKBONES, part, context, "net"))
+
+
+@forwarding(samplers.denoiser)
 def _denoiser(
-    backbone: Mapping[str, Any],
-    classes: int | None = None,
-    conditional: bool = False,
-    sigma_data: float = 0.5,
-    sigma_min: float = 0.0,
-    sigma_max: float = 80.0,
-    time: Any = "log",
+    context: Context, *, backbone: Mapping[str, Any], conditional: bool = False, **rest: Any
 ) -> Net:
-    inner = _backbone(backbone, classes=(classes or 0) if conditional else 0)
-    return samplers.denoiser(
-        inner, sigma_data=sigma_data, sigma_min=sigma_min, sigma_max=sigma_max, time=time
-    )
+    classes = (context.classes or 0) if conditional else 0
+    return samplers.denoiser(_backbone(backbone, classes), **rest)
 
 
-NETS: dict[str, Callable[..., Net]] = {"denoiser": _denoiser}
+NETS: dict[str, Entry] = {"denoiser": _denoiser}
 
 
-def _density(settings: Mapping[str, Any]) -> samplers.Mixture:
-    return call("density", DENSITIES, named("density", settings), without(settings, "name"))
+def _density(part: Mapping[str, Any]) -> samplers.Mixture:
+    return call("density", DENSITIES, part, Context())
 
 
-def _ring(points: int = 20_000, modes: int = 8, classes: int = 0) -> sources.Source:
+def _ring(
+    context: Context, *, points: Count = 20_000, modes: Count = 8, classes: Natural = 0
+) -> sources.Source:
     """Points of a ring of Gaussians, the same for every run: ``image`` ``[n, 2]`` and ``label``."""
     ring = samplers.ring(modes=modes, classes=classes)
     drawn, chosen = jax.device_get(samplers.draw(jax.random.key(0), ring, points))
@@ -66,208 +62,139 @@ def _ring(points: int = 20_000, modes: int = 8, classes: int = 0) -> sources.Sou
     return sources.arrays({"image": drawn.astype(np.float32), "label": labels}, name="ring")
 
 
-DATA: dict[str, Callable[..., Any]] = {"ring": _ring}
+DATA: dict[str, Entry] = {"ring": _ring}
 
 
-def _teacher(
-    settings: Mapping[str, Any] | None, nets: Mapping[str, Net]
-) -> samplers.Teacher | None:
-    """An exact density, or the denoiser of an earlier stage."""
-    if settings is None:
+@dataclasses.dataclass(frozen=True)
+class _Teacher:
+    """What a sampler learns from: the denoiser of an earlier stage, or an exact density."""
+
+    stage: str | None = None
+    density: Mapping[str, Any] | None = None
+
+
+def _teacher(part: Mapping[str, Any] | None, context: Context) -> samplers.Teacher | None:
+    if part is None:
         return None
-    for key in settings:
-        if key not in ("stage", "density"):
-            raise ValueError(unknown("key of a sampler's teacher", key, ("stage", "density")))
-    if "density" in settings:
-        source = _density(settings["density"])
+    said = record("a sampler's teacher", _Teacher, part)
+    if (said.stage is None) == (said.density is None):
+        raise ValueError("a sampler's teacher is either a 'stage' or a 'density'")
+    if said.density is not None:
+        source = _density(said.density)
         return lambda frozen: lambda x, sigma, label=None: samplers.denoise(source, x, sigma, label)
-    name = named("teacher", settings, "stage")
-    if name not in nets:
-        raise ValueError(unknown("stage of a sampler's teacher", name, nets))
-    return samplers.teacher_net(nets[name], name)
+    net = context.net_of(said.stage or "", "stage of a sampler's teacher")
+    return samplers.teacher_net(net, said.stage or "")
 
 
-def _configured(
-    function: Callable[..., Distiller], make: Callable[..., Distiller], *, less: Sequence[str] = ()
-) -> Callable[..., Distiller]:
-    """``make`` with the keywords of ``function`` as keys of a config, beside its own.
-
-    The defaults stay where they belong.
-    """
-    theirs, own = inspect.signature(function).parameters, inspect.signature(make).parameters
-    keys = {
-        name: parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, parameter in {**theirs, **own}.items()
-        if name not in less and parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    }
-
-    @functools.wraps(function)
-    def made(**settings):
-        return make(**settings)
-
-    made.__signature__ = inspect.Signature(list(keys.values()))  # type: ignore[attr-defined]
-    return made
-
-
-def _taught(function: Callable[..., Distiller]) -> Callable[..., Distiller]:
+def _taught(function: Callable[..., Distiller]) -> Entry:
     """An algorithm whose teacher is named in the config."""
 
-    def make(nets, teacher=None, **settings):
-        return function(teacher=_teacher(teacher, nets), **settings)
+    @forwarding(function)
+    def entry(
+        context: Context, *, teacher: Mapping[str, Any] | None = None, **rest: Any
+    ) -> Distiller:
+        taught = dataclasses.replace(context, teacher=_teacher(teacher, context))
+        return offered(function)(taught, **rest)
 
-    return _configured(function, make)
+    return entry
 
 
-def _continuous_consistency(student, info, nets, teacher=None, **settings) -> Distiller:
-    if student["net"] != "denoiser" or student.get("time") != "angle":
+@forwarding(samplers.continuous_consistency, "sigma_data")
+def _continuous_consistency(
+    context: Context, *, teacher: Mapping[str, Any] | None = None, **rest: Any
+) -> Distiller:
+    student = context.student
+    if student.get("net") != "denoiser" or student.get("time") != "angle":
         raise ValueError(
             "'continuous_consistency' differentiates by the angle: its student must be the net "
             "'denoiser' with time='angle'"
         )
-    classes = info.get("classes", 0) if student.get("conditional") else 0
+    classes = (context.classes or 0) if student.get("conditional") else 0
     return samplers.continuous_consistency(
-        _backbone(student["backbone"], classes=classes),
-        teacher=_teacher(teacher, nets),
-        **settings,
-    )
+        _backbone(student["backbone"], classes), context.tx, _teacher(teacher, context),
+        context.prepare, context.initial, **rest,
+    )  # fmt: skip
 
 
+@forwarding(samplers.distribution_matching)
 def _distribution_matching(
-    net,
-    optimizer,
-    transformation,
-    steps,
-    info,
-    nets,
-    teacher,
-    adversarial=False,
-    fake_optimizer=None,
-    ratio=5,
-    labels=False,
-    **settings,
+    context: Context,
+    *,
+    teacher: Mapping[str, Any],
+    adversarial: bool = False,
+    fake_optimizer: Mapping[str, Any] | None = None,
+    ratio: Count = 5,
+    labels: bool = False,
+    **rest: Any,
 ) -> Distiller:
-    found = _teacher(teacher, nets)
-    if found is None:
-        raise ValueError("'distribution_matching' needs 'teacher'")
+    from jaxdistill.registry.training import transformation
+
+    found = _teacher(teacher, context)
+    assert found is not None  # the key is needed
     return samplers.distribution_matching(
-        net,
-        net,
+        context.net,
+        context.net,
+        context.tx,
         # The estimate is updated more often: its schedule is as much longer.
-        fake_tx=transformation(fake_optimizer or optimizer, steps * ratio),
-        teacher=found,
+        transformation(fake_optimizer or context.optimizer or {}, context.steps * ratio),
+        found,
+        from_linen(models.CriticHead()) if adversarial else None,
+        (context.classes or 0) if labels else 0,
+        context.prepare,
+        context.initial,
         ratio=ratio,
-        head=from_linen(models.CriticHead()) if adversarial else None,
         labels=labels,
-        classes=info.get("classes", 0) if labels else 0,
-        **settings,
+        **rest,
     )
 
 
-DISTILLERS: dict[str, Callable[..., Distiller]] = {
+DISTILLERS: dict[str, Entry] = {
     "denoising": _taught(samplers.denoising),
     "consistency": _taught(samplers.consistency_training),
-    "continuous_consistency": _configured(
-        samplers.continuous_consistency, _continuous_consistency, less=("net", "sigma_data")
-    ),
-    "distribution_matching": flattened(
-        _configured(
-            samplers.distribution_matching,
-            _distribution_matching,
-            less=("fake", "fake_tx", "head", "classes"),
-        ),
-        noise=(samplers.Noise, {name: name for name in samplers.Noise._fields}),
-        discriminator=(
-            samplers.Discriminator,
-            {name: name for name in samplers.Discriminator._fields},
-        ),
-    ),
+    "continuous_consistency": _continuous_consistency,
+    "distribution_matching": _distribution_matching,
 }
 
 
-def _density_quality(
-    net: Net,
-    seed: int,
-    density: Mapping[str, Any],
-    draws: int = 100_000,
-    in_steps: Sequence[int] = (1, 2),
-    solver: SolverName = "consistency",
-    high: float = 80.0,
-    low: float = 0.002,
-    middle: Sequence[float] = (),
-    scale: float | None = None,
-    label: int | None = None,
-    embedded: bool = False,
-) -> Any:
-    return quality.density_quality(
-        net,
-        _density(density),
-        seed,
-        draws=draws,
-        in_steps=in_steps,
-        label=label,
-        solver=solver,
-        high=high,
-        low=low,
-        middle=middle,
-        scale=scale,
-        embedded=embedded,
-    )
+@forwarding(quality.density_quality)
+def _density_quality(context: Context, *, density: Mapping[str, Any], **rest: Any) -> Any:
+    return quality.density_quality(context.net, _density(density), context.seed, **rest)
 
 
+@forwarding(quality.sampler)
+def _compared(
+    context: Context, *, stage: str, in_steps: Sequence[Count], **rest: Any
+) -> tuple[str, Callable[..., jax.Array], tuple[int, ...]]:
+    """Another sampler that samples are compared with."""
+    net = context.net_of(stage, "stage to compare with")
+    return stage, quality.sampler(net, **rest), tuple(in_steps)
+
+
+@forwarding(quality.image_quality)
 def _image_quality(
-    net: Net,
-    nets: Mapping[str, Net],
-    sets: split.Splits,
-    seed: int,
-    info: Mapping[str, Any],
+    context: Context,
+    *,
     classifier: str,
-    read: str,
-    prepare: Any = None,
-    draws: int = 1000,
-    in_steps: Sequence[int] = (1, 2),
-    solver: SolverName = "consistency",
-    high: float = 80.0,
-    low: float = 0.002,
-    middle: Sequence[float] = (),
-    scale: float | None = None,
-    embedded: bool = False,
-    fid: bool = False,
-    labels: bool = False,
     against: Mapping[str, Any] | None = None,
+    **rest: Any,
 ) -> Any:
-    if classifier not in nets:
-        raise ValueError(unknown("stage of the classifier", classifier, nets))
     teacher = None
     if against is not None:
-        name = named("teacher to compare with", against, "stage")
-        if name not in nets:
-            raise ValueError(unknown("stage to compare with", name, nets))
-        how = without(against, "stage", "in_steps")
-        teacher = (name, quality.sampler(nets[name], **how), tuple(against["in_steps"]))
-    train = evaluation_batches(sets["train"], BATCH)
+        part = {"name": "sampler", **less(against, "name")}
+        teacher = call("teacher to compare with", {"sampler": _compared}, part, context)
     return quality.image_quality(
-        net,
-        (classifier, nets[classifier]),
-        train,
-        info.get("classes", 0),
-        prepare,
+        context.net,
+        (classifier, context.net_of(classifier, "stage of the classifier")),
+        evaluation_batches(context.sets["train"], BATCH),
+        context.classes or 0,
+        context.prepare,
         teacher,
-        seed,
-        read=read,
-        labels=labels,
-        draws=draws,
-        in_steps=in_steps,
-        fid=fid,
-        solver=solver,
-        high=high,
-        low=low,
-        middle=middle,
-        scale=scale,
-        embedded=embedded,
+        context.seed,
+        **rest,
     )
 
 
-EVALUATORS: dict[str, Callable[..., Any]] = {
+EVALUATORS: dict[str, Entry] = {
     "density_quality": _density_quality,
     "image_quality": _image_quality,
 }

@@ -2,55 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optax
 
-from jaxdistill import targets
-from jaxdistill.registry._names import call, without
+from jaxdistill import settings, targets
+from jaxdistill.registry.context import Context
+from jaxdistill.registry.entries import Entry, call
+from jaxdistill.settings import Count, Finite, Natural, Positive
 
 
-def _warmup_cosine(peak: float, warmup: int, steps: int, end: float = 0.0) -> optax.Schedule:
-    steps = max(steps, 1)
-    # Two steps of a smoke run are fewer than any warm-up.
-    warmup = min(warmup, steps // 2)
-    if not warmup:
+def _warmup_cosine(
+    context: Context, *, peak: Positive, warmup: Natural, end: settings.NonNegative = 0.0
+) -> optax.Schedule:
+    steps = max(context.steps, 1)
+    _within("warmup_cosine", "warmup", warmup, context.steps)
+    if not warmup or not context.steps:
         return optax.cosine_decay_schedule(peak, steps, end / peak)
     return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps, end)
 
 
-def _step_decay(peak: float, milestones: Sequence[int], factor: float = 0.1) -> optax.Schedule:
+def _step_decay(
+    context: Context, *, peak: Positive, milestones: Sequence[Count], factor: Positive = 0.1
+) -> optax.Schedule:
+    for milestone in milestones:
+        _within("step_decay", "milestones", milestone, context.steps)
     return optax.piecewise_constant_schedule(peak, dict.fromkeys(milestones, factor))
 
 
-def _linear(start: float, end: float, steps: int, begin: int = 0) -> optax.Schedule:
-    return optax.linear_schedule(start, end, max(steps - begin, 1), begin)
+def _linear(context: Context, *, start: Finite, end: Finite, begin: Natural = 0) -> optax.Schedule:
+    _within("linear", "begin", begin, context.steps)
+    return optax.linear_schedule(start, end, max(context.steps - begin, 1), begin)
 
 
-def _cosine(start: float, end: float, steps: int) -> optax.Schedule:
-    half = optax.cosine_decay_schedule(1.0, max(steps, 1))
+def _cosine(context: Context, *, start: Finite, end: Finite) -> optax.Schedule:
+    half = optax.cosine_decay_schedule(1.0, max(context.steps, 1))
     return lambda step: end + (start - end) * half(step)
 
 
-def _exponential(start: float, rate: float, every: int = 1) -> optax.Schedule:
+def _exponential(
+    context: Context, *, start: Finite, rate: Positive, every: Count = 1
+) -> optax.Schedule:
     return optax.exponential_decay(start, every, rate)
 
 
-SCHEDULES: dict[str, Callable[..., Any]] = {
+def _snapshot_every(context: Context, *, every: Count) -> Any:
+    return targets.snapshot_every(every)
+
+
+SCHEDULES: dict[str, Entry] = {
     "warmup_cosine": _warmup_cosine,
     "step_decay": _step_decay,
     "linear": _linear,
     "cosine": _cosine,
     "exponential": _exponential,
-    "snapshot_every": lambda every: targets.snapshot_every(every),
+    "snapshot_every": _snapshot_every,
 }
 
 
+def scheduled(where: str, steps: int, value: Mapping[str, Any], domain: Any = Any) -> Any:
+    """The function of the step that ``{"schedule": name, ...}`` stands for.
+
+    Args:
+        where: what it is the value of, for messages.
+        steps: of the stage.
+        value: the part of the config.
+        domain: what it may be; what the schedule gives at its start, its middle and its end must
+            lie there.
+
+    Raises:
+        ValueError: for an unknown schedule or key, and for one that leaves the domain.
+    """
+    made = call("schedule", SCHEDULES, value, Context(steps=steps), "schedule")
+    for step in sorted({0, steps // 2, max(steps - 1, 0)}):
+        given = float(made(step))
+        if (wrong := settings.fault(given, domain)) is not None:
+            raise ValueError(f"{where} is {given:g} at step {step} of its schedule: it {wrong}")
+    return made
+
+
 def schedule(value: Any, steps: int) -> Any:
-    """A number as it is; a dict that names a ``schedule`` as a function of the step."""
+    """A number as it is; a dict that names a ``schedule`` as a function of the step.
+
+    Example:
+        >>> rate = schedule({"schedule": "linear", "start": 1.0, "end": 0.0}, steps=10)
+        >>> float(rate(5))
+        0.5
+    """
     if isinstance(value, Mapping) and "schedule" in value:
-        return call(
-            "schedule", SCHEDULES, value["schedule"], without(value, "schedule"), steps=steps
-        )
+        return scheduled("the value", steps, value)
     return value
+
+
+def _within(name: str, key: str, value: int, steps: int) -> None:
+    """Refuses what would come after the last step; a stage of no steps has no schedule."""
+    if value and steps and value >= steps:
+        raise ValueError(
+            f"{key!r} of schedule {name!r} is {value}: it must be below the {steps} steps of the "
+            "stage"
+        )

@@ -6,43 +6,46 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxdistill import evaluation
-from jaxdistill._errors import unknown
 from jaxdistill.data import published, sentences, split
 from jaxdistill.data.records import Source
 from jaxdistill.data.text import Tokenizer
-from jaxdistill.net import Net
 from jaxdistill.registry import language
-from jaxdistill.registry._names import named
+from jaxdistill.registry.context import Context
+from jaxdistill.registry.entries import Entry, call, forwarding
+from jaxdistill.settings import Count
 
 
-def _tokenizer(settings: Mapping[str, Any] | None, texts: Sequence[str]) -> Tokenizer:
+def _tokenizer(part: Mapping[str, Any] | None, texts: Sequence[str]) -> Tokenizer:
     """A tokenizer that is given, or one that is learnt from the texts that are trained on."""
-    settings = settings or {"name": "bytes"}
-    if named("tokenizer", settings) != "bpe":
-        return language.tokenizer_of(settings)
-    for key in settings:
-        if key not in ("name", "vocabulary"):
-            raise ValueError(unknown("key of tokenizer 'bpe'", key, ("name", "vocabulary")))
-    return sentences.bpe_tokenizer(texts, vocabulary=settings.get("vocabulary", 2000))
+
+    def learnt(context: Context, *, vocabulary: Count = 2000) -> Tokenizer:
+        return sentences.bpe_tokenizer(texts, vocabulary=vocabulary)
+
+    table = {**language.TOKENIZERS, "bpe": learnt}
+    return call("tokenizer", table, part or {"name": "bytes"}, Context())
 
 
 def _library_passages(
-    length: int,
-    validation: float,
-    test: float,
+    context: Context,
+    *,
+    length: Count,
     tokenizer: Mapping[str, Any] | None = None,
-    lines: int = 3,
-    each: int | None = 1500,
+    lines: Count = 3,
+    each: Count | None = 1500,
 ) -> Source:
     given = sentences.library_passages(lines=lines, each=each)
-    parts = split.part_numbers(given.ids or (), validation, test)
+    parts = split.part_numbers(given.ids or (), context.validation, context.test)
     trained = [text for text, part in zip(given.texts, parts, strict=True) if part == 0]
     return sentences.encoded(given, _tokenizer(tokenizer, trained), length)
 
 
-def _published(name: str) -> Callable[..., tuple[Source, Source]]:
+def _published(name: str) -> Entry:
     def read(
-        length: int, dir: str = "", tokenizer: Mapping[str, Any] | None = None
+        context: Context,
+        *,
+        length: Count,
+        dir: str = "",
+        tokenizer: Mapping[str, Any] | None = None,
     ) -> tuple[Source, Source]:
         if not dir:
             raise ValueError(
@@ -62,22 +65,10 @@ DATA: dict[str, Callable[..., Any]] = {
 }
 
 
-def _loyalty(
-    net: Net,
-    nets: Mapping[str, Net],
-    against: Sequence[str],
-    scores: bool = False,
-    base: float = 2.0,
-    inputs: str = "image",
-    prepare: Any = None,
-) -> Any:
-    for name in against:
-        if name not in nets:
-            raise ValueError(unknown("earlier stage to be loyal to", name, nets))
-    return evaluation.loyalty(
-        net, {name: nets[name] for name in against},
-        scores=scores, base=base, inputs=inputs, prepare=prepare,
-    )  # fmt: skip
+@forwarding(evaluation.loyalty)
+def _loyalty(context: Context, *, against: Sequence[str], **rest: Any) -> Any:
+    nets = {name: context.net_of(name, "earlier stage to be loyal to") for name in against}
+    return evaluation.loyalty(context.net, nets, context.prepare, context.inputs, **rest)
 
 
-EVALUATORS: dict[str, Callable[..., Any]] = {"loyalty": _loyalty}
+EVALUATORS: dict[str, Entry] = {"loyalty": _loyalty}

@@ -1,0 +1,86 @@
+"""Work that trains nothing, run once and kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdistill.distiller import Work
+from jaxdistill.training.checkpoint import load_arrays, load_record, save_tree
+from jaxdistill.training.identity import refuse_other
+from jaxdistill.training.processes import whole
+from jaxdistill.training.stage import Evaluation, Outcome
+
+
+def run_work(
+    work: Work,
+    results: Mapping[str, Any],
+    data: Any,
+    *,
+    seed: int = 0,
+    directory: Path | str | None = None,
+    identity: Mapping[str, Any] | None = None,
+    evaluations: Sequence[Evaluation] = (),
+) -> Outcome:
+    """Does a work, or returns what it left when it is done.
+
+    Args:
+        work: what to do.
+        results: of earlier stages, by name.
+        data: the sets that it reads, by name.
+        seed: of its key.
+        directory: holds ``result/``; without one nothing is kept.
+        identity: JSON data that says what this work is; the result of any other is refused.
+        evaluations: what is measured of the result; the numbers of a choice are reported besides,
+            as ``choice/<name>``.
+
+    Raises:
+        ValueError: when the directory holds the result of another work, or one that is damaged.
+
+    Example:
+        >>> work = Work(lambda results, data, key: {"best": 2.0}, "choice", ("best",))
+        >>> run_work(work, {}, {}).values
+        {'choice/best': 2.0}
+    """
+    own = {"work": dict(identity or {}), "seed": seed, "kind": work.kind}
+    path = Path(directory) / "result" if directory is not None else None
+    if path is not None and path.is_dir():
+        refuse_other(path, own)
+        record = load_record(path)
+        result = record["choice"] if work.kind == "choice" else work.made(**load_arrays(path))
+        return Outcome(result, [], record["values"], record["seconds"])
+    begin = time.perf_counter()
+    result = work.run(results, data, jax.random.key(seed))
+    values = _numbers(work, result)
+    for evaluation in evaluations:
+        measured = evaluation.evaluator(result, dict(results), evaluation.data)
+        values |= {f"{evaluation.set}/{name}": float(v) for name, v in measured.items()}
+    seconds = time.perf_counter() - begin
+    if path is not None:
+        record = {"identity": own, "values": values, "seconds": seconds}
+        if work.kind == "choice":
+            save_tree(path, {"choice": np.zeros(())}, {**record, "choice": result})
+        else:
+            save_tree(path, jax.tree.map(whole, _by_name(result)), record)
+    lines = [{"step": 0, "kind": "evaluation", **values}] if values else []
+    return Outcome(result, lines, values, seconds)
+
+
+def _numbers(work: Work, result: Any) -> dict[str, float]:
+    """What a choice reports."""
+    if work.kind != "choice":
+        return {}
+    missing = [name for name in work.metrics if name not in result]
+    if missing:
+        raise ValueError(f"the choice lacks the numbers {missing} that its work says it holds")
+    return {f"choice/{name}": float(result[name]) for name in work.metrics}
+
+
+def _by_name(result: Any) -> dict[str, Any]:
+    fields = getattr(result, "_asdict", None)
+    return dict(fields() if fields is not None else result)
