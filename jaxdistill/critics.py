@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.losses.masking import harmless
 from jaxdistill.objective import Objective, lookup, per_example
 
 
@@ -74,6 +75,9 @@ def cooperative_discriminator(
 
     def terms(params, state, forward, targets, batch, *, step):
         z_s, z_t = arrays(forward, targets, batch)
+        where = batch.get("where") if isinstance(batch, Mapping) else None
+        if where is not None:
+            z_s, z_t = harmless((z_s, z_t), where)
         scores = net(z_s.shape[-1]).apply(params, state, jnp.concatenate([z_s, z_t])).out
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
         # BCE of a score s is softplus(s) for target 0 and softplus(-s) for target 1.
@@ -82,7 +86,6 @@ def cooperative_discriminator(
         both = jax.nn.softplus(of_student * signs[None]) + jax.nn.softplus(
             -of_teacher * signs[None]
         )
-        where = batch.get("where") if isinstance(batch, dict) else None
         return {name: per_example(weight, both.sum(-1) / 4, where)}, state
 
     return Objective(init, terms)

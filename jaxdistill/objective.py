@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdistill.losses.masking import harmless
 from jaxdistill.net import Forward, Net
 
 Number = float | jax.Array
@@ -63,7 +64,10 @@ def per_example(
         weight: a number or a schedule.
         values: ``[B, ...]``, one value per example or token.
         where: ``[B]`` or ``[B, ...]``, true or 1 where a value counts; it may weigh values by
-            fractions. Values that do not count never reach the sum, be they NaN.
+            fractions. Values that do not count never reach the sum, be they NaN, and get the
+            gradient zero. What a loss makes of a zero gradient is its own matter, and NaN where its
+            slope is: inputs that may not be finite are masked before the loss, by :func:`match` or
+            :func:`jaxdistill.losses.masked`.
 
     Example:
         >>> term = per_example(1.0, jnp.array([1.0, jnp.nan, 3.0]), jnp.array([True, False, True]))
@@ -105,8 +109,21 @@ def weighted(terms: Mapping[str, Term], step: jax.Array) -> tuple[jax.Array, dic
 
 
 def mean(total: jax.Array, count: jax.Array) -> jax.Array:
-    """``total / count``, zero (with zero gradient) where nothing was counted."""
+    """``total / count``, zero (with zero gradient) where nothing counts, see :func:`uncounted`."""
     return jnp.where(count == 0, 0, total / jnp.where(count == 0, 1, count))
+
+
+def uncounted(sums: Mapping[str, tuple[Any, Any]]) -> tuple[str, ...]:
+    """The terms of which nothing counted, by their (sum, count), added up over some steps.
+
+    Such a term is zero whatever the nets say: a mask that is always false, or labels that are no
+    classes. What trains on it should say so.
+
+    Example:
+        >>> uncounted({"kd": (3.0, 2.0), "tokens": (0.0, 0.0)})
+        ('tokens',)
+    """
+    return tuple(name for name, (_, count) in sums.items() if float(count) == 0)
 
 
 def at(value: Any, step: jax.Array) -> Any:
@@ -187,7 +204,8 @@ def match(
         student: where the student's array is found, see :func:`lookup`.
         target: likewise for what it is compared with; ``None`` for losses of the student alone.
         weight: a number or a schedule.
-        where: likewise for the mask; the batch's own ``where`` (padding) by default.
+        where: likewise for the mask; the batch's own ``where`` (padding) by default. Where it is
+            zero, nothing that was read reaches value or gradient, be it NaN or infinite.
         arguments: further arrays by keyword, e.g. ``{"labels": "batch/label"}``.
         projector: builds, from the shapes of student and target, a net that maps the student's
             array before it is compared. It is trained with the student and is no part of the
@@ -212,9 +230,14 @@ def match(
 
     takes_where = "where" in inspect.signature(loss).parameters
 
+    # What is a parameter has no rows: everything else that is read leads with the examples.
+    whole = {key for key, path in (arguments or {}).items() if path.startswith("params/")}
+
     def value(feature, goal, extra, where, step):
-        if takes_where and where is not None:
-            extra = {**extra, "where": where}
+        if where is not None:
+            rows = {key: extra[key] for key in extra.keys() - whole}
+            feature, goal, rows = harmless((feature, goal, rows), where)
+            extra = {**extra, **rows, **({"where": where} if takes_where else {})}
         settings = {keyword: at(setting, step) for keyword, setting in hyper.items()}
         return loss(feature, *goal, **extra, **settings)
 
@@ -237,11 +260,12 @@ def match(
 
     def terms(params, state, forward, targets, batch, *, step):
         feature, goal, extra = arrays(forward, targets, batch)
+        where = mask(forward, targets, batch)
         if projector is not None:
             net = projector(feature.shape, goal[0].shape)
-            projected = net.apply(params, state, feature, train=True)
+            shown = feature if where is None else harmless(feature, where)
+            projected = net.apply(params, state, shown, train=True)
             feature, state = projected.out, projected.state
-        where = mask(forward, targets, batch)
         values = value(feature, goal, extra, where, step)
         if values.ndim == 0:
             return {name: per_batch(weight, values)}, state

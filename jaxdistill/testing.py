@@ -13,9 +13,11 @@ Describe a loss by one :class:`Entry` and hand it to :func:`check_loss`::
 It makes a small sample, and checks that the loss does the same jitted and eager, vmapped and in a
 loop, on permuted examples, and on every kind of mesh; that it is traced once; that low precision is
 widened and float64 kept; that its gradient is the one of finite differences; that every product of
-matrices asks for the highest precision; and that hard inputs give the declared, finite values and
-gradients. Run with several devices (``XLA_FLAGS=--xla_force_host_platform_device_count=2``), or the
-meshes are of one device.
+matrices asks for the highest precision; that hard inputs give the declared, finite values and
+gradients; that NaN and infinities show in the value if they count and reach nothing if they are
+masked; that a label which is no class gives zero; and that an empty batch is refused. Run with
+several devices (``XLA_FLAGS=--xla_force_host_platform_device_count=2``), or the meshes are of one
+device.
 """
 
 from __future__ import annotations
@@ -23,10 +25,13 @@ from __future__ import annotations
 from flax import linen as nn
 
 from jaxdistill.frameworks.linen import from_linen
-from jaxdistill.losses._contract import CHECKS, Bench, bench
+from jaxdistill.losses import _contract, _garbage
+from jaxdistill.losses._contract import Bench, bench
 from jaxdistill.losses._entry import BATCH, HARD, PER_EXAMPLE, PER_TOKEN, Entry, features, scores
 from jaxdistill.losses._hard_inputs import hard_inputs
 from jaxdistill.net import Net
+
+CHECKS = _contract.CHECKS + _garbage.CHECKS
 
 __all__ = [
     "BATCH",

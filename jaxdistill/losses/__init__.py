@@ -7,6 +7,10 @@ float32 or wider, stops no gradient that its formula does not stop, and returns
 - one scalar, if its value belongs to the batch as a whole. It then takes ``where`` (``[B]``, true
   where an example counts), so that padding never enters it, and means the global batch on any mesh.
 
+NaN in a row that counts shows in the value; what is masked reaches neither value nor gradient
+(:func:`masked` for losses per example); a label that is no class gives 0; an empty batch is a
+ValueError.
+
 A divergence between softened outputs is multiplied by the square of its temperature, always. Hard
 inputs (saturated logits, zero rows, equal inputs, a batch of one, nothing that counts) give the
 finite value and gradient that the docstring states. :func:`catalogue` lists every loss with what it
@@ -94,6 +98,7 @@ from jaxdistill.losses.logits_labelled import (
     one_for_all,
     weighted_soft_labels,
 )
+from jaxdistill.losses.masking import masked
 from jaxdistill.losses.probabilities import brier_score, probability_distance
 from jaxdistill.losses.relations import (
     correlation_congruence,
@@ -129,6 +134,7 @@ NOT_LOSSES = (
     "fsp_matrix",
     "layer_map",
     "layer_normalise",
+    "masked",
     "minillm_advantages",
     "overhaul_margin",
     "relation_scores",
@@ -236,6 +242,7 @@ __all__ = [
     "logistic_ranking",
     "logit_distance",
     "logit_mse",
+    "masked",
     "mgd",
     "mi_alpha_bound",
     "minifinetuning",

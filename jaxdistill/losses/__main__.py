@@ -24,6 +24,16 @@ and needs nothing else of this library. Arrays are channels last.
   temperature of a contrast (`info_nce`, `clip`, `nt_xent`, `crd`) only scales the similarities.
 - **Precision.** bfloat16 and float16 are widened to float32, float64 is kept; products of matrices
   ask for the highest precision.
+- **Not finite.** NaN, or plus infinity, in a row that counts gives a value that is not finite. The
+  finite answers to *-inf*, zero rows and saturated logits are declared in the last column. A side
+  that rules every class out has no distribution: NaN, with gradient zero.
+- **Masks.** What is masked reaches neither value nor gradient, be it NaN: a batch loss takes
+  `where`, a loss of tokens `mask`, `jaxdistill.objective.match` masks whatever it reads, and
+  `losses.masked(loss)` gives any loss per example a `where`. To select values after the loss is not
+  enough: a zero gradient times the slope of what was dropped is NaN where the slope is.
+- **Labels.** A label that is no class (-1, -100, K or more) gives 0, value and gradient, whatever
+  its row holds; to a batch loss the example does not count.
+- **Empty.** An empty batch is a `ValueError` that says so.
 - **Gradient.** Nothing is stopped but what the formula stops.
 - **Hard values.** Large and saturated logits, zero rows, equal rows, a batch of one, a student that
   equals its teacher, nothing that counts: finite value, finite gradient, and what the last column

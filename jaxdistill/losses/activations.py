@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
 from jaxdistill.losses._geometry import maps, pool, same_features
-from jaxdistill.losses.numerics import same_batch, widen
+from jaxdistill.losses.numerics import same_batch, unless_odd, widen
 
 
 def activation_boundary(
@@ -50,7 +50,8 @@ def activation_boundary(
     wrong = jnp.where(active, student <= margin, student > -margin)
     gap = jnp.where(active, student - margin, student + margin)
     every = tuple(range(1, student.ndim))
-    return jnp.sum(jnp.where(wrong, jnp.square(jnp.where(wrong, gap, 0)), 0), axis=every)
+    costs = jnp.where(wrong, jnp.square(jnp.where(wrong, gap, 0)), 0)
+    return jnp.sum(unless_odd(costs, student, teacher), axis=every)
 
 
 def overhaul_margin(scale: jax.Array, bias: jax.Array) -> jax.Array:
@@ -133,7 +134,8 @@ def overhaul(student: jax.Array, teacher: jax.Array, margin: jax.Array) -> jax.A
     target = jnp.maximum(teacher, margin.reshape((1,) * (student.ndim - 1) + (-1,)))
     counts = (student > target) | (teacher > 0)
     gap = jnp.where(counts, student - target, 0)
-    return jnp.sum(jnp.square(gap), axis=tuple(range(1, student.ndim)))
+    costs = unless_odd(jnp.square(gap), student, teacher, target)
+    return jnp.sum(costs, axis=tuple(range(1, student.ndim)))
 
 
 def review(

@@ -52,8 +52,8 @@ def reverse_kl(
         0.0
     """
     s, t = n.pair(student, teacher, axis)
-    value = n.kl(_on_support(s, t, temperature), n.log_softmax(t, temperature))
-    return n.beside(temperature, value) ** 2 * value
+    log_s, log_t = _on_support(s, t, temperature), n.log_softmax(t, temperature)
+    return n.softened(n.kl(log_s, log_t), temperature, log_s)
 
 
 def symmetric_kl(
@@ -99,9 +99,10 @@ def symmetric_kl(
     s, t = n.pair(student, teacher, axis)
     log_t = n.log_softmax(t, temperature)
     forward = n.kl(log_t, n.log_softmax(s, temperature))
-    reverse = n.kl(_on_support(s, t, temperature), log_t)
+    log_s = _on_support(s, t, temperature)
     weight = n.beside(reverse_weight, forward)
-    return n.beside(temperature, forward) ** 2 * ((1 - weight) * forward + weight * reverse)
+    value = (1 - weight) * forward + weight * n.kl(log_s, log_t)
+    return n.softened(value, temperature, log_s)
 
 
 def skewed_forward_kl(
@@ -145,7 +146,7 @@ def skewed_forward_kl(
     s, t = n.pair(student, teacher, axis)
     log_s, log_t = n.log_softmax(s, temperature), n.log_softmax(t, temperature)
     value = n.kl(log_t, n.log_mixture(log_t, log_s, n.beside(skew, log_t[..., 0])))
-    return n.beside(temperature, value) ** 2 * value
+    return n.softened(value, temperature, log_t, log_s)
 
 
 def skewed_reverse_kl(
@@ -188,7 +189,7 @@ def skewed_reverse_kl(
     s, t = n.pair(student, teacher, axis)
     log_s, log_t = n.log_softmax(s, temperature), n.log_softmax(t, temperature)
     value = n.kl(log_s, n.log_mixture(log_s, log_t, n.beside(skew, log_s[..., 0])))
-    return n.beside(temperature, value) ** 2 * value
+    return n.softened(value, temperature, log_t, log_s)
 
 
 def generalized_jsd(
@@ -242,8 +243,8 @@ def generalized_jsd(
         if beta == 1:
             return reverse_kl(student, teacher, temperature=temperature, axis=axis)
     s, t = n.pair(student, teacher, axis)
-    value = n.jsd(n.log_softmax(t, temperature), n.log_softmax(s, temperature), beta)
-    return n.beside(temperature, value) ** 2 * value
+    log_t, log_s = n.log_softmax(t, temperature), n.log_softmax(s, temperature)
+    return n.softened(n.jsd(log_t, log_s, beta), temperature, log_t, log_s)
 
 
 def jensen_shannon(
@@ -312,10 +313,9 @@ def total_variation(
         1.0
     """
     s, t = n.pair(student, teacher, axis)
-    theirs, ours = (jnp.exp(n.log_softmax(x, temperature)) for x in (t, s))
-    gap = n.kinked_gap(ours, theirs)
-    value = jnp.sum(jnp.abs(gap), axis=-1) / 2
-    return n.beside(temperature, value) ** 2 * value
+    log_t, log_s = n.log_softmax(t, temperature), n.log_softmax(s, temperature)
+    gap = n.kinked_gap(jnp.exp(log_s), jnp.exp(log_t))
+    return n.softened(jnp.sum(jnp.abs(gap), axis=-1) / 2, temperature, log_t, log_s)
 
 
 def _on_support(student: jax.Array, teacher: jax.Array, temperature: Any) -> jax.Array:

@@ -115,14 +115,14 @@ def kta(student: jax.Array, teacher: jax.Array, *, p: float = 1, q: float = 2) -
             total = jnp.sum(jnp.square(x), axis=every, keepdims=keepdims)
         else:
             total = jnp.sum(jnp.abs(x) ** power, axis=every, keepdims=keepdims)
-        positive = total > 0
-        return jnp.where(positive, jnp.where(positive, total, 1) ** (1 / power), 0)
+        none = total == 0
+        return jnp.where(none, 0, jnp.where(none, 1, total) ** (1 / power))
 
     def unit(x):
         if q == 2:
             return l2_normalise(x, every)
         size = norm(x, q, keepdims=True)
-        return jnp.where(size > 0, x / jnp.where(size > 0, size, 1), 0)
+        return jnp.where(size == 0, 0, x / jnp.where(size == 0, 1, size))
 
     gap = kinked_gap(unit(student), unit(teacher))
     return jnp.mean(jnp.abs(gap), axis=every) if p == 1 else norm(gap, p)
@@ -231,7 +231,7 @@ def srd(
     gap = jnp.abs(clear(student, where) - clear(teacher, where))
     # A gap of zero is kept away from the power: its derivative there is zero for every exponent
     # above one.
-    moved = gap > 0
-    powers = jnp.where(moved, jnp.where(moved, gap, 1) ** exponent, 0)
+    still = gap == 0
+    powers = jnp.where(still, 0, jnp.where(still, 1, gap) ** exponent)
     value = 2 * jnp.log(epsilon + masked_sum(powers, where))
     return jnp.where(count(where, student) == 0, 0, value)

@@ -164,7 +164,7 @@ def cka_similarity(
     own_k, own_l = hsic(k, k), hsic(l, l)
     # What does not vary has no direction.
     tiny = jnp.finfo(k.dtype).tiny
-    vary = (own_k > tiny) & (own_l > tiny)
+    vary = ~((own_k <= tiny) | (own_l <= tiny))  # what is not finite is not still
     below = jnp.sqrt(jnp.where(vary, own_k, 1)) * jnp.sqrt(jnp.where(vary, own_l, 1))
     return jnp.where(vary, hsic(k, l) / below, 0)
 

@@ -49,15 +49,13 @@ def cross_entropy(
     """
     (z,) = n.last(axis, *n.widen(logits))
     n.rank(1, logits=z)
-    n.check_labels(labels, z)
+    known, labels, z = n.labelled(labels, z)
     log_s = n.log_softmax(z)
     value = -n.pick(log_s, labels)
-    if isinstance(label_smoothing, (int, float)) and label_smoothing == 0:
-        return value
-    share = n.beside(label_smoothing, value)
-    smooth = -jnp.mean(log_s, axis=-1)
-    is_class = (labels >= 0) & (labels < z.shape[-1])
-    return jnp.where(is_class, (1 - share) * value + share * smooth, 0)
+    if not (isinstance(label_smoothing, (int, float)) and label_smoothing == 0):
+        share = n.beside(label_smoothing, value)
+        value = (1 - share) * value - share * jnp.mean(log_s, axis=-1)
+    return jnp.where(known, value, 0)
 
 
 def soft_cross_entropy(logits: jax.Array, probabilities: jax.Array, *, axis: int = -1) -> jax.Array:
@@ -168,8 +166,8 @@ def hinton_kd(
         0.693147
     """
     s, t = n.pair(student, teacher, axis)
-    value = n.kl(n.log_softmax(t, temperature), n.log_softmax(s, temperature))
-    return n.beside(temperature, value) ** 2 * value
+    log_t, log_s = n.log_softmax(t, temperature), n.log_softmax(s, temperature)
+    return n.softened(n.kl(log_t, log_s), temperature, log_t)
 
 
 def standardise(logits: jax.Array, *, epsilon: float = 1e-7, axis: int = -1) -> jax.Array:

@@ -64,7 +64,7 @@ def dist(
         True
     """
     s, t = _matrices(student, teacher, where)
-    p, q = jnp.exp(n.log_softmax(s, temperature)), jnp.exp(n.log_softmax(t, temperature))
+    p, q = n.softmax(s, temperature), n.softmax(t, temperature)
     number = n.count(where, p)
     p, q = n.clear(p, where), n.clear(q, where)
     classes = p.shape[-1]
@@ -115,8 +115,8 @@ def class_correlation(
         1.5
     """
     s, t = _matrices(student, teacher, where)
-    p = n.clear(jnp.exp(n.log_softmax(s, temperature)), where)
-    q = n.clear(jnp.exp(n.log_softmax(t, temperature)), where)
+    p = n.clear(n.softmax(s, temperature), where)
+    q = n.clear(n.softmax(t, temperature), where)
     gap = n.matmul(q.T, q) - n.matmul(p.T, p)
     return n.beside(temperature, gap) ** 2 * jnp.sum(jnp.square(gap)) / p.shape[-1]
 
@@ -159,8 +159,8 @@ def batch_correlation(
         0.0
     """
     s, t = _matrices(student, teacher, where)
-    p = n.clear(jnp.exp(n.log_softmax(s, temperature)), where)
-    q = n.clear(jnp.exp(n.log_softmax(t, temperature)), where)
+    p = n.clear(n.softmax(s, temperature), where)
+    q = n.clear(n.softmax(t, temperature), where)
     total = jnp.sum(jnp.square(n.gram(q) - n.gram(p)))
     return n.beside(temperature, total) ** 2 * n.ratio(total, n.count(where, p))
 
@@ -242,7 +242,7 @@ def universal_self_kd(
     Args:
         student: logits ``[B, K]`` of the network.
         weak: logits ``[B, K]`` of a linear head on a middle layer.
-        labels: ``[B]``, integers in ``0..K-1``.
+        labels: ``[B]``, integers. An example whose label is no class does not count.
         target_weight: ``a``.
         non_target_weight: ``b``.
         weak_weight: ``m``.
@@ -266,7 +266,8 @@ def universal_self_kd(
         0.696612
     """
     s, w = _matrices(student, weak, where, second="weak")
-    n.check_labels(labels, s)
+    known, labels, s, w = n.labelled(labels, s, w)
+    where = known if where is None else known & where.astype(bool)
     log_s = n.log_softmax(s)
     target = n.pick(log_s, labels)
     square = jnp.exp(2 * target)

@@ -40,7 +40,7 @@ def decoupled_kd(
     Args:
         student: logits ``[..., K]`` (classes at ``axis``).
         teacher: logits of the same shape; ``-inf`` is a class that the teacher rules out.
-        labels: ``[...]``, integers in ``0..K-1``.
+        labels: ``[...]``, integers. A label that is no class gives zero.
         temperature: :math:`\tau > 0`.
         target_weight: ``a``.
         non_target_weight: ``b``.
@@ -66,14 +66,14 @@ def decoupled_kd(
         0.0
     """
     s, t = n.pair(student, teacher, axis)
-    n.check_labels(labels, s)
+    known, labels, s, t = n.labelled(labels, s, t)
     value = n.beside(target_weight, s[..., 0]) * n.kl(
         _label_or_not(t, labels, temperature), _label_or_not(s, labels, temperature)
     )
     others_t, some = _without_label(t, labels, temperature)
     others_s, _ = _without_label(s, labels, temperature)
     value += n.beside(non_target_weight, value) * jnp.where(some, n.kl(others_t, others_s), 0)
-    return n.beside(temperature, value) ** 2 * value
+    return jnp.where(known, n.softened(value, temperature, t, s), 0)
 
 
 def normalised_kd(
@@ -96,7 +96,7 @@ def normalised_kd(
     Args:
         student: logits ``[..., K]`` (classes at ``axis``).
         teacher: logits of the same shape; ``-inf`` is a class that the teacher rules out.
-        labels: ``[...]``, integers in ``0..K-1``.
+        labels: ``[...]``, integers. A label that is no class gives zero.
         temperature: :math:`\tau > 0` of the second term.
         non_target_weight: ``b``.
         axis: the axis of the classes.
@@ -119,13 +119,14 @@ def normalised_kd(
         0.366204
     """
     s, t = n.pair(student, teacher, axis)
-    n.check_labels(labels, s)
+    known, labels, s, t = n.labelled(labels, s, t)
     value = -jnp.exp(n.pick(n.log_softmax(t), labels)) * n.pick(n.log_softmax(s), labels)
     others_t, some = _without_label(t, labels, temperature)
     others_s, _ = _without_label(s, labels, temperature)
     cross = -jnp.sum(jnp.exp(others_t) * jnp.where(jnp.isneginf(others_t), 0, others_s), axis=-1)
     weight = n.beside(non_target_weight, value) * n.beside(temperature, value) ** 2
-    return value + weight * jnp.where(some, cross, 0)
+    value += weight * jnp.where(some, cross, 0)
+    return jnp.where(known, n.unless_empty(value, t, s), 0)
 
 
 def weighted_soft_labels(
@@ -147,7 +148,7 @@ def weighted_soft_labels(
     Args:
         student: logits ``[..., K]`` (classes at ``axis``).
         teacher: logits of the same shape; ``-inf`` is a class that the teacher rules out.
-        labels: ``[...]``, integers in ``0..K-1``.
+        labels: ``[...]``, integers. A label that is no class gives zero.
         temperature: :math:`\tau > 0` of the soft cross-entropy.
         epsilon: added to the teacher's own cross-entropy.
         axis: the axis of the classes.
@@ -172,11 +173,11 @@ def weighted_soft_labels(
         0.43815
     """
     s, t = n.pair(student, teacher, axis)
-    n.check_labels(labels, s)
+    known, labels, s, t = n.labelled(labels, s, t)
     soft = soft_cross_entropy(s / n.beside(temperature, s), jnp.exp(n.log_softmax(t, temperature)))
     ratio = cross_entropy(s, labels) / (cross_entropy(t, labels) + epsilon)
     weight = jax.lax.stop_gradient(-jnp.expm1(-ratio))
-    return n.beside(temperature, soft) ** 2 * weight * soft
+    return jnp.where(known, n.softened(weight * soft, temperature, t, s), 0)
 
 
 def one_for_all(
@@ -196,7 +197,7 @@ def one_for_all(
         student: logits ``[..., K]`` (classes at ``axis``), from the head of a stage or of the
             network.
         teacher: logits of the same shape; ``-inf`` is a class that the teacher rules out.
-        labels: ``[...]``, integers in ``0..K-1``.
+        labels: ``[...]``, integers. A label that is no class gives zero.
         temperature: :math:`\tau > 0`.
         exponent: :math:`\gamma`; 1 gives the plain soft cross-entropy.
         axis: the axis of the classes.
@@ -221,12 +222,12 @@ def one_for_all(
         0.693147
     """
     s, t = n.pair(student, teacher, axis)
-    n.check_labels(labels, s)
+    known, labels, s, t = n.labelled(labels, s, t)
     hot = n.is_class(labels, t).astype(t.dtype)
     power = n.beside(exponent, t)
     raised = (jnp.exp(n.log_softmax(t, temperature)) + hot) ** power
     value = soft_cross_entropy(s / n.beside(temperature, s), raised - hot)
-    return n.beside(temperature, value) ** 2 * value
+    return jnp.where(known, n.softened(value, temperature, t, s), 0)
 
 
 def minifinetuning(
@@ -251,7 +252,7 @@ def minifinetuning(
         student: logits ``[..., K]`` (classes at ``axis``).
         teacher: logits of the same shape (the model before it is tuned); ``-inf`` rules a class
             out.
-        labels: ``[...]``, integers in ``0..K-1``.
+        labels: ``[...]``, integers. A label that is no class gives zero.
         temperature: :math:`\tau > 0`.
         threshold: the margin ``d`` in [0, 1].
         axis: the axis of the classes.
@@ -275,7 +276,7 @@ def minifinetuning(
         True
     """
     s, t = n.pair(student, teacher, axis)
-    n.check_labels(labels, s)
+    known, labels, s, t = n.labelled(labels, s, t)
     p = jnp.exp(n.log_softmax(t, temperature))
     at_best, at_label = jnp.max(p, axis=-1), n.pick(p, labels)
     margin = n.beside(threshold, at_best)
@@ -287,11 +288,11 @@ def minifinetuning(
         ..., None
     ]
     p = (1 - mixed) * p + mixed * n.is_class(labels, p).astype(p.dtype)
-    positive = p > 0
-    log_p = jnp.where(positive, jnp.log(jnp.where(positive, p, 1)), 0)
-    log_s = n.log_softmax(s, temperature)
-    value = jnp.sum(jnp.where(positive, p * (log_p - jnp.where(positive, log_s, 0)), 0), axis=-1)
-    return n.beside(temperature, value) ** 2 * value
+    absent = p <= 0  # not of NaN
+    log_p = jnp.log(jnp.where(absent, 1, p))
+    log_s = jnp.where(absent, 0, n.log_softmax(s, temperature))
+    value = jnp.sum(jnp.where(absent, 0, p * (log_p - log_s)), axis=-1)
+    return jnp.where(known, n.softened(value, temperature, t, s), 0)
 
 
 def _label_or_not(scores: jax.Array, labels: jax.Array, temperature: Any) -> jax.Array:

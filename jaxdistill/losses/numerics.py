@@ -29,7 +29,12 @@ def widen(*arrays: Any) -> tuple[jax.Array, ...]:
     floats.
 
     Always returns a tuple: ``(x,) = widen(x)`` for one array.
+
+    Raises:
+        ValueError: if one of them is empty: nothing can be said about an empty batch.
     """
+    if empty := [jnp.shape(array) for array in arrays if jnp.size(array) == 0]:
+        raise ValueError(f"an empty batch: an array of shape {empty[0]} gives no loss")
     dtype = wide_dtype(*arrays)
     return tuple(jnp.asarray(array).astype(dtype) for array in arrays)
 
@@ -75,6 +80,17 @@ def check_labels(labels: jax.Array, scores: jax.Array) -> None:
         )
 
 
+def labelled(labels: jax.Array, *scores: jax.Array) -> tuple[jax.Array, ...]:
+    """Which labels are classes, the labels, and the scores; where a label is none, it is 0 and so
+    are its scores, so that the row reaches neither value nor gradient.
+
+    A loss then gives 0 there: ``jnp.where(known, value, 0)``.
+    """
+    check_labels(labels, scores[0])
+    known = (labels >= 0) & (labels < scores[0].shape[-1])
+    return known, jnp.where(known, labels, 0), *(clear(each, known) for each in scores)
+
+
 def pair(student: jax.Array, teacher: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
     """Student and teacher scores of one shape, wide, classes last."""
     rank(1, student=student, teacher=teacher)
@@ -106,9 +122,51 @@ def beside(value: Any, array: jax.Array) -> jax.Array:
 
 
 def log_softmax(scores: jax.Array, temperature: Any = 1.0) -> jax.Array:
-    """``log softmax(scores / temperature)`` over the last axis; ``-inf`` is a class without
-    mass."""
-    return jax.nn.log_softmax(scores / beside(temperature, scores), axis=-1)
+    """``log softmax(scores / temperature)`` over the last axis; ``-inf`` is a class without mass.
+
+    A row of ``-inf`` alone has no mass anywhere: it stays as it is, with finite gradients, and
+    :func:`unless_empty` says so of the value.
+    """
+    scores = scores / beside(temperature, scores)
+    largest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    empty = jnp.isneginf(largest)
+    shifted = scores - jnp.where(empty, 0, largest)
+    total = jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True)
+    return shifted - jnp.log(jnp.where(empty, 1, total))
+
+
+def softmax(scores: jax.Array, temperature: Any = 1.0) -> jax.Array:
+    """``softmax(scores / temperature)`` over the last axis; NaN where every class is ruled out."""
+    log_p = log_softmax(scores, temperature)
+    return unless_empty(jnp.exp(log_p), log_p[..., None, :])
+
+
+def unless_empty(values: jax.Array, *log_p: jax.Array) -> jax.Array:
+    """The values, NaN with zero gradient where one of the distributions rules every class out: it
+    is none, so there is nothing to compare."""
+    for each in log_p:
+        values = jnp.where(jnp.all(jnp.isneginf(each), axis=-1), jnp.nan, values)
+    return values
+
+
+def softened(values: jax.Array, temperature: Any, *log_p: jax.Array) -> jax.Array:
+    """Divergences of softened distributions, times the square of the temperature; see
+    :func:`unless_empty`."""
+    return unless_empty(beside(temperature, values) ** 2 * values, *log_p)
+
+
+def unless_odd(values: jax.Array, *inputs: jax.Array) -> jax.Array:
+    """The values, NaN where one of the inputs (of their shape) is not finite: for losses that only
+    compare them, since a comparison with NaN is as good as any other."""
+    for each in inputs:
+        values = jnp.where(jnp.isfinite(each), values, jnp.nan)
+    return values
+
+
+def odd_scores(scores: jax.Array) -> jax.Array:
+    """Whether any score of a row is NaN or plus infinity, for losses that read some classes
+    only."""
+    return jnp.any(jnp.isnan(scores) | jnp.isposinf(scores), axis=-1)
 
 
 def is_class(labels: jax.Array, scores: jax.Array) -> jax.Array:
@@ -207,8 +265,8 @@ def ratio(total: jax.Array, number: jax.Array) -> jax.Array:
 
 def safe_sqrt(x: jax.Array) -> jax.Array:
     """The square root with gradient zero (not infinity) at zero."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+    none = x <= 0  # not of NaN, which stays what it is
+    return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, x)))
 
 
 def kinked_gap(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -218,7 +276,8 @@ def kinked_gap(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """
     gap = student - teacher
     size = jax.lax.stop_gradient(jnp.maximum(jnp.abs(student), jnp.abs(teacher)))
-    return jnp.where(jnp.abs(gap) <= 16 * jnp.finfo(gap.dtype).eps * size, 0, gap)
+    rounding = 16 * jnp.finfo(gap.dtype).eps * size
+    return jnp.where((jnp.abs(gap) <= rounding) & jnp.isfinite(rounding), 0, gap)
 
 
 def safe_norm(x: jax.Array, axis: int | tuple[int, ...] = -1, keepdims: bool = False) -> jax.Array:

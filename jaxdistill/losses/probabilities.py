@@ -38,10 +38,9 @@ def brier_score(logits: jax.Array, labels: jax.Array, *, axis: int = -1) -> jax.
     """
     (z,) = n.last(axis, *n.widen(logits))
     n.rank(1, logits=z)
-    n.check_labels(labels, z)
-    is_class = (labels >= 0) & (labels < z.shape[-1])
-    off = jax.nn.softmax(z) - jax.nn.one_hot(labels, z.shape[-1], dtype=z.dtype)
-    return jnp.where(is_class, jnp.sum(jnp.square(off), axis=-1), 0)
+    known, labels, z = n.labelled(labels, z)
+    off = jax.nn.softmax(z) - n.is_class(labels, z).astype(z.dtype)
+    return jnp.where(known, jnp.sum(jnp.square(off), axis=-1), 0)
 
 
 def probability_distance(student: jax.Array, teacher: jax.Array, *, axis: int = -1) -> jax.Array:
@@ -70,4 +69,5 @@ def probability_distance(student: jax.Array, teacher: jax.Array, *, axis: int = 
         0.5
     """
     s, t = n.pair(student, teacher, axis)
-    return jnp.sum(jnp.square(jax.nn.softmax(s) - jax.nn.softmax(t)), axis=-1)
+    log_s, log_t = n.log_softmax(s), n.log_softmax(t)
+    return n.unless_empty(jnp.sum(jnp.square(jnp.exp(log_s) - jnp.exp(log_t)), -1), log_s, log_t)

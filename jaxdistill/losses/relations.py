@@ -85,8 +85,8 @@ def rkd_distance(
 
     def relative(x):
         square = square_distances(x, x)
-        apart = distinct & (square > 1e-12)
-        distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 1e-6)
+        alike = ~distinct | (square <= 1e-12)
+        distance = jnp.where(alike, 1e-6, jnp.sqrt(jnp.where(alike, 1, square)))
         distance = jnp.where(distinct, distance, 0)
         mean = ratio(jnp.sum(distance), jnp.sum(distinct.astype(x.dtype)))
         return ratio(distance, mean + epsilon)

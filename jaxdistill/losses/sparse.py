@@ -229,6 +229,8 @@ def _known(student, ids, log_teacher, missing, temperature, *, tail):
     s = s / n.beside(temperature, s)
     inside = jnp.where(known, jnp.take_along_axis(s, places, axis=-1), -jnp.inf)
     if missing == "renormalise":
+        # All that is read of the other classes is whether they are numbers.
+        inside = jnp.where(known & n.odd_scores(s)[..., None], jnp.nan, inside)
         empty = ~jnp.any(known, axis=-1, keepdims=True)
         log_s = jax.nn.log_softmax(jnp.where(empty, 0, inside), axis=-1)
         return jnp.where(known, log_s, -jnp.inf), log_t

@@ -20,6 +20,7 @@ from jaxdistill.losses.numerics import (
     l2_normalise,
     log_softmax,
     masked_mean,
+    odd_scores,
     on_any_mesh,
     pick,
     same_batch,
@@ -121,7 +122,7 @@ def sskd_similarity(
     ours, counts = _similarities(student, views, where)
     theirs, _ = _similarities(teacher, views, where)
     kept = _trusted(theirs, _own(theirs, views), counts, keep_wrong)
-    return _softened(ours, theirs, temperature, kept)
+    return _softened(ours, theirs, temperature, kept, counts)
 
 
 @on_any_mesh
@@ -147,7 +148,7 @@ def sskd_transformed(
         student: logits ``[n * views, K]``, the views of an image side by side, the image itself
             first.
         teacher: logits of the same shape.
-        labels: ``[n]``, one per image, integers.
+        labels: ``[n]``, one per image, integers. An image whose label is no class does not count.
         temperature: :math:`\tau`.
         keep_wrong: the share of the teacher's mistakes that are kept, rounded down.
         views: per image.
@@ -176,14 +177,21 @@ def sskd_transformed(
     """
     same_shape(student=student, teacher=teacher)
     student, teacher = widen(student, teacher)
+    if jnp.ndim(labels) == 1 and student.shape[:1] == (labels.shape[0] * views,):
+        known = jnp.repeat((labels >= 0) & (labels < student.shape[-1]), views)
+        where = known if where is None else known & where.astype(bool)
     images, counts = _grouped(student, views, where)
     if labels.shape != (images.shape[0],):
         raise ValueError(f"labels must be one per image, ({images.shape[0]},), got {labels.shape}")
     ours = images[:, 1:].reshape(-1, images.shape[-1])
-    theirs = _grouped(teacher, views, where)[0][:, 1:].reshape(ours.shape)
+    taught, _ = _grouped(teacher, views, where)
+    theirs = taught[:, 1:].reshape(ours.shape)
     counts = jnp.repeat(counts, views - 1)
     kept = _trusted(theirs, jnp.repeat(labels, views - 1), counts, keep_wrong)
-    return _softened(ours, theirs, temperature, kept)
+    value = _softened(ours, theirs, temperature, kept, counts)
+    # All that is read of the images themselves is whether they are numbers.
+    odd = odd_scores(images[:, 0]) | odd_scores(taught[:, 0])
+    return jnp.where(odd.any(), jnp.nan, value)
 
 
 def _grouped(x: jax.Array, views: int, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -234,8 +242,9 @@ def _trusted(scores: jax.Array, labels: jax.Array, counts: jax.Array, share: flo
 
 
 def _softened(
-    student: jax.Array, teacher: jax.Array, temperature: Any, kept: jax.Array
+    student: jax.Array, teacher: jax.Array, temperature: Any, kept: jax.Array, counts: jax.Array
 ) -> jax.Array:
     values = kl(log_softmax(teacher, temperature), log_softmax(student, temperature))
+    kept |= counts & ~jnp.isfinite(values)  # what is not finite is never left out
     mean = masked_mean(jnp.where(kept, values, 0), kept)
     return jnp.square(jnp.asarray(temperature, mean.dtype)) * mean

@@ -53,13 +53,12 @@ def universal_logit_distillation(
         raise ValueError(
             f"student and teacher must have one leading shape, got {s.shape} and {t.shape}"
         )
-    p, q = (
-        jnp.sort(jnp.exp(n.log_softmax(z, temperature)), axis=-1, descending=True) for z in (s, t)
-    )
+    log_p, log_q = n.log_softmax(s, temperature), n.log_softmax(t, temperature)
+    p, q = (jnp.sort(jnp.exp(each), axis=-1, descending=True) for each in (log_p, log_q))
     width = max(p.shape[-1], q.shape[-1])
     p, q = (jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])]) for x in (p, q))
     value = jnp.sum(jnp.abs(n.kinked_gap(p, q)), axis=-1)
-    return n.beside(temperature, value) ** 2 * value
+    return n.softened(value, temperature, log_p, log_q)
 
 
 @functools.partial(n.on_any_mesh, dropped=1)
@@ -254,6 +253,7 @@ def _chosen(values: jax.Array, ids: jax.Array, log_teacher: jax.Array):
         )
     known = (ids >= 0) & (ids < s.shape[-1])
     chosen = jnp.take_along_axis(s, jnp.where(known, ids, 0), axis=-1)
+    chosen = jnp.where(n.odd_scores(s)[..., None], jnp.nan, chosen)
     return chosen, jnp.where(known, jnp.exp(t), 0), known
 
 
@@ -262,7 +262,9 @@ def _over_pairs(costs, probabilities, known, epsilon):
     first, second = probabilities[..., :, None], probabilities[..., None, :]
     pairs = (first > second + epsilon) & known[..., :, None] & known[..., None, :]
     total = jnp.sum(jnp.where(pairs, costs, 0), axis=(-2, -1))
-    return n.ratio(total, jnp.sum(pairs, axis=(-2, -1)).astype(total.dtype))
+    mean = n.ratio(total, jnp.sum(pairs, axis=(-2, -1)).astype(total.dtype))
+    odd = ~jnp.all(jnp.isfinite(probabilities), axis=-1)  # no comparison holds of them
+    return jnp.where(odd, jnp.nan, mean)
 
 
 def _top_k(key, dtype):
