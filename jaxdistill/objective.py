@@ -109,21 +109,8 @@ def weighted(terms: Mapping[str, Term], step: jax.Array) -> tuple[jax.Array, dic
 
 
 def mean(total: jax.Array, count: jax.Array) -> jax.Array:
-    """``total / count``, zero (with zero gradient) where nothing counts, see :func:`uncounted`."""
+    """``total / count``, zero (with zero gradient) where nothing was counted."""
     return jnp.where(count == 0, 0, total / jnp.where(count == 0, 1, count))
-
-
-def uncounted(sums: Mapping[str, tuple[Any, Any]]) -> tuple[str, ...]:
-    """The terms of which nothing counted, by their (sum, count), added up over some steps.
-
-    Such a term is zero whatever the nets say: a mask that is always false, or labels that are no
-    classes. What trains on it should say so.
-
-    Example:
-        >>> uncounted({"kd": (3.0, 2.0), "tokens": (0.0, 0.0)})
-        ('tokens',)
-    """
-    return tuple(name for name, (_, count) in sums.items() if float(count) == 0)
 
 
 def at(value: Any, step: jax.Array) -> Any:
