@@ -5,25 +5,38 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# A name, and at which branch, tag or commit.
+_NAME = re.compile(r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
 
 
-def folder_of(path: str | os.PathLike, files: Sequence[str]) -> Path:
+def folder_of(
+    path: str | os.PathLike, files: Sequence[str], *, revision: str | None = None
+) -> Path:
     """A path as it is, or the folder that a name on the hub was fetched into.
 
     Args:
-        path: a path, or ``owner/name``, which is taken for a name where nothing lies under it.
+        path: a path, or ``owner/name``, also ``owner/name@revision``, which is taken for a name on
+            the hub where neither it nor a folder ``owner`` is here.
         files: which of its files, with ``*`` for anything.
+        revision: the branch, tag or commit; the newest one if it is not given.
 
     Raises:
+        ValueError: for a revision of a folder that is here, or two of them.
         ImportError: for such a name, without the extra ``hf``.
         FileNotFoundError: where the hub does not give it, saying why.
     """
     folder = Path(path)
-    if folder.exists() or not _NAME.fullmatch(str(path)):
+    name = _NAME.fullmatch(str(path)) if isinstance(path, str) else None
+    if name is None or folder.exists() or folder.parent.is_dir():
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} is for names on the hub, {path} is a path")
         return folder
+    if revision is not None and name["revision"] not in (None, revision):
+        raise ValueError(f"{path} names a revision already, and is not to be {revision!r}")
+    revision = revision or name["revision"]
     try:
         from huggingface_hub import snapshot_download
     except ImportError as fault:
@@ -32,7 +45,8 @@ def folder_of(path: str | os.PathLike, files: Sequence[str]) -> Path:
             'pip install "jaxdistill[hf]"'
         ) from fault
     try:
-        return Path(snapshot_download(str(path), allow_patterns=list(files)))
+        fetch = partial(snapshot_download, revision=revision) if revision else snapshot_download
+        return Path(fetch(name["name"], allow_patterns=list(files)))
     except Exception as fault:  # no network, no such name, no right to read: of many libraries
         raise FileNotFoundError(
             f"{str(path)!r} is no folder here, and the hub did not give it "

@@ -33,7 +33,7 @@ def check_settings(net: nn.Module) -> None:
         if domain is Dtype and isinstance(value, type | np.dtype):
             value = jnp.dtype(value).name
         if (wrong := settings.fault(value, domain)) is not None:
-            raise ValueError(f"{type(net).__name__} has {name}={value!r}: it {wrong}")
+            raise ValueError(f"{type(net).__name__}: {name}={value!r} {wrong}")
 
 
 @functools.cache

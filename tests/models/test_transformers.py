@@ -378,7 +378,7 @@ def fails(net, inputs=INPUTS):
         (fails(ViT(**SMALL, pool="man")), "did you mean 'mean'"),
         (fails(ViT(**SMALL, class_token=False)), "needs class_token"),
         (fails(ViT(**SMALL, positions="fix")), "positions='fix': .* did you mean 'fixed'"),
-        (fails(ViT(**SMALL, drop_path=1.0)), "drop_path=1.0: it must be"),
+        (fails(ViT(**SMALL, drop_path=1.0)), "drop_path=1.0 must be"),
         (lambda: vit_size("bse"), "did you mean 'base'"),
         (lambda: mae_size("tiny"), "unknown MAE size 'tiny'"),
         (lambda: split_qkv(jnp.zeros((1, 2, 24)), 3), "8 does not divide by 3"),

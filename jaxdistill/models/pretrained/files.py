@@ -82,14 +82,23 @@ def read_config(folder: Path | str) -> dict[str, Any]:
         ValueError: for a file that is no JSON object.
     """
     path = Path(folder) / "config.json"
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder} is no folder: it should hold config.json and {WHOLE}")
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is not there: it says of which architecture the weights are"
         )
+    return _object(path)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
     try:
         found = json.loads(path.read_text())
-    except json.JSONDecodeError as fault:
+    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
         raise ValueError(f"{path} is no JSON: {fault}") from fault
+    except RecursionError as fault:
+        raise ValueError(f"{path} is nested too deeply to be read") from fault
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold an object, it holds a {type(found).__name__}")
     return found
@@ -118,10 +127,16 @@ def write(folder: Path | str, config: Mapping[str, Any], tensors: Mapping[str, n
 def _index(folder: Path) -> dict[str, Path]:
     """Which file holds which tensor; of a folder with one file nothing need be known before."""
     if (folder / INDEX).is_file():
-        try:
-            names = json.loads((folder / INDEX).read_text())["weight_map"]
-        except (json.JSONDecodeError, KeyError, TypeError) as fault:
-            raise ValueError(f"{folder / INDEX} is no index of shards: {fault!r}") from fault
+        names = _object(folder / INDEX).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(f, str) for f in names.values()):
+            raise ValueError(
+                f"{folder / INDEX} is no index of shards: its 'weight_map' must give the file of "
+                "every tensor"
+            )
+        for file in names.values():
+            # Parts of a name, not what it resolves to: shards from the hub are links.
+            if Path(file).is_absolute() or ".." in Path(file).parts:
+                raise ValueError(f"{folder / INDEX} names {file!r}, which lies outside its folder")
         missing = sorted({f for f in names.values() if not (folder / f).is_file()})
         if missing:
             raise FileNotFoundError(f"{folder} lacks the shard {missing[0]} that {INDEX} names")

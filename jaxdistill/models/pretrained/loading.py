@@ -17,6 +17,7 @@ from flax import traverse_util
 from jaxdistill._errors import unknown
 from jaxdistill._hub import folder_of
 from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.models._common import check_settings
 from jaxdistill.models.layouts import stacked_path, unstack_blocks
 from jaxdistill.models.pretrained import (
     convolutional,
@@ -89,6 +90,7 @@ def load(
     dtype: Any = None,
     shardings: Callable[[Any], Any] | None = None,
     allow: Sequence[str] = (),
+    revision: str | None = None,
     image_size: int | None = None,
     seed: int = 0,
     **changes: Any,
@@ -101,7 +103,9 @@ def load(
 
     Args:
         path: a folder with ``config.json`` and ``model.safetensors`` (or shards and their index),
-            as Transformers and timm write them; or ``owner/name``, which needs the extra ``hf``.
+            as Transformers and timm write them; or ``owner/name`` or ``owner/name@revision``, which
+            needs the extra ``hf``. A path that is not there is no name: only of what looks like one
+            the hub is asked.
         dtype: of all floating point arrays; as they are published by default.
         shardings: from the tree of shapes ``{"params": ..., "state": ...}`` to one of shardings,
             e.g. ``partial(training.sharding.shardings, mesh, rules=rules)``; the default device
@@ -111,6 +115,7 @@ def load(
             positions are interpolated bicubically), ``"padded vocabulary"`` (more tokens than
             published: theirs start anew); and names of tensors that may be left unread or start
             anew, with ``*`` for anything.
+        revision: of a name on the hub: its branch, tag or commit.
         image_size: in pixels, where it is not the published one.
         seed: of what starts anew.
         changes: attributes of the module, such as ``classes``, ``head``, ``drop_path``, ``remat``,
@@ -132,11 +137,10 @@ def load(
         teacher = jaxdistill.models.load("facebook/vit-mae-large")
         teacher.net.apply(teacher.params, teacher.state, images, taps=("encoder/block_17",))
     """
-    folder = folder_of(path, _FILES)
-    config = files.read_config(folder)
-    architecture = architecture_of(config)
+    folder = folder_of(path, _FILES, revision=revision)
+    config, architecture, module = _read(folder)
     family = FAMILIES[architecture]
-    module = _changed(family.module(config), changes)
+    module = _changed(module, changes)
     scanned = getattr(module, "scan", False)
     plain = module.clone(scan=False) if scanned else module
     net = from_linen(plain)
@@ -193,8 +197,27 @@ def module_of(folder: Path | str) -> Any:
         FileNotFoundError: without ``config.json``.
         ValueError: for an unknown architecture, or a config that is not implemented.
     """
+    return _read(Path(folder))[2]
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], str, Any]:
+    """The config of a folder, its architecture and its module."""
     config = files.read_config(folder)
-    return FAMILIES[architecture_of(config)].module(config)
+    place = folder / "config.json"
+    try:
+        architecture = architecture_of(config)
+        family = FAMILIES[architecture]
+        module = family.module(config)
+        check_settings(module)
+        family.inputs(config)
+        return config, architecture, module
+    except ValueError as fault:
+        raise ValueError(f"{place}: {fault}") from fault
+    except KeyError as fault:
+        raise ValueError(f"{place} lacks {fault}") from fault
+    # What stands there has other types than in any that a library wrote.
+    except (TypeError, AttributeError, IndexError, ArithmeticError) as fault:
+        raise ValueError(f"{place} describes no network: {fault}") from fault
 
 
 def is_published(folder: Path | str) -> bool:
@@ -267,7 +290,7 @@ def architecture_of(config: Config) -> str:
     names = config.get("architectures") or ()
     if not names:
         raise ValueError("config.json names no architecture: it has no 'architectures'")
-    if names[0] not in FAMILIES:
+    if not isinstance(names, list) or names[0] not in FAMILIES:
         raise ValueError(unknown("architecture", names[0], FAMILIES))
     return names[0]
 
