@@ -28,7 +28,8 @@ class Turn(NamedTuple):
         frozen: the frozen variables, by name.
         ema: the running averages after the last step, ``{part: (params, state)}``.
         batch: the batch of this update.
-        key: the key of this update.
+        key: the key of this update. Draw from ``split`` or ``fold_in`` of it, never from the key
+            itself: that of the first update is the parent of the others.
         step: how many steps were done.
     """
 
