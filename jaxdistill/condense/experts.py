@@ -169,7 +169,7 @@ def train_experts(
         metrics = {"loss": (losses.sum(), count), "train_accuracy": (right.sum(), count)}
         return Training(state.step + 1, state.key, vectors, velocities, trajectories), metrics
 
-    return Distiller(init, step, lambda state: state.trajectories)
+    return Distiller(init, step, lambda state: state.trajectories, kind="arrays")
 
 
 class Clock(NamedTuple):
