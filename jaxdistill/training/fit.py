@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxdistill.distiller import Distiller
-from jaxdistill.training.checkpoint import fingerprint, load_arrays
+from jaxdistill.training.checkpoint import load_arrays
 from jaxdistill.training.loop import Evaluation, Outcome, Stage, run_stage
 
 
@@ -66,17 +66,13 @@ def fit(
 
     Raises:
         ValueError: before anything is compiled, when shapes do not fit, or when the working
-            directory holds a run with another teacher, seed, length, batch size or other arrays of
-            data.
+            directory holds a run with another teacher, seed, length, batch size, other data, or a
+            distiller that computes something else.
     """
-    held = _as_stream(data, batch_size, seed)
-    identity: dict[str, Any] = {"batch_size": getattr(held, "batch_size", None)}
-    if isinstance(data, Mapping):
-        identity["data"] = fingerprint(dict(data))
     stage = Stage(
         name="fit",
         distiller=distiller,
-        data=held,
+        data=_as_stream(data, batch_size, seed),
         steps=steps,
         frozen=dict(frozen),
         initial=dict(initial or {}),
@@ -87,7 +83,7 @@ def fit(
         log_every=log_every,
         checkpoint_every=checkpoint_every,
         checkpoint_minutes=checkpoint_minutes,
-        identity=identity,
+        identity=None,
     )
     return run_stage(stage, workdir, mesh=mesh, rules=rules, quiet=quiet)
 

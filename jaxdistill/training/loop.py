@@ -28,7 +28,7 @@ from jaxdistill.training.checks import (
     of_all_processes,
     stream_of,
 )
-from jaxdistill.training.identity import identity_of, refuse_other
+from jaxdistill.training.identity import identity_of, machine, refuse_other
 from jaxdistill.training.lock import locked
 from jaxdistill.training.measure import (
     drain,
@@ -110,10 +110,12 @@ def run_stage(
     if stage.returns == "best" and directory is None:
         raise ValueError("returns='best' needs a directory, where the best checkpoint is kept")
     mesh = mesh if mesh is not None else make_mesh()
+    stream = stream_of(stage.data, None) if stage.distiller.takes else None
+    batch = stream.at(0, stage.distiller.takes) if stream is not None else {}
     run = Run(
         stage=stage,
         directory=Path(directory) if directory is not None else None,
-        identity=identity_of(stage),
+        identity=identity_of(stage, stream, batch) if directory is not None else {},
         mesh=mesh,
         rules=tuple(rules),
         frozen=place(mesh, dict(stage.frozen), rules),
@@ -121,11 +123,11 @@ def run_stage(
         begun=time.perf_counter(),
     )
     if run.directory is not None and (run.directory / "result").is_dir():
-        return _reopened(run)
+        return _reopened(run, batch)
     several = jax.process_count() > 1
     kept = locked(run.directory) if run.directory is not None else contextlib.nullcontext()
     with stoppable(terminate=not several), kept:
-        position, step = _begin(run)
+        position, step = _begin(run, batch)
         position = _train(run, position, step, quiet)
         with held():
             return _finish(run, position)
@@ -152,11 +154,11 @@ def over_seeds(distiller: Distiller, seeds: int) -> Distiller:
 # --- the beginning ----------------------------------------------------------------------------
 
 
-def _begin(run: Run) -> tuple[Position, Callable[..., Any]]:
+def _begin(run: Run, batch: Any) -> tuple[Position, Callable[..., Any]]:
     """The position to go on from, and the compiled step."""
     stage, distiller = run.stage, run.stage.distiller
     started = {**run.frozen, **place(run.mesh, dict(stage.initial), run.rules)}
-    key, batch = jax.random.key(stage.seed), first_batch(stage)
+    key = jax.random.key(stage.seed)
     on_batch = batch_sharding(run.mesh, distiller.takes)
     shapes = of_all_processes(abstract(batch), on_batch)
     state = check(distiller, key, started, run.frozen, shapes)
@@ -338,6 +340,7 @@ def _finish(run: Run, position: Position) -> Outcome:
     if run.directory is not None:
         record = {
             "identity": run.identity,
+            "machine": machine(run.mesh),
             "values": values,
             "seconds": seconds,
             "steps": stage.steps,
@@ -347,15 +350,13 @@ def _finish(run: Run, position: Position) -> Outcome:
     return Outcome(result, [dict(line) for line in position.lines], values, seconds)
 
 
-def _reopened(run: Run) -> Outcome:
+def _reopened(run: Run, batch: Any) -> Outcome:
     """What a stage that is done has left on disk."""
     assert run.directory is not None
     stage, path = run.stage, run.directory / "result"
     refuse_other(path, run.identity)
     started = {**stage.frozen, **stage.initial}
-    batch = of_all_processes(
-        abstract(first_batch(stage)), batch_sharding(run.mesh, stage.distiller.takes)
-    )
+    batch = of_all_processes(abstract(batch), batch_sharding(run.mesh, stage.distiller.takes))
 
     def result(*given):
         return stage.distiller.result(stage.distiller.init(*given))

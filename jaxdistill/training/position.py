@@ -20,7 +20,7 @@ from jaxdistill._files import Damaged
 from jaxdistill.training import metrics as metric
 from jaxdistill.training.checkpoint import Checkpoints
 from jaxdistill.training.checks import not_finite
-from jaxdistill.training.identity import refuse_other
+from jaxdistill.training.identity import machine, refuse_other, say_if_elsewhere
 from jaxdistill.training.stage import Stage
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -119,6 +119,7 @@ def save(run: Run, position: Position) -> Position:
     assert not position.pending
     record = {
         "identity": run.identity,
+        "machine": machine(run.mesh),
         **{name: getattr(position, name) for name in _KEPT},
         "seconds": seconds_of(run, position),
         "lines": metric.as_text(position.lines),
@@ -149,6 +150,7 @@ def newest(run: Run, state: Any) -> Position | None:
             logging.warning("%s; going back to the checkpoint before it", fault)
             damage = damage or fault
             continue
+        say_if_elsewhere(run.checkpoints.path(step), record, run.mesh)
         kept = {name: record[name] for name in (*_KEPT, "seconds")}
         return Position(step, arrays, **kept, lines=tuple(metric.from_text(record["lines"])))
     if damage is not None:

@@ -63,7 +63,8 @@ class Stage:
         best: ``(metric, "max" or "min")``, by which a best checkpoint is kept besides; a metric of
             the test set is refused.
         returns: ``"last"``, or ``"best"`` for the result at the best evaluation.
-        identity: JSON data that says what this run is; a checkpoint of any other is refused.
+        identity: JSON data that says what this run is; a checkpoint of any other is refused. None
+            takes what the traced functions of the distiller compute, where nothing else says it.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Stage:
     keep: int = 2
     best: tuple[str, Literal["max", "min"]] | None = None
     returns: Literal["last", "best"] = "last"
-    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    identity: Mapping[str, Any] | None = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         self._check_numbers()
