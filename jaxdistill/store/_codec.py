@@ -23,11 +23,13 @@ class Codec(NamedTuple):
         fields: what one record stores, without a batch axis.
         encode: ``(values [B, *record], keys [B]) -> (fields [B, ...], measures {name: [B]})``.
         decode: ``fields [B, ...] ->`` what the objective sees.
+        ruled_out: whether it keeps -inf, a class that is ruled out, among other values.
     """
 
     fields: dict[str, jax.ShapeDtypeStruct]
     encode: Callable[[jax.Array, jax.Array], tuple[Arrays, Arrays]]
     decode: Callable[[Mapping[str, jax.Array]], Any]
+    ruled_out: bool = False
 
 
 def nbytes(codec: Codec) -> int:

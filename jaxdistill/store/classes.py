@@ -68,7 +68,7 @@ def top_k(
         best, ids, log_tail = sparse.most_probable(sparse.log_probs(logits, spec, temperature), k)
         return write(ids, best, log_tail), {"tail_mass": c.worst(jnp.exp(log_tail))}
 
-    return Codec(fields, encode, decode)
+    return Codec(fields, encode, decode, ruled_out=True)
 
 
 def top_p(
@@ -125,7 +125,7 @@ def top_p(
         measures = {"tail_mass": c.worst(jnp.exp(log_tail)), "overflow": c.worst(overflow)}
         return write(ids, best, log_tail), measures
 
-    return Codec(fields, encode, decode)
+    return Codec(fields, encode, decode, ruled_out=True)
 
 
 def _valued(
@@ -226,7 +226,7 @@ def sampled(
         return sparse.seen(read_ids(stored["ids"]), log_probs, log_tail, vocabulary, missing)
 
     counts_field = jax.ShapeDtypeStruct((*tokens, slots), jnp.uint8)
-    return Codec({"ids": field, "counts": counts_field}, encode, decode)
+    return Codec({"ids": field, "counts": counts_field}, encode, decode, ruled_out=True)
 
 
 def draw(key: jax.Array, probs: jax.Array, draws: int) -> jax.Array:

@@ -81,6 +81,7 @@ def dense(spec: jax.ShapeDtypeStruct, *, dtype: str = "float32") -> Codec:
         {"values": jax.ShapeDtypeStruct(spec.shape, jnp.dtype(dtype))},
         encode,
         lambda stored: stored["values"].astype(wide),
+        ruled_out=True,
     )
 
 

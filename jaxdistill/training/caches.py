@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,37 +20,35 @@ import jax
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.data.augment import keys_of
 from jaxdistill.data.records import Records, Source
 from jaxdistill.data.seeded import seeded
 from jaxdistill.data.stream import ahead
 from jaxdistill.data.views import Prepare, augmented
-from jaxdistill.store import CODECS, Codec, Layout, Store, begin, manifest, open_store
+from jaxdistill.store import CODECS, Codec, Layout, Store, Unfinished, begin, manifest, open_store
 from jaxdistill.store.writer import PART
 from jaxdistill.targets.cached import (
-    CACHED,
     HEADER,
     SAMPLES,
     attach,
     content,
     decoded,
-    token_digests,
 )
 from jaxdistill.targets.live import Targets
+from jaxdistill.training.answers import encoder, in_flight, inputs
 from jaxdistill.training.checkpoint import fingerprint
-from jaxdistill.training.processes import barrier, is_first, least
+from jaxdistill.training.lock import locked
+from jaxdistill.training.parts import schedule, store_part
+from jaxdistill.training.processes import barrier, is_first
 from jaxdistill.training.progress import Progress
 from jaxdistill.training.sharding import (
     batch_sharding,
-    global_batch,
     make_mesh,
     place,
 )
+from jaxdistill.training.signals import stoppable
 
 # Images as floats, nothing drawn.
 AS_THEY_ARE = augmented()
-# Codecs draw from a fold of the view's key that no view and no mask takes.
-_CODEC_FOLD = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,100 +208,72 @@ def write(
         ValueError: for settings that do not fit, for a folder that holds something else (every
             value that differs is listed), and for a record whose quantisation error exceeds the
             bound asked for.
-        OSError: when it cannot be written, a full disk say; whole parts stay, and the same call
-            goes on behind them.
+        FloatingPointError: when an answer is not finite, naming output and records. -inf, a class
+            that is ruled out, may stand where the codec keeps it.
+        OSError: when it cannot be written, a full disk say, or another process writes it; whole
+            parts stay, and the same call goes on behind them.
+        Stopped: on SIGTERM and SIGINT; whole parts stay.
     """
     path = Path(path)
-    own = codecs(cache)
-    expected = identity(cache)
+    own, expected = codecs(cache), identity(cache)
     if (path / manifest.MANIFEST).exists():
         return open_store(path, expected)
     mesh = mesh if mesh is not None else make_mesh()
-    records = cache.records()
-    process, processes = jax.process_index(), jax.process_count()
-    parts_of_batch = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % parts_of_batch:
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % devices:
         raise ValueError(
-            f"a batch of {batch_size} records cannot be shared out over {parts_of_batch} devices"
+            f"a batch of {batch_size} records cannot be shared out over {devices} devices"
         )
-    local = batch_size // processes
-    layout = _layout(records, own)
-    begun = functools.partial(
-        begin,
-        path,
-        expected,
-        layout,
-        len(records),
-        container=container,
-        part_bytes=part_bytes,
-        shard=(process, processes),
-    )
-    if is_first():
-        begun()
-    barrier(f"begun {path}")
-    unfinished = begun()
-    frozen = place(mesh, dict(cache.frozen), rules)
-    encode = jax.jit(
-        _encoder(cache, own), out_shardings=(batch_sharding(mesh), batch_sharding(mesh))
-    )
-    limits = {
-        f"{name}/error_bound": settings["bound"]
-        for name, settings in cache.outputs.items()
-        if settings.get("bound") is not None
-    }
-    # All processes take as many steps as the first, whose share is the largest.
-    share = dataclasses.replace(unfinished, first=0, last=-(-len(records) // processes))
-    sizes = [last - first for first, last in share.parts()]
-    begin_part = least(unfinished.whole())
-    rows = [
-        (part, unfinished.first + part * unfinished.part_rows + step * local)
-        for part in range(begin_part, len(sizes))
-        for step in range(-(-sizes[part] // local))
-    ]
+    with stoppable(terminate=jax.process_count() == 1), locked(path):
+        begun = functools.partial(
+            begin, path, expected, _layout(cache.records(), own), len(cache.records()),
+            container=container, part_bytes=part_bytes,
+            shard=(jax.process_index(), jax.process_count()),
+        )  # fmt: skip
+        if is_first():
+            begun()
+        barrier(f"begun {path}")
+        unfinished = begun()
+        encode = jax.jit(encoder(cache, own), out_shardings=(batch_sharding(mesh),) * 3)
+        frozen = place(mesh, dict(cache.frozen), rules)
+        _write_parts(cache, unfinished, functools.partial(encode, frozen), mesh, batch_size, quiet)
+        barrier(f"written {path}")
+        if is_first():
+            unfinished.finish(cache.source.ids, _about(cache))
+        barrier(f"finished {path}")
+    return open_store(path, expected)
+
+
+def _write_parts(
+    cache: Cache, unfinished: Unfinished, encode: Any, mesh: Any, batch_size: int, quiet: bool
+) -> None:
+    """Runs the teachers, and writes one part in the background while they go on."""
+    records, local = cache.records(), batch_size // jax.process_count()
+    rows, total = schedule(unfinished, len(records), local)
 
     def at(step: int) -> Records:
         wanted = rows[step][1] + np.arange(local)
         return records.gather(np.minimum(wanted, len(records) - 1))
 
-    def store(part: int, arrays: list[Records], measured: list[Records]) -> None:
-        if part >= len(unfinished.parts()):
-            return
-        first, last = unfinished.parts()[part]
-        joined = [
-            {key: np.concatenate([x[key] for x in pieces])[: last - first] for key in pieces[0]}
-            for pieces in (arrays, measured)
-        ]
-        numbers = np.arange(first, last) % len(cache.source)
-        joined[0]["id"] = manifest.digests([cache.source.ids[int(i)] for i in numbers])
-        _refuse_beyond(limits, joined[1], [records.ids[i] for i in range(first, last)])
-        unfinished.write(part, joined[0], joined[1])
-
-    total = sum(-(-size // local) for size in sizes)
-    progress = Progress(
-        total, label="cache", start=total - len(rows), batch_size=batch_size, quiet=quiet
-    )
-    on_batch = batch_sharding(mesh)
+    done = total - len(rows)
+    progress = Progress(total, label="cache", start=done, batch_size=batch_size, quiet=quiet)
     waiting: Future[None] | None = None
-    held: tuple[list[Records], list[Records]] = ([], [])
+    pieces: list[tuple[Records, Records, Records]] = []
     with progress, ThreadPoolExecutor(1) as background:
-        flight = _in_flight(ahead(at, 0, len(rows)), encode, frozen, on_batch)
-        for step, (head, fields, measures) in enumerate(flight):
-            held[0].append({**head, **fields})
-            held[1].append(measures)
+        flight = in_flight(ahead(at, 0, len(rows)), encode, batch_sharding(mesh))
+        for step, (head, fields, measures, fine) in enumerate(flight):
+            pieces.append(({**head, **fields}, measures, fine))
             part = rows[step][0]
             if step + 1 == len(rows) or rows[step + 1][0] != part:
                 if waiting is not None:
                     waiting.result()
-                waiting = background.submit(store, part, *held)
-                held = ([], [])
-            progress.update(total - len(rows) + step + 1)
+                waiting = background.submit(
+                    store_part, cache.source, cache.outputs, unfinished, part, pieces
+                )
+                pieces = []
+            progress.update(done + step + 1)
         if waiting is not None:
             waiting.result()
-    barrier(f"written {path}")
-    if is_first():
-        unfinished.finish(cache.source.ids, _about(cache))
-    barrier(f"finished {path}")
-    return open_store(path, expected)
 
 
 def verify(
@@ -338,7 +308,7 @@ def verify(
         batch = attached.gather(chosen.astype(np.int64))
     except OSError as fault:
         return {"faults": faults or [str(fault)], "samples": 0, "outputs": {}, "passed": False}
-    fields, _ = jax.jit(_encoder(cache, own))(dict(cache.frozen), _inputs(batch))
+    fields, *_ = jax.jit(encoder(cache, own))(dict(cache.frozen), inputs(batch))
     for name, codec in own.items():
         there = decoded(codec, name, batch)
         here = codec.decode({field: fields[f"{name}/{field}"] for field in codec.fields})
@@ -363,77 +333,6 @@ def _layout(records: Source, own: Mapping[str, Codec]) -> Layout:
     for name, codec in own.items():
         fields |= {f"{name}/{field}": spec for field, spec in codec.fields.items()}
     return Layout(fields)
-
-
-def _encoder(cache: Cache, own: Mapping[str, Codec]):
-    """``(frozen, batch) -> (fields, measures)``, both flat by ``<output>/<name>``."""
-
-    def encode(frozen, batch):
-        key = jax.random.key(cache.seed)
-        found = cache.targets(frozen, cache.prepare(batch, key), key, 0)
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys_of(batch["view_seed"]), _CODEC_FOLD)
-        fields, measures = {}, {}
-        for number, (name, codec) in enumerate(own.items()):
-            each = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-            stored, measured = codec.encode(found[name], each)
-            fields |= {f"{name}/{field}": value for field, value in stored.items()}
-            measures |= {f"{name}/{measure}": value for measure, value in measured.items()}
-        return fields, measures
-
-    return encode
-
-
-def _in_flight(
-    batches: Iterator[Records], encode: Any, frozen: Any, on_batch: Any
-) -> Iterator[tuple[Records, Records, Records]]:
-    """What each batch gives, one step behind, so that devices never wait for the host."""
-    before = None
-    for batch in batches:
-        placed = {name: global_batch(x, on_batch) for name, x in _inputs(batch).items()}
-        now = (_head(batch), *encode(frozen, placed))
-        if before is not None:
-            yield _fetched(before)
-        before = now
-    if before is not None:
-        yield _fetched(before)
-
-
-def _fetched(step: Any) -> tuple[Records, Records, Records]:
-    head, fields, measures = step
-    return head, _local(fields), _local(measures)
-
-
-def _inputs(batch: Records) -> Records:
-    """What the teachers may read of a batch."""
-    return {k: v for k, v in batch.items() if k != "partner" and not k.startswith(CACHED)}
-
-
-def _head(batch: Records) -> Records:
-    head = {name: batch[name] for name in HEADER if name in batch and name != "tokens"}
-    return head | ({"tokens": token_digests(batch["tokens"])} if "tokens" in batch else {})
-
-
-def _local(arrays: Mapping[str, jax.Array]) -> Records:
-    """Of each array the rows that lie on this process, in order."""
-    return {name: _local_rows(array) for name, array in arrays.items()}
-
-
-def _local_rows(array: jax.Array) -> np.ndarray:
-    if array.is_fully_addressable:
-        return np.asarray(array)
-    pieces = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
-    return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
-
-
-def _refuse_beyond(limits: Mapping[str, float], measures: Records, ids: Sequence[str]) -> None:
-    for name, limit in limits.items():
-        values = measures[name]
-        if not (values <= limit).all():
-            worst = int(np.argmax(np.where(np.isnan(values), np.inf, values)))
-            raise ValueError(
-                f"{name} of record {ids[worst]!r} is {values[worst]:.3g}, above the bound {limit}: "
-                "raise the bound, or take the codec 'dense'"
-            )
 
 
 def _about(cache: Cache) -> dict[str, Any]:

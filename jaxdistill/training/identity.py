@@ -24,7 +24,6 @@ def identity_of(stage: Stage, stream: Any, batch: Any) -> dict[str, Any]:
         stream: what it reads at first, or None.
         batch: its first batch.
     """
-    best = list(stage.best) if stage.best else None
     found = {
         "stage": stage.name,
         "seed": stage.seed,
@@ -33,16 +32,20 @@ def identity_of(stage: Stage, stream: Any, batch: Any) -> dict[str, Any]:
             name: fingerprint(tree) for name, tree in {**stage.initial, **stage.frozen}.items()
         },
         "data": {**_data(stream, batch), "sets": _sets(stage)},
-        "measured": {
-            "sets": [[evaluation.set, evaluation.every] for evaluation in stage.evaluations],
-            "spans": {name: list(span) for name, span in stage.spans.items()},
-            "between": stage.between[0] if stage.between else 0,
-            "returns": [stage.returns, best],
-        },
     }
-    if stage.identity is None:
-        return {**found, "computes": _computes(stage, batch)}
-    return {**found, "config": dict(stage.identity)}
+    if stage.identity is not None:
+        return {**found, "config": dict(stage.identity)}
+    return {**found, "computes": _computes(stage, batch), "measures": _measures(stage)}
+
+
+def _measures(stage: Stage) -> dict[str, Any]:
+    """What is measured and selected on the way."""
+    return {
+        "sets": [[evaluation.set, evaluation.every] for evaluation in stage.evaluations],
+        "spans": {name: list(span) for name, span in stage.spans.items()},
+        "between": stage.between[0] if stage.between else 0,
+        "best": [*(stage.best or ()), stage.returns],
+    }
 
 
 def _data(stream: Any, batch: Any) -> dict[str, Any]:

@@ -27,8 +27,9 @@ from jaxdistill.distiller import model_to_model
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import MLP
 from jaxdistill.objective import match
-from jaxdistill.store import CONTAINERS, Damaged, open_store
+from jaxdistill.store import CODECS, CONTAINERS, Damaged, open_store
 from jaxdistill.training import caches
+from jaxdistill.training.lock import locked
 
 DIGITS = subset(sources.digits(), np.arange(300))
 TEACHER = from_linen(MLP(widths=(32, 16)))
@@ -353,3 +354,71 @@ def test_a_disk_that_is_full_leaves_a_cache_to_go_on_with(tmp_path):
     assert "No space left" in message
     assert "are whole: make room" in message
     assert int(kept.split()[0]) >= 2
+
+
+LINES = subset(sources.digits(), np.arange(40))
+
+
+def answering(spoil):
+    """A cache of a teacher that says three numbers of every record, and of some what ``spoil``
+    makes of them."""
+
+    def goal(frozen, batch, key, step):
+        out = batch["index"][:, None] + jnp.arange(3.0)[None] * frozen["teacher"]
+        return {"fine": out, "out": jnp.where(batch["index"][:, None] == 7, spoil(out), out)}
+
+    frozen = {"teacher": jnp.ones(())}
+    outputs = {"fine": {"codec": "dense"}, "out": {"codec": "dense"}}
+    return caches.Cache(LINES, goal, frozen, outputs, prepare=lambda batch, key: batch)
+
+
+def one(place, value):
+    return lambda out: out.at[:, place].set(value)
+
+
+@pytest.mark.parametrize(
+    "spoil", [one(1, jnp.nan), one(1, jnp.inf), lambda out: jnp.full_like(out, -jnp.inf)]
+)
+def test_a_teacher_whose_answer_is_no_number_is_refused(tmp_path, spoil):
+    cache = answering(spoil)
+    said = r"'out' is not finite for 1 of the records 0 to 39, .* 'digits/0007'"
+    with pytest.raises(FloatingPointError, match=said):
+        caches.write(cache, tmp_path / "cache", quiet=True, batch_size=8)
+    assert not list((tmp_path / "cache").glob("000-*"))
+    with pytest.raises(ValueError, match="is not finished"):
+        open_store(tmp_path / "cache")
+
+
+RULED_OUT = {
+    "dense": {},
+    "top_k": {"k": 2},
+    "top_p": {"p": 0.9, "k": 2},
+    "sampled": {"draws": 8, "slots": 3},
+    "quantised": None,
+    "polynomial": None,
+}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_class_that_is_ruled_out_passes_where_the_codec_keeps_it(tmp_path, codec):
+    settings = RULED_OUT[codec]
+    own = {"codec": codec, **(settings or {})}
+    if codec == "polynomial":
+        own |= {"k": 3, "exact": 1, "terms": (0, 1)}
+    cache = dataclasses.replace(answering(one(1, -jnp.inf)), outputs={"out": own})
+    if settings is None:
+        with pytest.raises(FloatingPointError, match="'out' is not finite for 1 of"):
+            caches.write(cache, tmp_path / "cache", quiet=True, batch_size=8)
+        return
+    store = caches.write(cache, tmp_path / "cache", quiet=True, batch_size=8)
+    batch = targets.attach(LINES, store).gather(np.arange(8))
+    out = decoded(cache, "out", batch)
+    assert out[7, 1] == -jnp.inf
+    assert jnp.isfinite(out[:7]).any(-1).all()
+
+
+def test_two_writers_of_one_cache_are_refused(tmp_path):
+    cache = answering(lambda out: out)
+    with locked(tmp_path / "cache"), pytest.raises(OSError, match="is in use by process"):
+        caches.write(cache, tmp_path / "cache", quiet=True, batch_size=8)
+    assert len(caches.write(cache, tmp_path / "cache", quiet=True, batch_size=8)) == 40
