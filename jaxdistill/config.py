@@ -24,7 +24,8 @@ class ConfigKeys:
         title: of the report.
         sentence: below it.
         seed: of the run.
-        data: the data set, see :func:`jaxdistill.registry.data`.
+        data: the data set, see :func:`jaxdistill.registry.data`; a recipe whose stages take no
+            batches has none.
         mesh: axes and sizes, see :func:`jaxdistill.training.sharding.make_mesh`.
         rules: pairs of a regular expression and a partition.
         recipe: the stages that are run, in order.
@@ -37,7 +38,7 @@ class ConfigKeys:
 
     recipe: Sequence[str]
     stages: Mapping[str, Mapping[str, Any]]
-    data: Mapping[str, Any]
+    data: Mapping[str, Any] | None = None
     title: str = ""
     sentence: str = ""
     seed: Natural = 0
@@ -176,7 +177,7 @@ def _recipe_faults(config: Mapping[str, Any]) -> list[str]:
     found += [f"the recipe names the stage {name!r} twice" for name in twice]
     if not recipe:
         found.append(f"the recipe names no stage: there are {sorted(stages)}")
-    if "name" not in config["data"]:
+    if config.get("data") and "name" not in config["data"]:
         found.append("config.data needs 'name'")
     return found
 
@@ -193,8 +194,8 @@ def _stage_faults(name: str, settings: Mapping[str, Any]) -> list[str]:
     found = [
         f"stage {name!r} needs {key!r}"
         for key in ("student", "objective", "optimizer")
-        # What another algorithm needs besides a net it says itself.
-        if not settings[key] and (key == "student" or not settings["distiller"])
+        # What another algorithm needs it says itself.
+        if not settings[key] and not settings["distiller"]
     ]
     if settings["distiller"]:
         found += [
@@ -223,7 +224,7 @@ def depends_on(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
         for key, value in settings.items()
         if key not in _NOT_IDENTITY and value != STAGE_DEFAULTS[key]
     }
-    return {"settings": own, "data": config["data"], "seed": config["seed"]}
+    return {"settings": own, "data": config.get("data"), "seed": config["seed"]}
 
 
 def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -340,7 +341,7 @@ def vary(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     other data sets.
     """
     variants = dict(config).get("variants") or {}
-    changes = variants.get(config["data"]["name"]) or {}
+    changes = variants.get((config.get("data") or {}).get("name")) or {}
     return override(config, {k: v for k, v in flattened(changes).items() if k not in given})
 
 

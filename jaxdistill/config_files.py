@@ -107,7 +107,7 @@ def read(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
     """
     config = changed(load(name), settings)
     variants = config.get("variants") or {}
-    varied = override(config, flattened(variants.get(config["data"].get("name")) or {}))
+    varied = override(config, flattened(variants.get((config.get("data") or {}).get("name")) or {}))
     return changed(varied, settings)
 
 

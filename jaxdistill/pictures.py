@@ -46,7 +46,7 @@ def reconstruction(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]
     size = next((spec["size"] for spec in settings.get("augment") or () if "size" in spec), None)
     if size and not any(spec["name"] == "resize" for spec in fixed):
         fixed.insert(0, {"name": "resize", "size": size})
-    prepare = registry.view({"augment": fixed, "mask": mask}, planned.data["train"].info)
+    prepare = registry.view({"augment": fixed, "mask": mask}, planned.info)
     batch = prepare(batch, jax.random.key(plan.config["seed"]))
     params, state = outcomes[planned.name].result
     pixels = jax.jit(planned.net.apply)(params, state, batch["student"]).out["pixels"]
@@ -72,7 +72,7 @@ def reliability(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -
     )
     part = "test" if "test" in planned.data else "validation"
     batches = evaluation_batches(planned.data[part], spec.get("batch_size", registry.BATCH))
-    how = registry.seen(spec.get("augment"), planned.data["train"].info)
+    how = registry.seen(spec.get("augment"), planned.info)
     bins = {
         p.name: evaluation.reliability(p.net, **how)(outcomes[p.name].result, batches)
         for p in plan.stages
@@ -248,7 +248,7 @@ def _denormalised(specs: list[Mapping[str, Any]]) -> Callable[[np.ndarray], np.n
 def synthetic(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
     """A synthetic set, a column for each class; with many images of a class, the first of each."""
     result = outcomes[planned.name].result
-    whitening = planned.data["train"].info.get("whitening")
+    whitening = planned.info.get("whitening")
     classes = result.targets.shape[-1]
     images = condense.pixels(result.images, whitening) / 255
     images = images.reshape(classes, -1, *images.shape[1:])[:COLUMNS, :SHOWN]

@@ -65,7 +65,9 @@ def report(
 
 def _sentence(plan: Plan, changes: Sequence[str]) -> str:
     """What the config says of itself, and what really ran."""
-    said = [plan.config.get("sentence", ""), f"Data: {plan.config['data']['name']}."]
+    said = [plan.config.get("sentence", "")]
+    if plan.config.get("data"):
+        said.append(f"Data: {plan.config['data']['name']}.")
     if changes:
         said.append(f"Changed: {', '.join(changes)}.")
     return " ".join(part for part in said if part)
@@ -114,9 +116,7 @@ def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> li
 
 def _seen(planned: Planned, records: Any) -> jax.Array:
     """The images of records in the size that a stage's view gives them."""
-    view = registry.view(
-        {"augment": (planned.settings["view"] or {}).get("augment")}, planned.data["train"].info
-    )
+    view = registry.view({"augment": (planned.settings["view"] or {}).get("augment")}, planned.info)
     return view(records, jax.random.key(0))["student"]
 
 
@@ -127,7 +127,7 @@ def synthetic(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> 
     result = outcomes[last.name].result
     if last.kind != "data_set":
         return []
-    info = last.data["train"].info
+    info = last.info
     folder = Path(root) / "synthetic"
     folder.mkdir(exist_ok=True)
     files = [condense.save_npz(folder / "set.npz", result, info.get("whitening"))]

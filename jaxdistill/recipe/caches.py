@@ -89,7 +89,7 @@ def cache_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> caches
         targets=targets.merge(live),
         frozen={name: results[name] for name in stored},
         outputs=outputs,
-        prepare=registry.view(view, planned.data["train"].info),
+        prepare=registry.view(view, planned.info),
         views=settings.get("views") or 1,
         seed=settings.get("seed") or 0,
         pairs=bool(view.get("mix")),
@@ -223,7 +223,7 @@ def _said(planned: Planned) -> Mapping[str, Any] | None:
 
 def _data(plan: Plan, planned: Planned) -> dict[str, Any]:
     # Where the files lie does not change what they hold.
-    data = planned.settings["data"] or plan.config["data"]
+    data = planned.settings["data"] or plan.config["data"] or {}
     return {key: value for key, value in data.items() if key != "dir"}
 
 

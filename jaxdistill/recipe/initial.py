@@ -131,7 +131,7 @@ def _module(planned: Planned) -> Any:
     given = planned.settings["checkpoint"]
     if pretrained.is_published(given):
         return pretrained.module_of(given)
-    return registry.net_module(planned.settings["student"], planned.data["train"].info)
+    return registry.net_module(planned.settings["student"], planned.info)
 
 
 def _parts(result: Any, parts: Mapping[str, str] | None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +24,10 @@ class Planned:
     Attributes:
         name: its name in the config.
         settings: its part of the config, defaults filled in.
-        net: the student, a :class:`~jaxdistill.net.Net`; None where nothing is trained.
+        net: the student, a :class:`~jaxdistill.net.Net`; None where none is trained.
         needs: the earlier stages whose results it reads.
         identity: hash of all that its result depends on.
-        data: its train, validation and test sets.
+        data: its train, validation and test sets; empty where the config has no data.
         kind: what its result is.
         metrics: the names of all that is measured of it, as ``<set>/<name>``; None as long as an
             evaluator does not say what it measures.
@@ -42,6 +43,12 @@ class Planned:
     kind: Kind = "net"
     metrics: tuple[str, ...] | None = None
     weighs: tuple[str, ...] = ()
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What is known of its data beforehand; nothing where there is none."""
+        sets = self.data
+        return sets["train"].info if "train" in sets else {}
 
     @functools.cached_property
     def whole_sets(self) -> dict[str, dict[str, np.ndarray]]:

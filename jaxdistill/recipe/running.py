@@ -80,7 +80,8 @@ def resolve(config: Mapping[str, Any], read: dict[str, split.Splits] | None = No
     read = {} if read is None else read
     for place, name in enumerate(config["recipe"]):
         own = settings[name]
-        sets = _read(own["data"] or config["data"], config["seed"], read)
+        part = own["data"] or config.get("data")
+        sets = _read(part, config["seed"], read) if part else split.Splits()
         needs = needs_of(name, own, config["recipe"][:place])
         try:
             stage = _resolved(Planned(name, own, None, needs, hashes[name], sets), config, nets)
@@ -111,16 +112,17 @@ def _resolved(stage: Planned, config: Mapping[str, Any], nets: Mapping[str, Net]
     Raises:
         ValueError: listing what is wrong.
     """
-    settings, seed, info = stage.settings, config["seed"], stage.data["train"].info
+    settings, seed = stage.settings, config["seed"]
     if settings["work"]:
         work = work_of(stage, nets, seed)
         stage = dataclasses.replace(stage, kind=work.kind, weighs=work.weighs)
         numbers = tuple(f"choice/{name}" for name in work.metrics)
     else:
-        stage = dataclasses.replace(stage, net=_net_of(settings, info))
+        stage = dataclasses.replace(stage, net=_net_of(settings, stage.info))
         stage = dataclasses.replace(stage, kind=_kind_of(stage, nets, seed))
         numbers = ()
-    registry.records(stage.data["train"], settings["records"], seed)
+    if "train" in stage.data:
+        registry.records(stage.data["train"], settings["records"], seed)
     caches.settings_of(stage)
     start.check(stage)
     given = settings["checkpoint"]
@@ -153,13 +155,17 @@ def _kind_of(stage: Planned, nets: Mapping[str, Net], seed: int) -> Kind:
     context = context_of(stage, nets, seed)
     if stage.settings["between"]:
         registry.between(stage.settings["between"], context)
+    data = "train" in stage.data
     # Codecs of a cache are known when shapes are.
-    if caches.is_cached(stage) and not stage.settings["distiller"]:
+    if data and caches.is_cached(stage) and not stage.settings["distiller"]:
         context = dataclasses.replace(context, codecs={})
         for name, entry in stage.settings["objective"].items():
             registry.match(name, entry, context.steps)
         return "net"
-    return distiller_of(stage, context).kind
+    distiller = distiller_of(stage, context)
+    if distiller.takes and not data:
+        raise ValueError("its algorithm takes batches, and there is no data: give 'data'")
+    return distiller.kind
 
 
 def _metrics(
@@ -313,18 +319,20 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
     if stage not in hashes:
         raise ValueError(unknown("stage", stage, hashes))
     settings = stage_settings(config)[stage]
-    if settings["work"]:
-        raise ValueError(f"stage {stage!r} trains no net: it is work")
+    net = None if settings["work"] else _net_of(settings, info[stage])
+    if net is None:
+        raise ValueError(f"stage {stage!r} trains no net")
     where = settings["checkpoint"] or folder(root, stage, hashes[stage])
     params, state = _loaded(where)
-    return Restored(_net_of(settings, info[stage]), params, state, config)
+    return Restored(net, params, state, config)
 
 
-def _net_of(settings: Mapping[str, Any], info: Mapping[str, Any]) -> Net:
-    """The student that a stage names, or the published one that takes its place."""
+def _net_of(settings: Mapping[str, Any], info: Mapping[str, Any]) -> Net | None:
+    """The student that a stage names, or the published one that takes its place; None for an
+    algorithm that has no net."""
     if pretrained.is_published(settings["checkpoint"]):
         return from_linen(pretrained.module_of(settings["checkpoint"]))
-    return registry.net(settings["student"], info)
+    return registry.net(settings["student"], info) if settings["student"] else None
 
 
 def _loaded(where: Path | str) -> Any:
@@ -386,5 +394,5 @@ def _note(path: Path, known: Mapping[str, Any]) -> None:
 
 def _known(planned: Planned) -> dict[str, Any]:
     """What a net must know of its data."""
-    info, known = planned.data["train"].info, ("classes", "image_shape", "vocabulary", "length")
-    return {key: info[key] for key in known if key in info}
+    known = ("classes", "image_shape", "vocabulary", "length")
+    return {key: planned.info[key] for key in known if key in planned.info}

@@ -37,7 +37,9 @@ def stage_of(
     # What is drawn of the data is the run's; the start and the order are the stage's own.
     own_seed = seed + settings["seed"]
     codecs: Mapping[str, Codec] | None = None
-    source: Source = registry.records(planned.data["train"], settings["records"], seed)
+    source: Source | None = None
+    if "train" in planned.data:
+        source = registry.records(planned.data["train"], settings["records"], seed)
     if caches.is_cached(planned):
         source, codecs = caches.attached(plan, planned, results, store)
     initial = {}
@@ -49,10 +51,14 @@ def stage_of(
         context = context_of(planned, plan.nets, seed)
         between = registry.between(settings["between"], context)
     context = context_of(planned, plan.nets, own_seed, codecs)
+    distiller = distiller_of(planned, context, factors_of(planned, results))
+    data = None
+    if distiller.takes and source is not None:
+        data = _data(planned, source, own_seed, planned_shares=bool(between))
     return Stage(
         name=planned.name,
-        distiller=distiller_of(planned, context, factors_of(planned, results)),
-        data=_data(planned, source, own_seed, planned_shares=bool(between)),
+        distiller=distiller,
+        data=data,
         steps=settings["steps"],
         frozen=_frozen(planned, results),
         initial=initial,
@@ -102,10 +108,10 @@ def context_of(
     codecs: Mapping[str, Codec] | None = None,
 ) -> registry.Context:
     """What the runner offers to the parts of a stage."""
-    settings, info = planned.settings, planned.data["train"].info
+    settings, info = planned.settings, planned.info
     steps, optimizer = settings["steps"], settings["optimizer"]
     return registry.Context(
-        net=planned.net,
+        student_net=planned.net,
         student=settings["student"] or {},
         nets=nets,
         initial="initial" if settings["initial"] else None,
@@ -152,8 +158,7 @@ def distiller_of(
 
 def work_of(planned: Planned, nets: Mapping[str, Net], seed: int) -> Work:
     """The work of a stage that trains nothing."""
-    info = planned.data["train"].info
-    context = registry.Context(nets=nets, seed=seed, sets=planned.data, info=info)
+    context = registry.Context(nets=nets, seed=seed, sets=planned.data, info=planned.info)
     return registry.work(planned.settings["work"], context)
 
 
@@ -209,16 +214,17 @@ def evaluator_of(
     """The evaluator of a stage; where it has just one teacher, one that compares with it."""
     name = teachers[0] if len(teachers) == 1 else None
     context = registry.Context(
-        net=planned.net,
+        student_net=planned.net,
         nets=nets,
         sets=planned.data,
-        info=planned.data["train"].info,
+        info=planned.info,
         seed=seed,
         teacher=nets[name] if name else None,
         teacher_name=name or "",
     )
-    if planned.net is None and not spec.get("student"):
-        raise ValueError(
-            f"evaluation {label!r} of stage {planned.name!r}, which trains no net, needs 'student'"
-        )
-    return registry.evaluator(label, spec, context)
+    try:
+        return registry.evaluator(label, spec, context)
+    except ValueError as fault:
+        if planned.net is not None:
+            raise
+        raise ValueError(f"evaluation {label!r}: {fault}") from fault

@@ -17,7 +17,7 @@ class Context:
     """What the runner has to offer: entries of the tables read it, a config never sets it.
 
     Attributes:
-        net: the net of the stage.
+        student_net: the net of the stage or None, see :attr:`net`.
         student: what the config says of that net.
         nets: those of earlier stages, by name.
         frozen: the names of the earlier stages whose results the stage's algorithm holds.
@@ -41,7 +41,7 @@ class Context:
         test: the share that is held out for the test, where there is no official set.
     """
 
-    net: Any = None
+    student_net: Net | None = None
     student: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     nets: Mapping[str, Net] = dataclasses.field(default_factory=dict)
     frozen: Sequence[str] = ()
@@ -73,6 +73,17 @@ class Context:
         if self.transformation is None:
             raise ValueError("what is trained needs the stage's 'optimizer'")
         return self.transformation
+
+    @property
+    def net(self) -> Net:
+        """The net of the stage.
+
+        Raises:
+            ValueError: if the stage names none.
+        """
+        if self.student_net is None:
+            raise ValueError("there is no net here: give it by 'student'")
+        return self.student_net
 
     @property
     def classes(self) -> Any:
@@ -121,6 +132,7 @@ class Context:
 
 OFFERED = (
     *(field.name for field in dataclasses.fields(Context)),
+    "net",
     "tx",
     "classes",
     "image_shape",

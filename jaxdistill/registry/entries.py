@@ -38,7 +38,7 @@ def offered(function: Callable[..., Any], *names: str) -> Entry:
         >>> def rule(net, classes, *, share: domains.Share = 0.1):
         ...     return net, classes, share
         >>> entry = offered(rule)
-        >>> entry(Context(net="a net", info={"classes": 3}), share=0.5)
+        >>> entry(Context(student_net="a net", info={"classes": 3}), share=0.5)
         ('a net', 3, 0.5)
         >>> list(domains.keys(entry))
         ['share']

@@ -116,10 +116,10 @@ def evaluator(label: str, part: Mapping[str, Any], context: Context) -> Evaluato
             of earlier stages, and the seed of the run, which chooses labelled records.
     """
     own = evaluated(label, part, context.sets)
-    info = context.sets["train"].info
-    changes: dict[str, Any] = {"info": info, **seen(own.augment, info)}
+    info = context.info
+    changes: dict[str, Any] = seen(own.augment, info)
     if own.student:
-        changes["net"] = training.net(own.student, info)
+        changes["student_net"] = training.net(own.student, info)
     if not own.teacher:
         changes |= {"teacher": None, "teacher_name": ""}
     shared = (key for key in SHARED if key != "evaluator")

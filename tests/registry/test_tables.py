@@ -47,7 +47,7 @@ def test_keys_of_a_config_are_the_keyword_only_parameters_each_with_a_domain(kin
 )
 def test_a_config_cannot_say_what_the_runner_offers(part, words):
     sets = registry.data({"name": "digits"})
-    context = Context(net="net", sets=sets, info=sets["train"].info)
+    context = Context(student_net="net", sets=sets, info=sets["train"].info)
     with pytest.raises(ValueError) as refusal:  # noqa: PT011
         registry.evaluator("accuracy", part, context)
     for word in words:
@@ -59,7 +59,7 @@ def test_an_entry_reads_the_context_and_the_config_apart():
         return net, classes, seed, share
 
     entry = offered(rule)
-    context = Context(net="n", info={"classes": 3}, seed=7)
+    context = Context(student_net="n", info={"classes": 3}, seed=7)
     assert call("rule", {"rule": entry}, {"name": "rule", "share": 0.5}, context) == (
         "n",
         3,
