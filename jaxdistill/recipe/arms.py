@@ -8,7 +8,7 @@ from typing import Any
 from jaxdistill import claims, registry
 from jaxdistill.data import split
 from jaxdistill.recipe.planned import Plan
-from jaxdistill.recipe.running import resolve
+from jaxdistill.recipe.resolving import resolve
 
 
 def check_claim(config: Mapping[str, Any], read: dict[str, split.Splits] | None = None) -> None:
