@@ -253,7 +253,6 @@ def says(domain: Any) -> str:
         return "a function"
     if inspect.isclass(domain) and domain not in _NAMES and not _is_record(domain):
         return f"a {domain.__name__}"
-    return _NAMES.get(domain) or f"a mapping of {', '.join(map(repr, keys(domain)))}"
 
     return _NAMES.get(domain) or f"a mapping of {', '.join(map(repr, fields(domain)))}"
 

@@ -31,6 +31,7 @@ from jaxdistill.settings import (
     NonNegative,
     Positive,
     Range,
+    checked,
 )
 
 # What a learning rate is multiplied by.
@@ -70,6 +71,7 @@ class Training(NamedTuple):
     trajectories: jax.Array
 
 
+@checked
 def train_experts(
     net: Net,
     image_shape: tuple[int, ...],

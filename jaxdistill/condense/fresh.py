@@ -23,7 +23,7 @@ from jaxdistill.condense.synthetic import Synthetic
 from jaxdistill.data.augment import to_float
 from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.net import Net
-from jaxdistill.settings import Count, Fraction, Natural, NonNegative, Positive
+from jaxdistill.settings import Count, Fraction, Natural, NonNegative, Positive, checked
 from jaxdistill.theory.ridge import predict
 
 Evaluator = Callable[[Any, Mapping[str, Any], Iterable[Any]], Mapping[str, float]]
@@ -65,6 +65,7 @@ class Protocol:
         object.__setattr__(self, "augment", tuple(self.augment))
 
 
+@checked
 def fresh_nets(
     net: Net,
     seed: int = 0,
@@ -90,8 +91,6 @@ def fresh_nets(
     Raises:
         ValueError: for no nets.
     """
-    if nets < 1:
-        raise ValueError(f"there must be 1 net or more to train, got {nets}")
     train = functools.lru_cache(maxsize=4)(lambda settings: _trainer(net, settings))
 
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
@@ -109,6 +108,7 @@ def fresh_nets(
     return measuring(names, evaluator)
 
 
+@checked
 def ranked(
     net: Net,
     seed: int = 0,
@@ -141,8 +141,6 @@ def ranked(
     References:
         Li et al., `DD-Ranking <https://github.com/NUS-HPC-AI-Lab/DD-Ranking>`_, 2025
     """
-    if nets < 1:
-        raise ValueError(f"there must be 1 net or more to train, got {nets}")
     train = functools.lru_cache(maxsize=8)(lambda settings: _trainer(net, settings))
 
     def evaluator(result: Any, frozen: Mapping[str, Any], data_: Iterable[Any]) -> dict[str, float]:
@@ -216,6 +214,7 @@ def augmentation_robust_score(augmented: float, plain: float, share: float = 0.5
     return _squashed(share * augmented + (1 - share) * plain, augmented, plain)
 
 
+@checked
 def kernel_accuracy(
     kernel: Callable[[jax.Array, jax.Array], jax.Array], *, ridge: NonNegative = 1e-6
 ) -> Evaluator:

@@ -24,7 +24,7 @@ from jaxdistill.condense.synthetic import Synthetic, one_hot
 from jaxdistill.distiller import Distiller
 from jaxdistill.loops import for_each, scan
 from jaxdistill.net import Net
-from jaxdistill.settings import Count, Natural, NonNegative, Positive
+from jaxdistill.settings import Count, Natural, NonNegative, Positive, checked
 
 
 class Images(NamedTuple):
@@ -46,6 +46,7 @@ class Images(NamedTuple):
     vector: Any
 
 
+@checked
 def match_gradients(
     net: Net,
     image_shape: tuple[int, ...],
@@ -97,8 +98,6 @@ def match_gradients(
         <https://arxiv.org/abs/2006.05929>`_, ICLR 2021; Zhao and Bilen, `Dataset Condensation with
         Differentiable Siamese Augmentation <https://arxiv.org/abs/2102.08259>`_, ICML 2021
     """
-    if outer < 1 or inner < 0:
-        raise ValueError(f"outer must be 1 or more and inner not negative, got {outer}, {inner}")
     model, augmentation = flat(net, image_shape), siamese(augment)
     labels = one_hot(each, classes)
 
@@ -184,6 +183,7 @@ def trained(
     return vector - learning_rate * slope, None
 
 
+@checked
 def match_features(
     net: Net,
     image_shape: tuple[int, ...],

@@ -17,7 +17,7 @@ from jaxdistill.condense.subsets import Start, first_images
 from jaxdistill.condense.synthetic import Synthetic, classes_of
 from jaxdistill.distiller import Distiller, Metrics
 from jaxdistill.net import Net
-from jaxdistill.settings import Count, NonNegative, Positive
+from jaxdistill.settings import Count, NonNegative, Positive, checked
 from jaxdistill.theory.kernels import linear
 from jaxdistill.theory.ridge import predict, ridge_fit
 
@@ -90,6 +90,7 @@ def regression_loss(
     return 0.5 * jnp.square(found - wanted).sum(-1).mean(), found
 
 
+@checked
 def match_kernel(
     kernel: Kernel,
     classes: int,
@@ -160,6 +161,7 @@ def match_kernel(
     return Distiller(init, step, support_set, kind="data_set")
 
 
+@checked
 def match_regression(
     net: Net,
     image_shape: tuple[int, ...],

@@ -12,7 +12,7 @@ from jaxdistill._errors import unknown
 from jaxdistill.condense.real import Real, real_set
 from jaxdistill.condense.synthetic import Synthetic, one_hot
 from jaxdistill.distiller import Work
-from jaxdistill.settings import Count, Positive
+from jaxdistill.settings import Count, Positive, checked
 
 Choice = Literal["random", "herding", "centres"]
 CHOICES = get_args(Choice)
@@ -20,6 +20,7 @@ CHOICES = get_args(Choice)
 Start = Literal["noise", "random", "herding", "centres"]
 
 
+@checked
 def chosen(classes: int, *, each: Count, choice: Choice = "random", rate: Positive = 0.01) -> Work:
     """A real subset, what condensed ones are to be compared with.
 
@@ -42,8 +43,6 @@ def chosen(classes: int, *, each: Count, choice: Choice = "random", rate: Positi
         >>> herding.run({}, {"train": digits()}, jax.random.key(0)).images.shape
         (20, 8, 8, 1)
     """
-    if choice not in CHOICES:
-        raise ValueError(unknown("choice of real images", choice, CHOICES))
 
     def run(results: Any, data: Mapping[str, Any], key: jax.Array) -> Synthetic:
         del results

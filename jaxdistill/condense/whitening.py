@@ -17,12 +17,11 @@ name           before                                        divisor  s
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxdistill._errors import unknown
-from jaxdistill.settings import NonNegative
+from jaxdistill.settings import NonNegative, checked
 
 Kind = Literal["absolute", "relative", "unit", "channels"]
 
@@ -78,6 +77,7 @@ class Whitening(NamedTuple):
         return images.reshape(len(images), -1)
 
 
+@checked
 def fit_whitening(images: np.ndarray, *, kind: Kind, ridge: NonNegative = 0.1) -> Whitening:
     """Fits a whitening to the images of a training set; others are whitened with its numbers.
 
@@ -100,8 +100,6 @@ def fit_whitening(images: np.ndarray, *, kind: Kind, ridge: NonNegative = 0.1) -
         Cazenavette et al., CVPR 2022; ``relative``: Zhou et al., NeurIPS 2022; ``unit``: Nguyen et
         al., NeurIPS 2021
     """
-    if kind not in get_args(Kind):
-        raise ValueError(unknown("whitening", kind, get_args(Kind)))
     images = _pixels(images)
     shape, channels = images.shape[1:], images.shape[-1]
     mean, scale = np.zeros(channels), np.ones(channels)

@@ -12,7 +12,7 @@ from jaxdistill.evaluation.batches import Evaluator, frozen_entry
 from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.language.evaluation import next_token
 from jaxdistill.net import Net
-from jaxdistill.settings import Count, Share
+from jaxdistill.settings import Count, Share, checked
 
 
 def updated_weights(
@@ -53,6 +53,7 @@ def updated_weights(
     return smoothing * share / share.sum() + (1 - smoothing) / len(share)
 
 
+@checked
 def domain_weights(
     student: Net,
     teacher: Net,
@@ -81,8 +82,6 @@ def domain_weights(
         share of each domain in the next steps; ``ratio``, the recursion's own weights; ``teacher``;
         and ``metrics``, the weights as they stand in the log.
     """
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"smoothing must be in [0, 1], got {smoothing}")
     ours = next_token(student, groups, batches=batches)
     theirs = next_token(teacher, groups, batches=batches)
 
@@ -110,6 +109,7 @@ def domain_weights(
     return between
 
 
+@checked
 def domain_gap(
     student: Net,
     teacher: Net,

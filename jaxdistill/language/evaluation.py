@@ -24,7 +24,7 @@ from jaxdistill.language.on_policy import prompts_of
 from jaxdistill.language.sampling import PLAIN, Sampling, check_sampling, log_probabilities
 from jaxdistill.language.speculative import speculate
 from jaxdistill.net import Net
-from jaxdistill.settings import Count, Natural
+from jaxdistill.settings import Count, Natural, checked
 
 
 def text_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,6 +40,7 @@ def token_losses(net: Net, variables: Any, batch: Mapping[str, Any]) -> tuple[An
     return values, batch["counted"].astype(bool) & batch["where"][:, None]
 
 
+@checked
 def next_token(net: Net, groups: Sequence[str] = (), *, batches: Count | None = None) -> Evaluator:
     """The mean cross-entropy of the next token, in nats, over the tokens that count.
 
@@ -75,6 +76,7 @@ def next_token(net: Net, groups: Sequence[str] = (), *, batches: Count | None = 
     return measuring(("loss", "perplexity", *(f"{name}_loss" for name in groups)), evaluator)
 
 
+@checked
 def drafting(
     draft: Net,
     target: Net,

@@ -22,7 +22,7 @@ from jaxdistill.language.objective import (
 )
 from jaxdistill.language.on_policy import Writing, on_policy
 from jaxdistill.net import Net
-from jaxdistill.settings import Count, Fraction, NonNegative, Positive, Scheduled, Share
+from jaxdistill.settings import Count, Fraction, NonNegative, Positive, Scheduled, Share, checked
 from jaxdistill.store import Codec
 from jaxdistill.targets import cached
 
@@ -86,6 +86,7 @@ class Lesson(NamedTuple):
     taps: tuple[str, ...]
 
 
+@checked
 def language_model(
     net: Net,
     tx: optax.GradientTransformation,

@@ -104,7 +104,7 @@ def test_refusals():
     with pytest.raises(ValueError, match="'soft'"):
         Protocol(loss="sofft")
     for evaluator in (fresh_nets, ranked):
-        with pytest.raises(ValueError, match="1 net"):
+        with pytest.raises(ValueError, match="nets=0 must be a whole number, 1 or more"):
             evaluator(from_linen(NETS["mlp"]), nets=0)
 
 

@@ -34,7 +34,7 @@ INTERNAL = {"mixed_with", "cache"}
 @pytest.mark.parametrize("name", [*FUNCTIONS, *GROUPS])
 def test_settings_have_domains(name):
     found = settings.keys(FUNCTIONS[name]) if name in FUNCTIONS else {}
-    found = found or settings.keys_of_record(GROUPS[name])
+    found = found or settings.fields(GROUPS[name])
     for key, parameter in found.items():
         if key in INTERNAL:
             continue
