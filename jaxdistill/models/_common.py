@@ -38,7 +38,7 @@ def check_settings(net: nn.Module) -> None:
 
 @functools.cache
 def _domains(kind: type[nn.Module]) -> dict[str, Any]:
-    return {name: key.annotation for name, key in settings.keys(kind).items()}
+    return {name: key.annotation for name, key in settings.fields(kind).items()}
 
 
 def image_of(inputs: jax.Array | Mapping[str, Any]) -> jax.Array:
