@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -27,6 +27,17 @@ def unknown(kind: str, name: object, options: Iterable[str]) -> str:
     hint = f" did you mean {nearest[0]!r}?" if nearest else ""
     possible = ", ".join(map(repr, options)) if options else "nothing is registered"
     return f"unknown {kind} {str(name)!r}:{hint} Possible: {possible}."
+
+
+def listed(names: Sequence[object], most: int = 10) -> str:
+    """Names as a sentence lists them, the first ones of many.
+
+    Example:
+        >>> listed("abcd", 2)
+        "'a', 'b' and 2 more"
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
 
 
 def differences(there: Any, here: Any, path: str = "") -> list[str]:

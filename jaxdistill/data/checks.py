@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from absl import logging
 
+from jaxdistill._errors import listed
 from jaxdistill.data.records import Records, Source
 
 # Of records whose label is hidden so many are read to see that they say so.
@@ -100,14 +101,9 @@ def _name_faults(source: Source, trained: Source) -> Iterator[str]:
     own, theirs = (each.info.get("class_names") for each in (source, trained))
     if own and theirs and tuple(own) != tuple(theirs):
         yield (
-            f"its classes are {_listed(own)}, those of the training set {_listed(theirs)}: labels "
+            f"its classes are {listed(own)}, those of the training set {listed(theirs)}: labels "
             "count in that order (of image folders give class_names=train.info['class_names'])"
         )
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
 
 
 def _label_faults(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxdistill._errors import unknown
+from jaxdistill._errors import listed, unknown
 from jaxdistill.data import images
 from jaxdistill.data.arrays import arrays
 from jaxdistill.data.content import Files
@@ -189,12 +189,12 @@ def image_folder(
     if class_names is None:
         full = {file.partition("/")[0] for file in files}
         if empty := [folder for folder in folders if folder not in full]:
-            raise ValueError(f"{root} has folders of classes without images: {_listed(empty)}")
+            raise ValueError(f"{root} has folders of classes without images: {listed(empty)}")
     classes = tuple(folders if class_names is None else class_names)
     if other := [folder for folder in folders if folder not in classes]:
         raise ValueError(
-            f"{root} has folders of classes that the training set has not: {_listed(other)}; it "
-            f"has {_listed(classes)}"
+            f"{root} has folders of classes that the training set has not: {listed(other)}; it "
+            f"has {listed(classes)}"
         )
     numbers = {each: number for number, each in enumerate(classes)}
     labels = np.array([numbers[file.partition("/")[0]] for file in files], np.int32)
@@ -264,11 +264,6 @@ def _class_files(root: Path) -> tuple[list[str], list[str]]:
             f"{root} holds no images: expected {expected}; its folders are {folders}"
         )
     return files, folders
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
 
 
 class _Looked:
