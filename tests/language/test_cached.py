@@ -59,23 +59,24 @@ def test_it_teaches_what_a_live_teacher_does(lines, root, monkeypatch):
 
     live = learnt()
     jax.tree.map(close, live, learnt(outputs={"codec": "dense"}))
-    jax.tree.map(close, live, learnt(outputs=EVERY, missing="renormalise"))
-    drawn = learnt(outputs=DRAWS, missing="sampled")
+    jax.tree.map(close, live, learnt(outputs=EVERY, divergence={"missing": "renormalise"}))
+    sampled = {"missing": "sampled"}
+    drawn = learnt(outputs=DRAWS, divergence=sampled)
     apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), live, drawn)
     assert 1e-4 < max(jax.tree.leaves(apart)) < 0.3
     stores = [open_store(path) for path in (root / "caches").iterdir()]
     assert [store.manifest["identity"]["tokenizer"] for store in stores] == ["bytes"] * 3
     other = text.byte_tokenizer()._replace(fingerprint="other bytes")
-    monkeypatch.setitem(registry.language.TOKENIZERS, "bytes", lambda: other)
+    monkeypatch.setitem(registry.language.TOKENIZERS, "bytes", lambda context: other)
     with pytest.raises(ValueError, match=r"tokenizer: 'bytes' .* 'other bytes'"):
-        learnt(outputs=DRAWS, missing="sampled")
+        learnt(outputs=DRAWS, divergence=sampled)
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"share": 1.0, "prompt": 3}, "share is 1.0: no cache has read"),
-        ({"divergence": "reverse_kl"}, "'forward_kl' alone, not 'reverse_kl'"),
+        ({"writing": {"share": 1.0, "prompt": 3}}, "share is 1.0: no cache has read"),
+        ({"divergence": {"name": "reverse_kl"}}, "'forward_kl' alone, not 'reverse_kl'"),
         ({"cached": {"output": {}}}, "'outputs'"),
     ],
 )

@@ -5,6 +5,7 @@ import pytest
 
 from jaxdistill import recipe, registry
 from jaxdistill.language.domains import domain_weights, updated_weights
+from jaxdistill.registry.context import Context
 
 LOSS = {"evaluator": "next_token"}
 
@@ -118,10 +119,12 @@ def test_a_config_that_does_not_fit(settings, words):
 
 
 def test_work_between_steps_that_does_not_fit():
-    with pytest.raises(ValueError, match="needs 'every'"):
-        registry.between({"name": "fixed_shares"})
-    with pytest.raises(ValueError, match="'domain_weights'"):
-        registry.between({"name": "domains_weights", "every": 1})
     sets = registry.data(config()["data"])
-    with pytest.raises(ValueError, match="has no domains"):
-        registry.between({"name": "fixed_shares", "shares": {}, "every": 1}, sets=sets)
+    context = Context(sets=sets, info=sets["train"].info)
+    for given, words in (
+        ({"name": "fixed_shares"}, "'every' of .* is 0: it must be a whole number, 1 or more"),
+        ({"name": "domains_weights", "every": 1}, "'domain_weights'"),
+        ({"name": "fixed_shares", "shares": {}, "every": 1}, "has no domains"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            registry.between(given, context)
