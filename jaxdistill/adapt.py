@@ -11,9 +11,10 @@ from flax import linen as nn
 
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Net
-from jaxdistill.settings import Count
+from jaxdistill.settings import Count, checked
 
 
+@checked
 def linear(student: tuple[int, ...], target: tuple[int, ...], *, bias: bool = True) -> Net:
     """A linear map of the last axis, from the student's width to the target's.
 
@@ -45,6 +46,7 @@ class _Perceptron(nn.Module):
         return nn.Dense(self.width, name="fc2")(nn.gelu(nn.Dense(self.hidden, name="fc1")(inputs)))
 
 
+@checked
 def mlp(student: tuple[int, ...], target: tuple[int, ...], *, hidden: Count | None = None) -> Net:
     """Two linear maps of the last axis with GELU between; ``hidden`` is as wide as the target."""
     if student[:-1] != target[:-1]:
@@ -68,6 +70,7 @@ class _Regressor(nn.Module):
         return outputs
 
 
+@checked
 def convolution(
     student: tuple[int, ...], target: tuple[int, ...], *, batch_norm: bool = True
 ) -> Net:
@@ -94,6 +97,7 @@ class _Resize(nn.Module):
         return nn.Dense(self.shape[-1], name="linear")(resized)
 
 
+@checked
 def resize(student: tuple[int, ...], target: tuple[int, ...]) -> Net:
     """Bilinear resize of all axes between batch and width, then a linear map of the width."""
     if len(student) != len(target) or student[0] != target[0] or len(student) < 3:

@@ -11,7 +11,7 @@ import optax
 
 from jaxdistill import gradients
 from jaxdistill._errors import unknown
-from jaxdistill.net import Net
+from jaxdistill.net import Net, check_function
 from jaxdistill.objective import Objective, as_objective, at
 from jaxdistill.settings import Count, Fraction, Scheduled
 
@@ -151,6 +151,9 @@ def model_to_model(
         >>> int(state.step), sorted(metrics)
         (1, ['l2', 'loss'])
     """
+    if not isinstance(student, Net):
+        check_function("student", student, "of what is frozen to a net, or a Net")
+    check_function("targets", targets, "(sources, batch, key, step) -> dict, see targets.live")
     objective = as_objective(objective)
     gradients_of = gradients.accumulated(accumulate)
     taps = tuple(taps)

@@ -231,6 +231,22 @@ def described(given: Any) -> str:
     return "None" if given is None else f"a {type(given).__name__}"
 
 
+def check_function(name: str, given: Any, form: str) -> None:
+    """Refuses what is no function.
+
+    Raises:
+        TypeError: saying what was given and what is wanted.
+
+    Example:
+        >>> check_function("targets", None, "(sources, batch, key, step) -> dict")
+        Traceback (most recent call last):
+        ...
+        TypeError: targets must be a function (sources, batch, key, step) -> dict, not None
+    """
+    if not callable(given) or foreign(given) or isinstance(given, type):
+        raise TypeError(f"{name} must be a function {form}, not {described(given)}")
+
+
 def foreign(given: Any) -> bool:
     """Whether something is of a framework: no function that builds a module, though callable."""
     return _kind_of([given]) is not None

@@ -5,12 +5,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
 from flax.core import freeze
 
-from jaxdistill import losses, models, objective
+from jaxdistill import fit, losses, model_to_model, models, objective, targets
 from jaxdistill.frameworks.equinox import from_equinox
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.frameworks.nnx import from_nnx
@@ -220,3 +221,29 @@ def test_projectors_are_for_features_and_not_for_classes(path, hint):
     with pytest.raises(ValueError, match=hint) as fault:
         entry.init(KEY, forward, {"out": jnp.zeros((4, 5)), **there}, {})
     assert ("projector" in str(fault.value)) == (path == "layer")
+
+
+@pytest.mark.parametrize(
+    ("student", "goal", "message"),
+    [
+        (from_linen(nn.Dense(3)), None, "targets must be a function .* not None"),
+        (from_linen(nn.Dense(3)), {"out": X}, "targets must be a function .* not a dict of 'out'"),
+        (from_linen(nn.Dense(3)), from_linen(nn.Dense(3)), "targets must be a function .* a Net"),
+        (nnx_model(nnx.Rngs(0)), targets.labels(), "student must be .* NNX module .from_nnx takes"),
+        (nn.Dense(3), targets.labels(), "student must be .* Linen module .from_linen takes"),
+        (from_nnx(nnx_model(nnx.Rngs(0))), targets.labels(), "student must be .* a Trained"),
+    ],
+)
+def test_a_distiller_says_what_it_was_given(student, goal, message):
+    with pytest.raises(TypeError, match=message):
+        model_to_model(student, goal, lambda *given: {}, optax.sgd(0.1))
+
+
+def test_fit_says_what_a_teacher_is_made_of():
+    net = from_linen(nn.Dense(3))
+    variables = net.init(KEY, X)
+    term = objective.match(losses.hinton_kd, name="kd")
+    distiller = model_to_model(net, targets.live(net), term, optax.sgd(0.1))
+    for given in (variables[0], {"params": variables[0]}):
+        with pytest.raises(TypeError, match=r"variables of 'teacher' must be \(params, state\)"):
+            fit(distiller, {"teacher": given}, {"image": np.asarray(X)}, 2, quiet=True)
