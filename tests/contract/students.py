@@ -107,17 +107,20 @@ def moving_teacher() -> Trial:
         age = jax.tree.map(lambda leaf: leaf[step // every], sources["ages"])
         return targets.live(TEACHER)({"teacher": age}, batch, key, step)
 
+    distiller = model_to_model(STUDENT, taught, agreement, ADAM)
+
     def right(outcome):
         falls("kd")(outcome)
         # A step learns from the teacher of its age, and from no other.
-        moving = model_to_model(STUDENT, taught, agreement, ADAM)
-        still = model_to_model(STUDENT, targets.live(TEACHER), agreement, ADAM)
+        moving = jax.jit(distiller.step)
+        still = jax.jit(model_to_model(STUDENT, targets.live(TEACHER), agreement, ADAM).step)
+        start = jax.jit(distiller.init)(jax.random.key(0), frozen, batch)
         for step, age in ((0, 0), (3, 0), (4, 1), (11, 2)):
-            state = moving.init(jax.random.key(0), frozen, batch)._replace(step=jnp.int32(step))
-            ours = moving.step(state, frozen, batch)[0].params
-            near(ours, still.step(state, {"teacher": ages[age]}, batch)[0].params, 1e-6)
+            state = start._replace(step=jnp.int32(step))
+            ours, theirs = moving(state, frozen, batch), still(state, {"teacher": ages[age]}, batch)
+            near(ours[0].params, theirs[0].params, 1e-6)
 
-    return Trial(stage(model_to_model(STUDENT, taught, agreement, ADAM), frozen), right)
+    return Trial(stage(distiller, frozen), right)
 
 
 def stacked_students() -> Trial:
