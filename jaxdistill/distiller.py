@@ -16,8 +16,9 @@ from jaxdistill.objective import Objective, as_objective, at
 from jaxdistill.settings import Count, Fraction, Scheduled
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
-# What a result is: a net's (params, state), arrays that are a data set, records that a teacher
-# wrote, a choice (names, numbers, indices), images, or other arrays that later stages read.
+# What a result is: a net's (params, state); a data set, see jaxdistill.condense.Synthetic; records
+# that a teacher wrote, arrays of one length by name; a choice (names, numbers, indices); images,
+# rows [n, H, W, C] in [0, 1] by name; or other arrays that later stages read.
 Kind = Literal["net", "data_set", "records", "choice", "images", "arrays"]
 # What is trained: a net, or a function of what is frozen to one, for a student that shares weights
 # with it (low-rank adapters on their teacher).
@@ -210,6 +211,26 @@ def model_to_model(
 def net_of(student: Student, frozen: Mapping[str, Any]) -> Net:
     """The net of a student that may be built on what is frozen."""
     return student if isinstance(student, Net) else student(frozen)
+
+
+def with_base(student: Callable[[Mapping[str, Any]], Net], names: Sequence[str]) -> Net:
+    """A student that is built on what is frozen, as a net of both: its parameters are
+    ``{"own": ..., "base": {name: variables}}``, see :func:`on_base`."""
+
+    def init(key: Any, inputs: Any) -> Any:
+        raise ValueError(f"a net that shares weights with {', '.join(names)} starts from these")
+
+    def apply(params: Any, state: Any, inputs: Any, **how: Any) -> Any:
+        return student(params["base"]).apply(params["own"], state, inputs, **how)
+
+    return Net(init, apply)
+
+
+def on_base(result: Any, frozen: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The variables of :func:`with_base`: those of a student and those that it is built on, which
+    stay where they are."""
+    params, state = result
+    return {"own": params, "base": {name: frozen[name] for name in names}}, state
 
 
 def entry(kind: str, name: str, frozen: Mapping[str, Any]) -> Any:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill import condense, evaluation, registry, theory
-from jaxdistill.config import frozen_stages, target_stages
+from jaxdistill.config import frozen_stages, teachers
 from jaxdistill.data.augment import to_float
 from jaxdistill.data.records import Source
 from jaxdistill.data.stream import evaluation_batches
@@ -66,7 +66,7 @@ def reconstruction(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]
 
 def reliability(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
     """How often a classifier is right by how sure it is, and its teacher beside it."""
-    names = (planned.name, *target_stages(planned.settings["targets"]))
+    names = (planned.name, *teachers(planned.settings["targets"]))
     spec = next(
         (s for s in planned.settings["evaluate"].values() if s["evaluator"] == "classification"), {}
     )
@@ -256,6 +256,12 @@ def synthetic(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> 
     return Picture(f"{planned.name}: the set, class by class", "images", rows)
 
 
+def images(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Picture:
+    """Some of the images that a stage leaves, row by row."""
+    rows = {name: np.asarray(row[:SHOWN]) for name, row in outcomes[planned.name].result.items()}
+    return Picture(f"{planned.name}: what it leaves", "images", rows)
+
+
 class Drawing(NamedTuple):
     """A picture by name.
 
@@ -281,10 +287,11 @@ def _evaluates(*names: str) -> Callable[[Planned], bool]:
 
 
 def _is_net(planned: Planned) -> bool:
-    return planned.net is not None
+    return planned.kind == "net" and planned.net is not None
 
 
 PICTURES: dict[str, Drawing] = {
+    "images": Drawing(images, lambda p: p.kind == "images", "leaves no images"),
     "positions": Drawing(positions, _is_net, "trains no net"),
     "reconstruction": Drawing(
         reconstruction, lambda p: bool((p.settings["view"] or {}).get("mask")), "masks nothing"

@@ -45,7 +45,7 @@ def report(
     pictures += [
         PICTURES[kind].draw(plan, planned, outcomes)
         for planned in plan.stages
-        for kind in planned.settings["pictures"]
+        for kind in _pictures(planned)
     ]
     return write_report(
         root,
@@ -61,6 +61,12 @@ def report(
         },
         pictures,
     )
+
+
+def _pictures(planned: Planned) -> Sequence[str]:
+    """What is shown of a stage: what its config asks for, and what it leaves if that is images."""
+    asked = planned.settings["pictures"]
+    return (*asked, "images") if planned.kind == "images" and "images" not in asked else asked
 
 
 def _sentence(plan: Plan, changes: Sequence[str]) -> str:
@@ -106,7 +112,7 @@ def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> li
     Nothing is written for a result of another kind.
     """
     last = plan.stages[-1]
-    if last.kind != "net" or last.net is None:
+    if last.kind != "net" or last.net is None or "train" not in last.data:
         return []
     records = last.data["train"].gather(np.arange(1))
     seen = records["tokens"] if "tokens" in records else _seen(last, records)
@@ -149,17 +155,25 @@ def _stage(planned: Planned, outcome: Outcome) -> dict[str, Any]:
         evaluations += [
             {"step": line["step"], "set": part, **values} for part, values in sets.items()
         ]
-    result = outcome.result
-    params = result[0] if planned.kind == "net" else result
     return {
         "name": planned.name,
         "steps": planned.settings["steps"],
         "seconds": outcome.seconds,
-        "parameters": sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params)),
+        **_size(planned, outcome.result),
         "kind": planned.kind,
         "metrics": [line for line in outcome.metrics if line["kind"] == "train"],
         "evaluations": evaluations,
     }
+
+
+def _size(planned: Planned, result: Any) -> dict[str, int]:
+    """How much a stage has left, in what its result is counted in."""
+    if planned.kind == "records":
+        return {"records": len(next(iter(result.values())))}
+    if planned.kind in ("choice", "images"):
+        return {}
+    params = result[0] if planned.kind == "net" else result
+    return {"parameters": sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))}
 
 
 def check(plan: Plan) -> None:

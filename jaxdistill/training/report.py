@@ -5,7 +5,7 @@ A report is plain data:
 - ``title``, ``sentence`` (what it is about), ``command`` (what made it), ``created`` (a date)
 - ``config``: nested data
 - ``environment``: see :func:`environment`
-- ``stages``: a list of ``{"name", "steps", "seconds", "parameters", "note", "metrics",
+- ``stages``: a list of ``{"name", "steps", "seconds", "parameters" or "records", "note", "metrics",
   "evaluations"}``. ``metrics`` are the lines of training, ``{"step": 10, "loss": 0.5, ...}``, and
   ``evaluations`` those of evaluation, ``{"step": 10, "set": "validation", "accuracy": 0.9, ...}``.
 - ``summary``: a list of ``{"model": "teacher", "accuracy": 0.98, ...}``
@@ -215,6 +215,7 @@ def _stage(stage: Mapping[str, Any]) -> str:
         duration(seconds) if seconds is not None else "",
         f"{html.number(rate)} steps/s" if rate else "",
         f"{html.number(parameters)} parameters" if parameters is not None else "",
+        f"{html.number(stage['records'])} records" if "records" in stage else "",
     ]
     note = f"<p>{html.text(stage['note'])}</p>" if stage.get("note") else ""
     metrics, evaluations = stage.get("metrics") or [], stage.get("evaluations") or []

@@ -10,10 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdistill.distiller import Work
+from jaxdistill.data.records import Source
+from jaxdistill.distiller import Kind, Work
 from jaxdistill.training.checkpoint import load_arrays, load_record, save_tree
-from jaxdistill.training.identity import refuse_other
+from jaxdistill.training.identity import machine, refuse_other
 from jaxdistill.training.processes import whole
+from jaxdistill.training.sharding import make_mesh
 from jaxdistill.training.stage import Evaluation, Outcome
 
 
@@ -40,14 +42,15 @@ def run_work(
             as ``choice/<name>``.
 
     Raises:
-        ValueError: when the directory holds the result of another work, or one that is damaged.
+        ValueError: when the directory holds the result of another work, or one that is damaged, and
+            for a result that is not of the kind of the work.
 
     Example:
         >>> work = Work(lambda results, data, key: {"best": 2.0}, "choice", ("best",))
         >>> run_work(work, {}, {}).values
         {'choice/best': 2.0}
     """
-    own = {"work": dict(identity or {}), "seed": seed, "kind": work.kind}
+    own = {"work": dict(identity or {}), "seed": seed, "kind": work.kind, "data": _content(data)}
     path = Path(directory) / "result" if directory is not None else None
     if path is not None and path.is_dir():
         refuse_other(path, own)
@@ -56,19 +59,61 @@ def run_work(
         return Outcome(result, [], record["values"], record["seconds"])
     begin = time.perf_counter()
     result = work.run(results, data, jax.random.key(seed))
+    refuse_other_kind(work.kind, result)
     values = _numbers(work, result)
     for evaluation in evaluations:
         measured = evaluation.evaluator(result, dict(results), evaluation.data)
         values |= {f"{evaluation.set}/{name}": float(v) for name, v in measured.items()}
     seconds = time.perf_counter() - begin
     if path is not None:
-        record = {"identity": own, "values": values, "seconds": seconds}
+        where = machine(make_mesh())
+        record = {"identity": own, "values": values, "seconds": seconds, "machine": where}
         if work.kind == "choice":
             save_tree(path, {"choice": np.zeros(())}, {**record, "choice": result})
         else:
             save_tree(path, jax.tree.map(whole, _by_name(result)), record)
     lines = [{"step": 0, "kind": "evaluation", **values}] if values else []
     return Outcome(result, lines, values, seconds)
+
+
+def refuse_other_kind(kind: Kind, result: Any) -> None:
+    """Holds a result against what its kind promises to those who read it.
+
+    Raises:
+        ValueError: for records that are not arrays of one length, by name, and images that are not
+            rows ``[n, H, W, C]`` in [0, 1], by name.
+
+    Example:
+        >>> refuse_other_kind("records", {"tokens": np.zeros((3, 4)), "label": np.zeros(2)})
+        Traceback (most recent call last):
+        ValueError: records are arrays of one length by name, these have the shapes ...
+    """
+    if kind not in ("records", "images"):
+        return
+    if not isinstance(result, Mapping):
+        raise ValueError(f"{kind} are arrays by name, not {type(result).__name__}")
+    held = {name: np.asarray(value) for name, value in result.items()}
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in held.items()) or "nothing"
+    if kind == "records":
+        lengths = {array.shape[:1] for array in held.values()}
+        if len(lengths) != 1 or lengths & {(), (0,)}:
+            raise ValueError(
+                f"records are arrays of one length by name, these have the shapes {shapes}"
+            )
+        if text := [name for name, array in held.items() if array.dtype.kind in "OSU"]:
+            raise ValueError(f"records are numbers: {', '.join(text)} must be tokens or bytes")
+    else:
+        fine = (a.ndim == 4 and a.shape[-1] in (1, 3) for a in held.values())
+        if not held or not all(fine):
+            raise ValueError(f"images are rows [n, H, W, 1 or 3] by name, these are {shapes}")
+        if not all(((array >= 0) & (array <= 1)).all() for array in held.values()):
+            raise ValueError("images lie in [0, 1], and these do not")
+
+
+def _content(data: Any) -> dict[str, str]:
+    """Fingerprints of the sets that a work reads."""
+    sets = data.items() if isinstance(data, Mapping) else ()
+    return {name: source.fingerprint() for name, source in sets if isinstance(source, Source)}
 
 
 def _numbers(work: Work, result: Any) -> dict[str, float]:
