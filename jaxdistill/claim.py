@@ -56,6 +56,7 @@ def run_arm(
     }
     last = plan.stages[-1].name
     values |= {f"last/{m}": v for m, v in outcomes[last].values.items()}
+    plan = recipe.settled(plan, {name: outcome.result for name, outcome in outcomes.items()})
     for metric in wanted:
         stage, _, kind = metric.rpartition("/")
         stage = last if stage == "last" else stage

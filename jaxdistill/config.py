@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
@@ -55,7 +55,11 @@ class StageKeys:
     """What a stage may say, with defaults.
 
     Attributes:
-        data: a data set of its own, as ``config.data``; the recipe's by default.
+        data: a data set of its own, as ``config.data``; the recipe's by default. ``{"stage":
+            name}`` trains on what an earlier stage left, records or a data set, and measures on the
+            recipe's own validation and test sets.
+        chosen: settings that an earlier choice says, by their path: ``{"student.widths":
+            "search/widths"}``. The recipe is planned with what stands there.
         student: the net: ``{"net": name, ...}``.
         work: what is done by a stage that trains nothing, see :func:`jaxdistill.registry.work`.
         distiller: another algorithm than from model to model, see
@@ -89,6 +93,7 @@ class StageKeys:
     """
 
     data: Mapping[str, Any] | None = None
+    chosen: Mapping[str, str] | None = None
     student: Mapping[str, Any] | None = None
     work: Mapping[str, Any] | None = None
     distiller: Mapping[str, Any] | None = None
@@ -124,7 +129,7 @@ STAGE_DEFAULTS: dict[str, Any] = {
 }
 # What only model_to_model reads, and what a stage that trains nothing reads.
 _MODEL_TO_MODEL = ("targets", "objective", "weights", "accumulate", "ema", "returns")
-_WORK = ("work", "data", "evaluate", "seed", "checkpoint", "pictures")
+_WORK = ("work", "data", "chosen", "evaluate", "seed", "checkpoint", "pictures")
 # What changes how a stage is run but not what comes out.
 _NOT_IDENTITY = ("log_every", "checkpoint_every", "keep", "pictures")
 
@@ -185,13 +190,14 @@ def _recipe_faults(config: Mapping[str, Any]) -> list[str]:
 def _stage_faults(name: str, settings: Mapping[str, Any]) -> list[str]:
     """What keys of a stage have to do with each other."""
     changed = [key for key, value in settings.items() if value and value != STAGE_DEFAULTS[key]]
+    found = _handed_faults(name, settings)
     if settings["work"]:
-        return [
+        return found + [
             f"stage {name!r} trains nothing, it is work: it does not read {key!r}"
             for key in changed
             if key not in _WORK
         ]
-    found = [
+    found += [
         f"stage {name!r} needs {key!r}"
         for key in ("student", "objective", "optimizer")
         # What another algorithm needs it says itself.
@@ -213,6 +219,44 @@ def _stage_faults(name: str, settings: Mapping[str, Any]) -> list[str]:
                 f"later one of its {settings['steps']}"
             )
     return found
+
+
+def _handed_faults(name: str, settings: Mapping[str, Any]) -> list[str]:
+    """What is wrong with what earlier stages hand on to the settings of a stage."""
+    found, data = [], settings["data"] or {}
+    if "stage" in data:
+        extra = (key for key in data if key != "stage")
+        where = f"key of 'data' of stage {name!r}, which an earlier stage leaves"
+        found += [unknown(where, key, ("stage",)) for key in extra]
+    elif data and "name" not in data:
+        found.append(f"'data' of stage {name!r} needs 'name', or the 'stage' that leaves it")
+    for path, source in (settings["chosen"] or {}).items():
+        if "/" not in source:
+            found.append(
+                f"'chosen' of stage {name!r} says that {path!r} is {source!r}: it must be "
+                "'<stage>/<name in its choice>'"
+            )
+    return found
+
+
+def with_choices(settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a stage with what earlier choices say of them.
+
+    Raises:
+        ValueError: for a path that the settings do not have, and a name that a choice lacks.
+
+    Example:
+        >>> settings = {"student": {"hidden": 4}, "chosen": {"student.hidden": "search/width"}}
+        >>> with_choices(settings, {"search": {"width": 8}})["student"]
+        {'hidden': 8}
+    """
+    changes = {}
+    for path, source in (settings["chosen"] or {}).items():
+        stage, name = source.split("/", 1)
+        if name not in results[stage]:
+            raise ValueError(unknown(f"entry of the choice of {stage!r}", name, results[stage]))
+        changes[path] = results[stage][name]
+    return override(settings, changes)
 
 
 def depends_on(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,16 +352,32 @@ def _filled(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def target_stages(settings: Mapping[str, Any] | None) -> tuple[str, ...]:
     """The earlier stages whose results some targets need."""
-    if not settings:
-        return ()
+    return _stages_of(settings or {}, lambda kind: True)
+
+
+def teachers(settings: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Those of them whose nets are run, which can be measured as the student is."""
+    return _stages_of(settings or {}, lambda kind: kind == "live")
+
+
+def _stages_of(settings: Mapping[str, Any], wanted: Callable[[str], bool]) -> tuple[str, ...]:
     if "members" in settings:
-        found = [name for member in settings["members"].values() for name in target_stages(member)]
+        members = settings["members"].values()
+        found = [name for member in members for name in _stages_of(member, wanted)]
         return tuple(dict.fromkeys(found))
-    return (
-        (settings["stage"],)
-        if settings.get("kind", "live") == "live" and "stage" in settings
-        else ()
-    )
+    named = "stage" in settings and wanted(settings.get("kind", "live"))
+    return (settings["stage"],) if named else ()
+
+
+def data_stage(settings: Mapping[str, Any]) -> str | None:
+    """The earlier stage that leaves what a stage is trained on."""
+    return (settings["data"] or {}).get("stage")
+
+
+def choice_stages(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The earlier stages whose choices say settings of a stage."""
+    sources = (settings["chosen"] or {}).values()
+    return tuple(dict.fromkeys(source.split("/", 1)[0] for source in sources))
 
 
 def frozen_stages(settings: Mapping[str, Any]) -> tuple[str, ...]:

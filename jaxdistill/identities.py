@@ -7,7 +7,14 @@ from typing import Any
 
 from jaxdistill import registry
 from jaxdistill._errors import unknown
-from jaxdistill.config import depends_on, frozen_stages, stage_settings, target_stages
+from jaxdistill.config import (
+    choice_stages,
+    data_stage,
+    depends_on,
+    frozen_stages,
+    stage_settings,
+    target_stages,
+)
 from jaxdistill.training.checkpoint import digest
 
 
@@ -23,7 +30,8 @@ def identities(config: Mapping[str, Any]) -> dict[str, str]:
 
 def needs_of(name: str, settings: Mapping[str, Any], earlier: Sequence[str]) -> tuple[str, ...]:
     """The earlier stages whose results a stage reads: its teachers, what else its algorithm holds
-    frozen, what its work reads, what its weights are, and what it starts from.
+    frozen, what its work reads, what its net is built on, what its weights are, what it starts
+    from, what it is trained on, and what says its settings.
 
     Raises:
         ValueError: for one that does not come before it.
@@ -31,8 +39,9 @@ def needs_of(name: str, settings: Mapping[str, Any], earlier: Sequence[str]) -> 
     needs = [*target_stages(settings["targets"]), *frozen_stages(settings)]
     if settings["work"]:
         needs += registry.needed(settings["work"])
-    if settings["weights"]:
-        needs.append(settings["weights"])
+    needs += registry.shared(settings["student"])
+    needs += [other for other in (settings["weights"], data_stage(settings)) if other]
+    needs += choice_stages(settings)
     if settings["initial"]:
         needs.append(registry.named(f"'initial' of stage {name!r}", settings["initial"], "stage"))
     for other in needs:

@@ -192,6 +192,7 @@ def run(
     plan = checked(config)
     root = start(workdir, config)
     outcomes = recipe.run(plan, root, writers=writers, quiet=quiet)
+    plan = recipe.settled(plan, {name: outcome.result for name, outcome in outcomes.items()})
     if jax.process_count() > 1:
         outcomes = {
             name: dataclasses.replace(outcome, result=jax.tree.map(whole, outcome.result))

@@ -27,7 +27,7 @@ from jaxdistill.condense.regression import match_kernel, match_regression
 from jaxdistill.condense.students import Students, Window
 from jaxdistill.condense.subsets import chosen
 from jaxdistill.condense.surrogates import attention_maps, gradient_distance, mean_distance
-from jaxdistill.condense.synthetic import Synthetic, pixels, save_folder, save_npz
+from jaxdistill.condense.synthetic import Synthetic, as_records, pixels, save_folder, save_npz
 from jaxdistill.condense.trajectories import match_trajectories
 from jaxdistill.condense.unroll import Inner, Target, matching_gradient, matching_loss
 from jaxdistill.condense.whitening import Whitening, fit_whitening
@@ -43,6 +43,7 @@ __all__ = [
     "Target",
     "Whitening",
     "Window",
+    "as_records",
     "attention_maps",
     "augmentation_robust_score",
     "chosen",

@@ -38,6 +38,13 @@ def one_hot(each: int, classes: int) -> jax.Array:
     return jax.nn.one_hot(classes_of(each, classes), classes)
 
 
+def as_records(synthetic: Synthetic) -> dict[str, np.ndarray]:
+    """A set as records to train on: ``image``, ``label``, the likeliest class, and ``targets``."""
+    targets = np.asarray(synthetic.targets)
+    label = targets.argmax(-1).astype(np.int32)
+    return {"image": np.asarray(synthetic.images), "label": label, "targets": targets}
+
+
 def save_npz(
     path: Path | str,
     synthetic: Synthetic,

@@ -223,7 +223,9 @@ def _said(planned: Planned) -> Mapping[str, Any] | None:
 
 def _data(plan: Plan, planned: Planned) -> dict[str, Any]:
     # Where the files lie does not change what they hold.
-    data = planned.settings["data"] or plan.config["data"] or {}
+    data = planned.settings["data"] or plan.config.get("data") or {}
+    if "stage" in data:
+        return {"stage": plan.stage(data["stage"]).identity}
     return {key: value for key, value in data.items() if key != "dir"}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdistill._errors import unknown
 from jaxdistill.data import split
-from jaxdistill.distiller import Kind
+from jaxdistill.distiller import Kind, Student, on_base
 from jaxdistill.net import Net
 
 
@@ -24,7 +24,7 @@ class Planned:
     Attributes:
         name: its name in the config.
         settings: its part of the config, defaults filled in.
-        net: the student, a :class:`~jaxdistill.net.Net`; None where none is trained.
+        net: a :class:`~jaxdistill.net.Net` that its result belongs to; None where none is trained.
         needs: the earlier stages whose results it reads.
         identity: hash of all that its result depends on.
         data: its train, validation and test sets; empty where the config has no data.
@@ -32,6 +32,10 @@ class Planned:
         metrics: the names of all that is measured of it, as ``<set>/<name>``; None as long as an
             evaluator does not say what it measures.
         weighs: the entries of a later objective that its choice multiplies.
+        student: what is trained: the net, or a function to it of the results of ``shares``.
+        shares: the earlier stages that the student shares weights with.
+        awaits: the earlier stages whose results say what it is trained on or what its settings are,
+            as long as they are not there, see :func:`jaxdistill.recipe.settled`.
     """
 
     name: str
@@ -43,6 +47,13 @@ class Planned:
     kind: Kind = "net"
     metrics: tuple[str, ...] | None = None
     weighs: tuple[str, ...] = ()
+    student: Student | None = None
+    shares: tuple[str, ...] = ()
+    awaits: tuple[str, ...] = ()
+
+    def handed_on(self, result: Any, results: Mapping[str, Any]) -> Any:
+        """The result as later stages read it: a student with the weights that it shares."""
+        return on_base(result, results, self.shares) if self.shares else result
 
     @property
     def info(self) -> Mapping[str, Any]:

@@ -9,12 +9,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxdistill import registry
+from jaxdistill import condense, registry
 from jaxdistill._errors import unknown
-from jaxdistill.config import stage_settings, target_stages
+from jaxdistill.config import (
+    choice_stages,
+    data_stage,
+    override,
+    stage_settings,
+    teachers,
+    with_choices,
+)
 from jaxdistill.data import split
+from jaxdistill.data.arrays import arrays
 from jaxdistill.data.checks import check_sets
-from jaxdistill.distiller import Kind
+from jaxdistill.data.records import Source
+from jaxdistill.distiller import Kind, Student, with_base
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.identities import identities, needs_of
 from jaxdistill.models import pretrained
@@ -44,12 +53,14 @@ def resolve(config: Mapping[str, Any], read: dict[str, split.Splits] | None = No
     read = {} if read is None else read
     for place, name in enumerate(config["recipe"]):
         own = settings[name]
-        part = own["data"] or config.get("data")
+        part = config.get("data") if data_stage(own) else own["data"] or config.get("data")
         sets = _read(part, config["seed"], read) if part else split.Splits()
         needs = needs_of(name, own, config["recipe"][:place])
         try:
-            stage = _resolved(Planned(name, own, None, needs, hashes[name], sets), config, nets)
+            stage = Planned(name, own, None, needs, hashes[name], sets, awaits=_awaited(own))
+            stage = _resolved(stage, config, nets)
             _check_weights(stage, planned)
+            _check_handed(stage, planned)
         except ValueError as fault:
             faults += [f"stage {name!r}: {line}" for line in str(fault).splitlines()]
             continue
@@ -82,7 +93,9 @@ def _resolved(stage: Planned, config: Mapping[str, Any], nets: Mapping[str, Net]
         stage = dataclasses.replace(stage, kind=work.kind, weighs=work.weighs)
         numbers = tuple(f"choice/{name}" for name in work.metrics)
     else:
-        stage = dataclasses.replace(stage, net=net_of(settings, stage.info))
+        student, shares = net_of(settings, stage.info, nets), registry.shared(settings["student"])
+        net = with_base(student, shares) if shares else student  # type: ignore[arg-type]
+        stage = dataclasses.replace(stage, student=student, net=net, shares=shares)
         stage = dataclasses.replace(stage, kind=_kind_of(stage, nets, seed))
         numbers = ()
     if "train" in stage.data:
@@ -114,6 +127,73 @@ def _check_weights(stage: Planned, earlier: Sequence[Planned]) -> None:
                 raise ValueError(unknown(f"entry that {chosen!r} weighs", entry, entries))
 
 
+def _awaited(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    source = data_stage(settings)
+    return (*choice_stages(settings), *((source,) if source else ()))
+
+
+def _check_handed(stage: Planned, earlier: Sequence[Planned]) -> None:
+    """Refuses records and choices from stages that leave none, and settings that there are not."""
+    kinds = {other.name: other.kind for other in earlier}
+    source = data_stage(stage.settings)
+    # What is wrong with an earlier stage is said there.
+    if source and kinds.get(source, "records") not in ("records", "data_set"):
+        raise ValueError(
+            f"'data' names {source!r}, whose result is of the kind {kinds[source]!r}: only "
+            "'records' and a 'data_set' can be trained on"
+        )
+    for name in choice_stages(stage.settings):
+        if kinds.get(name, "choice") != "choice":
+            raise ValueError(f"'chosen' names {name!r}, which chooses nothing")
+    override(stage.settings, dict.fromkeys(stage.settings["chosen"] or {}))
+
+
+def settled(plan: Plan, results: Mapping[str, Any]) -> Plan:
+    """The plan with all that was left to results that are there by now.
+
+    A stage that is trained on what an earlier one leaves gets it as its training set, and settings
+    that an earlier choice says get their values. Both are checked as when the recipe was planned.
+
+    Args:
+        plan: the recipe.
+        results: of stages, by name.
+
+    Raises:
+        ValueError: naming the stage, for records that do not fit the recipe's own data, and for
+            choices that the settings cannot take.
+    """
+    stages: list[Planned] = []
+    for planned in plan.stages:
+        if planned.awaits and all(name in results for name in planned.awaits):
+            try:
+                planned = _settled(plan, planned, results, {p.name: p.net for p in stages if p.net})
+            except ValueError as fault:
+                raise ValueError(f"stage {planned.name!r}: {fault}") from fault
+        stages.append(planned)
+    return dataclasses.replace(plan, stages=tuple(stages))
+
+
+def _settled(
+    plan: Plan, planned: Planned, results: Mapping[str, Any], nets: Mapping[str, Net]
+) -> Planned:
+    settings, sets = with_choices(planned.settings, results), planned.data
+    source = data_stage(settings)
+    if source is not None:
+        written = _source(source, plan.stage(source).kind, results[source], planned.info)
+        sets = split.Splits({**sets, "train": written})
+        check_sets(sets)
+    stage = dataclasses.replace(planned, settings=settings, data=sets, awaits=())
+    return _resolved(stage, plan.config, nets)
+
+
+def _source(stage: str, kind: Kind, result: Any, info: Mapping[str, Any]) -> Source:
+    """What a stage left as a training set, of which is known what is known of the recipe's own."""
+    columns = condense.as_records(result) if kind == "data_set" else result
+    # What the writer of the other set has promised of it says nothing of this one.
+    known = {key: value for key, value in info.items() if key not in ("declared", "hidden")}
+    return dataclasses.replace(arrays(columns, name=stage), info=known)
+
+
 def _kind_of(stage: Planned, nets: Mapping[str, Net], seed: int) -> Kind:
     """Makes the algorithm once, which resolves all its names, and asks what its result is."""
     context = context_of(stage, nets, seed)
@@ -127,7 +207,7 @@ def _kind_of(stage: Planned, nets: Mapping[str, Net], seed: int) -> Kind:
             registry.match(name, entry, context.steps)
         return "net"
     distiller = distiller_of(stage, context)
-    if distiller.takes and not data:
+    if distiller.takes and not data and not stage.awaits:
         raise ValueError("its algorithm takes batches, and there is no data: give 'data'")
     return distiller.kind
 
@@ -138,7 +218,7 @@ def _metrics(
     """The names of what is measured of a stage; None where an evaluator does not say them."""
     names: list[str] = list(numbers)
     said = True
-    compared = () if caches.is_cached(stage) else target_stages(stage.settings["targets"])
+    compared = () if caches.is_cached(stage) else teachers(stage.settings["targets"])
     for label, spec in stage.settings["evaluate"].items():
         evaluator = evaluator_of(label, spec, stage, seed, nets, compared)
         found = getattr(evaluator, "metrics", None)
@@ -148,9 +228,11 @@ def _metrics(
     return tuple(dict.fromkeys(names)) if said else None
 
 
-def net_of(settings: Mapping[str, Any], info: Mapping[str, Any]) -> Net | None:
+def net_of(
+    settings: Mapping[str, Any], info: Mapping[str, Any], nets: Mapping[str, Net]
+) -> Student | None:
     """The student that a stage names, or the published one that takes its place; None for an
     algorithm that has no net."""
     if pretrained.is_published(settings["checkpoint"]):
         return from_linen(pretrained.module_of(settings["checkpoint"]))
-    return registry.net(settings["student"], info) if settings["student"] else None
+    return registry.net(settings["student"], info, nets) if settings["student"] else None

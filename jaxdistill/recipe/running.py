@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,27 +12,29 @@ from typing import Any
 
 import jax
 
+from jaxdistill import registry
 from jaxdistill._errors import unknown
 from jaxdistill._files import Damaged, read_sealed, write_sealed
-from jaxdistill.config import stage_settings, target_stages
+from jaxdistill.config import choice_stages, data_stage, stage_settings, teachers, with_choices
 from jaxdistill.data.checks import warn_of_duplicates
+from jaxdistill.distiller import on_base, with_base
 from jaxdistill.identities import identities
 from jaxdistill.models import pretrained
 from jaxdistill.recipe import caches
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
-from jaxdistill.recipe.resolving import net_of, resolve
+from jaxdistill.recipe.resolving import net_of, resolve, settled
 from jaxdistill.recipe.stages import (
     measured_of,
     stage_of,
     work_of,
 )
-from jaxdistill.training.checkpoint import refuse_other_arrays
+from jaxdistill.training.checkpoint import load_record, refuse_other_arrays
 from jaxdistill.training.fit import load_result
 from jaxdistill.training.loop import Outcome, Stage, abstract, check, first_batch, run_stage
 from jaxdistill.training.metrics import Writer
 from jaxdistill.training.processes import is_first
 from jaxdistill.training.sharding import make_mesh
-from jaxdistill.training.works import run_work
+from jaxdistill.training.works import refuse_other_kind, run_work
 
 
 def plan(config: Mapping[str, Any]) -> Plan:
@@ -81,54 +84,65 @@ def run(
         _note(Path(root) / "data.json", {p.name: _known(p) for p in plan.stages})
     for sets in plan.read.values() if is_first() else ():
         warn_of_duplicates(sets)
+    how: dict[str, Any] = {"mesh": mesh, "rules": rules, "quiet": quiet}
     outcomes: dict[str, Outcome] = {}
-    wanted = _with_needs(plan, stages) if stages is not None else {p.name for p in plan.stages}
-    for planned in plan.stages:
-        if planned.name not in wanted:
-            continue
-        results = {name: outcomes[name].result for name in planned.needs}
-        store = None
-        if caches.is_cached(planned):
-            store = caches.write_cache(
-                plan, planned, results, root, mesh=mesh, rules=rules, quiet=quiet
-            )
+    names = [planned.name for planned in plan.stages]
+    wanted = _with_needs(plan, stages) if stages is not None else set(names)
+    for name in (name for name in names if name in wanted):
+        results = {other: outcome.result for other, outcome in outcomes.items()}
+        plan = settled(plan, results)
+        planned = plan.stage(name)
+        results = {other: results[other] for other in planned.needs}
         if planned.settings["work"]:
-            outcomes[planned.name] = _worked(plan, planned, results, root)
+            outcomes[name] = _worked(plan, planned, results, root)
             continue
+        cached = caches.is_cached(planned)
+        store = caches.write_cache(plan, planned, results, root, **how) if cached else None
         stage = stage_of(plan, planned, results, store)
         if planned.settings["checkpoint"]:
-            outcomes[planned.name] = _given(planned, stage)
-            continue
-        outcomes[planned.name] = run_stage(
-            stage,
-            folder(root, planned.name, planned.identity),
-            mesh=mesh,
-            rules=rules,
-            writers=writers,
-            quiet=quiet,
-        )
+            outcome = _given(planned, stage)
+        else:
+            where = folder(root, name, planned.identity)
+            outcome = run_stage(stage, where, writers=writers, **how)
+        refuse_other_kind(planned.kind, outcome.result)
+        whole = planned.handed_on(outcome.result, results)
+        outcomes[name] = dataclasses.replace(outcome, result=whole)
         _warn_of_a_weak_teacher(planned, outcomes)
     return outcomes
 
 
 def shapes(plan: Plan) -> dict[str, Any]:
-    """The shapes of every stage's result, from a trace of its step.
+    """The shapes of every stage's result, from a trace of its step; None for what is known only
+    when something has run: a work, what is trained on records that are not written yet, and what
+    reads such results.
 
     Raises:
         ValueError: naming the stage, for taps, features and results that do not fit.
     """
     results: dict[str, Any] = {}
     for planned in plan.stages:
-        if planned.settings["work"]:
-            results[planned.name] = None  # what it chooses is known when it is done
+        needed = {name: results[name] for name in planned.needs}
+        if not _traceable(planned, needed):
+            results[planned.name] = None
             continue
         try:
-            stage = stage_of(plan, planned, {name: results[name] for name in planned.needs})
+            stage = stage_of(plan, planned, needed)
             state, _ = _traced(stage)
-            results[planned.name] = jax.eval_shape(stage.distiller.result, state)
+            own = jax.eval_shape(stage.distiller.result, state)
+            results[planned.name] = planned.handed_on(own, needed)
         except ValueError as fault:
             raise ValueError(f"stage {planned.name!r}: {fault}") from fault
     return results
+
+
+def _traceable(planned: Planned, results: Mapping[str, Any]) -> bool:
+    """Whether the shapes of all that a stage holds are known."""
+    settings = planned.settings
+    # What an earlier stage chooses has a value in the config as long as it has not.
+    chosen = (*choice_stages(settings), settings["weights"])
+    held = (name for name in planned.needs if name not in chosen and name != data_stage(settings))
+    unwritten = data_stage(settings) in planned.awaits
+    return not (settings["work"] or unwritten or any(results[name] is None for name in held))
 
 
 def _traced(stage: Stage) -> tuple[Any, Any]:
@@ -146,9 +160,14 @@ def compiled_step(plan: Plan, name: str, results: Mapping[str, Any] | None = Non
         plan: the recipe.
         name: the stage.
         results: the shapes of all results, see :func:`shapes`, where they are known already.
+
+    Raises:
+        ValueError: for a stage that can be traced only when earlier ones have run.
     """
     results = shapes(plan) if results is None else results
     planned = plan.stage(name)
+    if results[name] is None:
+        raise ValueError(f"the step of stage {name!r} is known when {planned.needs} have run")
     stage = stage_of(plan, planned, {other: results[other] for other in planned.needs})
     state, batch = _traced(stage)
     return jax.jit(stage.distiller.step).lower(state, dict(stage.frozen), batch).compile()
@@ -186,11 +205,20 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
     if stage not in hashes:
         raise ValueError(unknown("stage", stage, hashes))
     settings = stage_settings(config)[stage]
-    net = None if settings["work"] else net_of(settings, info[stage])
-    if net is None:
+    chosen = {
+        other: load_record(folder(root, other, hashes[other]) / "result")["choice"]
+        for other in choice_stages(settings)
+    }
+    settings = with_choices(settings, chosen)
+    if settings["work"] or not settings["student"]:
         raise ValueError(f"stage {stage!r} trains no net")
-    where = settings["checkpoint"] or folder(root, stage, hashes[stage])
-    params, state = _loaded(where)
+    shares = registry.shared(settings["student"])
+    base = {other: restore(workdir, other) for other in shares}
+    net: Any = net_of(settings, info[stage], {name: own.net for name, own in base.items()})
+    params, state = _loaded(settings["checkpoint"] or folder(root, stage, hashes[stage]))
+    if shares:
+        frozen = {name: (own.params, own.state) for name, own in base.items()}
+        net, (params, state) = with_base(net, shares), on_base((params, state), frozen, shares)
     return Restored(net, params, state, config)
 
 
@@ -223,7 +251,7 @@ def _given(planned: Planned, stage: Stage) -> Outcome:
 
 
 def _warn_of_a_weak_teacher(planned: Planned, outcomes: Mapping[str, Outcome]) -> None:
-    for name in target_stages(planned.settings["targets"]):
+    for name in teachers(planned.settings["targets"]):
         for metric, value in outcomes[planned.name].values.items():
             teacher = outcomes[planned.name].values.get(f"{name}:{metric}")
             if teacher is None:  # a cached one: what its own stage has measured

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxdistill import registry
-from jaxdistill.config import frozen_stages, target_stages
+from jaxdistill.config import frozen_stages, target_stages, teachers
 from jaxdistill.data.records import Source
 from jaxdistill.data.stream import Stream, evaluation_batches, stream
 from jaxdistill.distiller import Distiller, Work, model_to_model
@@ -81,7 +81,7 @@ def stage_of(
 
 def _frozen(planned: Planned, results: Mapping[str, Any]) -> dict[str, Any]:
     settings = planned.settings
-    held = (*target_stages(settings["targets"]), *frozen_stages(settings))
+    held = (*target_stages(settings["targets"]), *frozen_stages(settings), *planned.shares)
     if caches.is_cached(planned):
         # What is read from disk is there only for what measures against it.
         others = (*settings["evaluate"].values(), settings["between"] or {})
@@ -111,7 +111,7 @@ def context_of(
     settings, info = planned.settings, planned.info
     steps, optimizer = settings["steps"], settings["optimizer"]
     return registry.Context(
-        student_net=planned.net,
+        student_net=planned.student,
         student=settings["student"] or {},
         nets=nets,
         initial="initial" if settings["initial"] else None,
@@ -184,7 +184,7 @@ def measured_of(plan: Plan, planned: Planned) -> Measured:
     settings, sets, seed = planned.settings, planned.data, plan.config["seed"]
     shard = (jax.process_index(), jax.process_count())
     # A cached teacher is not there to be measured: its own stage has done that.
-    compared = () if caches.is_cached(planned) else target_stages(settings["targets"])
+    compared = () if caches.is_cached(planned) else teachers(settings["targets"])
     evaluations: list[Evaluation] = []
     before: list[tuple[str, Evaluation]] = []
     for label, spec in settings["evaluate"].items():
@@ -193,7 +193,8 @@ def measured_of(plan: Plan, planned: Planned) -> Measured:
         for part in said.sets:
             batches = evaluation_batches(sets[part], said.batch_size, shard=shard)
             every = said.every if part != "test" else 0
-            evaluations.append(Evaluation(part, evaluator, batches, every))
+            measure = _of_all_weights(planned, evaluator)
+            evaluations.append(Evaluation(part, measure, batches, every))
             if part != "validation" or not said.teacher:
                 continue
             for name in compared:
@@ -201,6 +202,13 @@ def measured_of(plan: Plan, planned: Planned) -> Measured:
                 measure = evaluator_of(label, spec, own, seed, plan.nets)
                 before.append((name, Evaluation(part, measure, batches)))
     return Measured(tuple(evaluations), tuple(before))
+
+
+def _of_all_weights(planned: Planned, evaluator: Evaluator) -> Evaluator:
+    """The evaluator of a student that shares weights, on these and its own."""
+    if not planned.shares:
+        return evaluator
+    return lambda result, frozen, data: evaluator(planned.handed_on(result, frozen), frozen, data)
 
 
 def evaluator_of(

@@ -20,7 +20,7 @@ class Row(NamedTuple):
         does: what it is: the student's net, an algorithm, a work.
         builds_on: the earlier stages whose results it reads.
         steps: how many.
-        parameters: numbers in its result.
+        parameters: numbers in its result; this and what follows None where earlier stages say it.
         operations: floating-point operations of a step, as XLA counts them (loops once).
         bytes: memory of a step, its arguments and what is temporary, if one device held it all.
     """
@@ -42,8 +42,9 @@ def summary(plan: Plan) -> list[Row]:
         settings = planned.settings
         names = {key: settings[key] for key in ("work", "distiller") if settings[key]}
         does = next(iter(names.values()))["name"] if names else settings["student"]["net"]
-        if settings["work"]:
-            rows.append(Row(planned.name, does, planned.needs, 0, None, None, None))
+        if results[planned.name] is None:
+            steps = settings["steps"]
+            rows.append(Row(planned.name, does, planned.needs, steps, None, None, None))
             continue
         result = results[planned.name]
         held = result[0] if planned.kind == "net" else result

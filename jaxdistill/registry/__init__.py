@@ -27,7 +27,7 @@ from jaxdistill.registry.objectives import (
 from jaxdistill.registry.records import pool, records
 from jaxdistill.registry.samplers import BACKBONES, DENSITIES
 from jaxdistill.registry.schedules import SCHEDULES, schedule
-from jaxdistill.registry.training import NETS, OPTIMIZERS, net, net_module, transformation
+from jaxdistill.registry.training import NETS, OPTIMIZERS, net, net_module, shared, transformation
 from jaxdistill.registry.views import AUGMENTATIONS, MASKS, MIXES, fixed_view, seen, view
 from jaxdistill.registry.works import WORKS, needed, work
 
@@ -78,6 +78,7 @@ __all__ = [
     "records",
     "schedule",
     "seen",
+    "shared",
     "stored",
     "student_taps",
     "target",

@@ -9,6 +9,7 @@ from typing import Any
 import optax
 
 from jaxdistill._errors import unknown
+from jaxdistill.distiller import Student
 from jaxdistill.net import Net
 
 
@@ -41,7 +42,7 @@ class Context:
         test: the share that is held out for the test, where there is no official set.
     """
 
-    student_net: Net | None = None
+    student_net: Student | None = None
     student: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     nets: Mapping[str, Net] = dataclasses.field(default_factory=dict)
     frozen: Sequence[str] = ()
@@ -75,8 +76,9 @@ class Context:
         return self.transformation
 
     @property
-    def net(self) -> Net:
-        """The net of the stage.
+    def net(self) -> Any:
+        """The net of the stage; where it shares weights with earlier ones, for its training, a
+        function of what is frozen to it.
 
         Raises:
             ValueError: if the stage names none.

@@ -223,6 +223,17 @@ def named(kind: str, part: Mapping[str, Any], key: str = "name") -> str:
     return part[key]
 
 
+def stages_in(entry: Entry, part: Mapping[str, Any]) -> tuple[str, ...]:
+    """The earlier stages that a part of a config names, by the domains of the entry's keywords."""
+    named = [
+        name
+        for key, parameter in domains.keys(entry).items()
+        if part.get(key) is not None
+        for name in domains.earlier(part[key], parameter.annotation)
+    ]
+    return tuple(dict.fromkeys(named))
+
+
 def less(part: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     """A mapping less some keys."""
     return {key: value for key, value in part.items() if key not in keys}

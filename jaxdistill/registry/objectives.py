@@ -23,7 +23,7 @@ from jaxdistill.registry.entries import (
     named,
     partial,
 )
-from jaxdistill.settings import Finite, NonNegative, Scheduled, keys
+from jaxdistill.settings import Earlier, Finite, NonNegative, Scheduled, keys
 
 LOSSES: dict[str, Callable[..., jax.Array]] = {
     entry.loss.__name__: entry.loss for entry in losses.catalogue()
@@ -127,7 +127,7 @@ def _scaled(weight: Any, scale: float) -> Any:
 Mode = Literal["eval", "train"]
 
 
-def _live(context: Context, *, stage: str, mode: Mode = "eval") -> Any:
+def _live(context: Context, *, stage: Earlier, mode: Mode = "eval") -> Any:
     net = context.net_of(stage)
     if context.codecs is not None:
         return targets.cached(context.codecs, stage, _read(context.paths))
@@ -203,9 +203,9 @@ def stored(settings: Mapping[str, Any] | None, paths: Sequence[str]) -> dict[str
     Raises:
         ValueError: for a teacher in training mode, whose outputs depend on the batch it is in.
     """
-    if not settings or settings.get("kind", "live") in ("ema", "self", "labels"):
+    kind = (settings or {}).get("kind", "live")
+    if not settings or (kind != "live" and "members" not in settings):
         return {}
-    kind = settings.get("kind", "live")
     if kind == "live":
         if (settings.get("mode") or "eval") != "eval":
             raise ValueError(

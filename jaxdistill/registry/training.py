@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import optax
 
 from jaxdistill import models
 from jaxdistill._errors import unknown
+from jaxdistill.distiller import Student
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Net
 from jaxdistill.registry import samplers
 from jaxdistill.registry.condense import kernel_named
 from jaxdistill.registry.context import Context
-from jaxdistill.registry.entries import Entry, call, forwarding, module, named, without
+from jaxdistill.registry.entries import Entry, call, forwarding, module, named, stages_in, without
 from jaxdistill.settings import Fraction, NonNegative, Positive, keys
 from jaxdistill.theory import machines
 from jaxdistill.training import optimizer
@@ -93,13 +95,32 @@ def net_module(part: Mapping[str, Any], info: Mapping[str, Any]) -> Any:
 
     What it must know of the data comes from there unless it is given.
     """
-    return call("net", NETS, part, Context(info=info), "net")
+    return _made(part, info, {})
 
 
-def net(part: Mapping[str, Any], info: Mapping[str, Any]) -> Net:
-    """The net of a stage, see :func:`net_module`."""
-    made = net_module(part, info)
-    return made if isinstance(made, Net) else from_linen(made)
+def net(
+    part: Mapping[str, Any], info: Mapping[str, Any], nets: Mapping[str, Net] | None = None
+) -> Student:
+    """The net of a stage, or a function to it of the results that it shares weights with.
+
+    Args:
+        part: of the config.
+        info: what is known of the data.
+        nets: those of earlier stages.
+    """
+    made = _made(part, info, nets or {})
+    return from_linen(made) if isinstance(made, nn.Module) else made
+
+
+def shared(part: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The earlier stages that the net of a stage shares weights with, by the domains of its
+    keywords; such an entry gives a function of their results to a net."""
+    entry = NETS.get((part or {}).get("net", ""))
+    return stages_in(entry, part) if entry is not None and part is not None else ()
+
+
+def _made(part: Mapping[str, Any], info: Mapping[str, Any], nets: Mapping[str, Net]) -> Any:
+    return call("net", NETS, part, Context(info=info, nets=nets), "net")
 
 
 def transformation(part: Mapping[str, Any], steps: int) -> optax.GradientTransformation:

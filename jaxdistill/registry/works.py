@@ -9,8 +9,7 @@ from jaxdistill import search
 from jaxdistill.distiller import Work
 from jaxdistill.registry import condense
 from jaxdistill.registry.context import Context
-from jaxdistill.registry.entries import Entry, call, found, named, offered
-from jaxdistill.settings import earlier, keys
+from jaxdistill.registry.entries import Entry, call, found, named, offered, stages_in
 
 WORKS: dict[str, Entry] = {
     **condense.WORKS,
@@ -42,12 +41,4 @@ def needed(part: Mapping[str, Any]) -> tuple[str, ...]:
         >>> needed({"name": "guided_weights", "first": "a", "alone": "b", "clip": True})
         ('a', 'b')
     """
-    entry = found("work", WORKS, named("work", part))
-    domains = {key: parameter.annotation for key, parameter in keys(entry).items()}
-    names = [
-        name
-        for key, domain in domains.items()
-        if part.get(key) is not None
-        for name in earlier(part[key], domain)
-    ]
-    return tuple(dict.fromkeys(names))
+    return stages_in(found("work", WORKS, named("work", part)), part)
