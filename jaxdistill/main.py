@@ -10,6 +10,7 @@ command line: ``--config.stages.distil.steps=100``. A config of your own is give
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -110,6 +111,20 @@ def guarded(run: Callable[[], int]) -> int:
             raise
         print(f"error: {fault}", file=sys.stderr)
         return 2
+    except RuntimeError as fault:
+        _end_if_alone(fault)
+        raise
+
+
+def _end_if_alone(fault: RuntimeError) -> None:
+    """Ends at once where another process of this run is gone: to take leave of it would hang."""
+    from jaxdistill.training import processes
+
+    if processes.is_lost(fault):
+        reason = str(fault).splitlines()[0]
+        said = "another process of this run is gone; the same command on all of them goes on from"
+        print(f"error: {said} the last checkpoint ({reason})", file=sys.stderr, flush=True)
+        os._exit(2)
 
 
 def parsed(argv: list[str]) -> list[str]:

@@ -39,6 +39,17 @@ def join() -> None:
     jax.distributed.initialize(given[names[0]], count, number)
 
 
+# What libraries of communication and the coordinator say when somebody does not answer.
+_LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "heartbeat", "coordination")
+
+
+def is_lost(fault: Exception) -> bool:
+    """Whether a fault says that another process of this run is gone."""
+    if not isinstance(fault, jax.errors.JaxRuntimeError) or jax.process_count() == 1:
+        return False
+    return any(word in str(fault) for word in _LOST)
+
+
 def is_first() -> bool:
     """Whether this process writes what is written but once."""
     return jax.process_index() == 0

@@ -57,21 +57,34 @@ def metrics(root, stage):
 
 def test_two_processes_train_cache_and_resume_to_the_numbers_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    pair = start(two, seconds=0.1)
 
-    # One of the two is lost in the middle of the student, behind a checkpoint.
-    deadline = time.monotonic() + PATIENCE
-    while not (two / "student" / "checkpoints" / f"{6:010d}" / "_CHECKPOINT_METADATA").exists():
-        assert all(process.poll() is None for process in pair), pair[0].communicate()[1].decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    def behind(step):
+        """Two slow processes, as soon as there is a checkpoint of the student."""
+        pair = start(two, seconds=0.1)
+        deadline = time.monotonic() + PATIENCE
+        path = two / "student" / "checkpoints" / f"{step:010d}"
+        while not path.exists():
+            assert all(process.poll() is None for process in pair), pair[0].communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return pair
+
+    # One of the two is told to end: both stop at the same step, and keep it.
+    pair = behind(6)
+    pair[1].terminate()
+    said = [process.communicate(timeout=PATIENCE)[1].decode() for process in pair]
+    assert [process.returncode for process in pair] == [143, 143], said
+    assert all("stopped by SIGTERM: after step" in text for text in said)
+
+    # One of the two is lost: the other cannot go on alone, and leaves nothing that says it is done.
+    pair = behind(18)
     pair[1].kill()
     pair[1].communicate()
     assert pair[1].returncode == -signal.SIGKILL
-    # The other one cannot go on alone, and leaves nothing that says it is done.
-    time.sleep(0.3)
-    pair[0].kill()
-    pair[0].communicate()
+    errors = pair[0].communicate(timeout=PATIENCE)[1].decode()
+    assert pair[0].returncode == 2, errors
+    assert "error: another process of this run is gone; the same command" in errors
+    assert "Traceback" not in errors
     assert not (two / "student" / "result").exists()
 
     pair = start(two)

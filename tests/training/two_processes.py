@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+from absl import flags
 
 from jaxdistill import targets
 from jaxdistill.data import sources
@@ -18,6 +19,7 @@ from jaxdistill.data.stream import stream
 from jaxdistill.distiller import model_to_model
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.losses import cross_entropy, hinton_kd
+from jaxdistill.main import guarded
 from jaxdistill.models import MLP
 from jaxdistill.objective import per_example
 from jaxdistill.training import caches, processes
@@ -91,6 +93,11 @@ def main(root: Path, seconds: float) -> dict:
     return {"process": list(shard), "fingerprint": fingerprint(result)}
 
 
-if __name__ == "__main__":
-    processes.join()
+def command() -> int:
     print(json.dumps(main(Path(sys.argv[1]), float(sys.argv[2]))))
+    return 0
+
+
+if __name__ == "__main__":
+    flags.FLAGS([*sys.argv[:1], "--distributed"])
+    sys.exit(guarded(command))
