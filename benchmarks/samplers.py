@@ -106,8 +106,11 @@ def speed(net: Net, images: jax.Array, repeats: int) -> dict[str, float]:
     """Images a second in one step, and in 18 of Heun's method."""
     variables = net.init(jax.random.key(0), images)
     found = {}
-    for name, solver, steps in (("one_step", "consistency", 1), ("teacher", "heun", 18)):
-        run = quality.sampler(net, solver=solver)
+    samplers_of = {
+        "one_step": (quality.sampler(net, solver="consistency"), 1),
+        "teacher": (quality.sampler(net, solver="heun"), 18),
+    }
+    for name, (run, steps) in samplers_of.items():
 
         def call(run: Any = run, steps: int = steps) -> Any:
             return run(variables, images, None, jax.random.key(1), steps)
