@@ -119,7 +119,7 @@ def naive(divergence, ce_weight, hidden, head, *taught):
 def fused(divergence, ce_weight, chunk, hidden, head, *taught):
     """The fused sum."""
     if divergence == "sparse":
-        return losses.linear_sparse_kl(hidden, head, *taught, chunk=chunk)
+        return losses.linear_sparse_kl(hidden, head, *taught, chunks=losses.Chunks(chunk))
     teacher_hidden, teacher_head, labels = taught
     return losses.linear_divergence(
         hidden,
@@ -129,7 +129,7 @@ def fused(divergence, ce_weight, chunk, hidden, head, *taught):
         labels if ce_weight else None,
         divergence=divergence,
         ce_weight=ce_weight,
-        chunk=chunk,
+        chunks=losses.Chunks(chunk),
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from flax import linen as nn
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.losses.masking import harmless
 from jaxdistill.objective import Objective, lookup, per_example
+from jaxdistill.settings import Count, Finite, Scheduled
 
 
 class _Discriminator(nn.Module):
@@ -30,8 +30,8 @@ def cooperative_discriminator(
     name: str = "discriminator",
     student: str = "out",
     target: str = "out",
-    weight: float | Callable[[jax.Array], Any] = 1.0,
-    widths: Sequence[int] | None = None,
+    weight: Scheduled[Finite] = 1.0,
+    widths: Sequence[Count] | None = None,
 ) -> Objective:
     r"""A discriminator of the student's logits and the teachers', whose loss both descend.
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from jaxdistill.losses.masking import harmless
 from jaxdistill.net import Forward, Net
+from jaxdistill.settings import Finite, Scheduled
 
 Number = float | jax.Array
 Schedule = Callable[[jax.Array], Number]
@@ -176,7 +177,7 @@ def match(
     name: str,
     student: str = "out",
     target: str | None = "out",
-    weight: Number | Schedule = 1.0,
+    weight: Scheduled[Finite] = 1.0,
     where: str | None = None,
     arguments: Mapping[str, str] | None = None,
     projector: Callable[[tuple, tuple], Net] | None = None,

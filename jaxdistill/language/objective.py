@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -119,9 +119,9 @@ def divergence_per_token(
         teacher_cap: of the teacher's.
         chunk: tokens at a time.
         dense: take any divergence of whole logits, those of a teacher that is read from disk say.
-        hyper: ``beta``, ``temperature``, ``unlike``, ``vocabulary``, ``token_axis`` (by default
-            those that share the batch out, see :func:`~jaxdistill.training.sharding.batch_axes`),
-            ...: keywords of the loss.
+        hyper: ``beta``, ``temperature``, ``unlike``, ``vocabulary``, ``chunks`` (by default
+            ``chunk`` tokens over the axes that share the batch out, see
+            :func:`~jaxdistill.training.sharding.batch_axes`), ...: keywords of the loss.
 
     Returns:
         An objective over ``forward.taps["norm"]`` (or ``forward.out``), the targets of
@@ -151,21 +151,20 @@ def divergence_per_token(
             return found
         hidden = forward.taps[HIDDEN]
         head = head_of(forward.params).astype(hidden.dtype)
-        spread = {"token_axis": batch_axes(len(hidden)), **hyper}
+        chunks = losses.Chunks(chunk, token_axis=batch_axes(len(hidden)))
         total = losses.linear_divergence(
             hidden,
             head,
             targets["hidden"],
             targets["head"].value.astype(targets["hidden"].dtype),
             batch["label"] if _matters(ce_weight) else None,
-            divergence=divergence,
+            divergence=cast(Any, divergence),
             divergence_weight=a,
             ce_weight=b,
             weights=counted,
             student_cap=student_cap,
             teacher_cap=teacher_cap,
-            chunk=chunk,
-            **spread,
+            **{"chunks": chunks, **hyper},
         )
         return {"distillation": Term(1.0, total, counted.sum().astype(total.dtype))}
 
@@ -212,8 +211,7 @@ def sparse_divergence_per_token(
             ce_weight=at(ce_weight, step),
             weights=counted,
             student_cap=student_cap,
-            chunk=chunk,
-            token_axis=batch_axes(len(hidden)),
+            chunks=losses.Chunks(chunk, token_axis=batch_axes(len(hidden))),
         )
         return {"distillation": Term(1.0, total, counted.sum().astype(total.dtype))}
 
@@ -237,8 +235,7 @@ def labels_per_token(
             missing="zero",
             weights=counted,
             student_cap=student_cap,
-            chunk=chunk,
-            token_axis=batch_axes(len(hidden)),
+            chunks=losses.Chunks(chunk, token_axis=batch_axes(len(hidden))),
         )
         return {"labels": Term(1.0, total, counted.sum().astype(total.dtype))}
 

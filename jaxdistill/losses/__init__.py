@@ -20,6 +20,7 @@ it.
 
 from __future__ import annotations
 
+from jaxdistill.losses._chunks import Chunks
 from jaxdistill.losses._entry import Entry
 from jaxdistill.losses.activations import (
     activation_boundary,
@@ -37,6 +38,7 @@ from jaxdistill.losses.attention import (
     relation_scores,
 )
 from jaxdistill.losses.contrastive import clip, hinge_rank, info_nce, nt_xent
+from jaxdistill.losses.correlations import correlation_congruence, neighbour_correlation
 from jaxdistill.losses.crd import Bank, crd, crd_bank, crd_calibrate, crd_negatives, crd_update
 from jaxdistill.losses.divergences import (
     forward_kl,
@@ -101,8 +103,6 @@ from jaxdistill.losses.logits_labelled import (
 from jaxdistill.losses.masking import masked
 from jaxdistill.losses.probabilities import brier_score, probability_distance
 from jaxdistill.losses.relations import (
-    correlation_congruence,
-    neighbour_correlation,
     pkt,
     rkd,
     rkd_angle,
@@ -123,6 +123,7 @@ from jaxdistill.losses.tokens import (
 # Public, but no losses: transforms, weights and measures that losses are used with.
 NOT_LOSSES = (
     "Bank",
+    "Chunks",
     "channel_mask",
     "cka_similarity",
     "crd_bank",
@@ -159,11 +160,11 @@ def catalogue() -> tuple[Entry, ...]:
     """
     from jaxdistill.losses import (
         _catalogue_attention,
+        _catalogue_divergences,
         _catalogue_features,
         _catalogue_information,
         _catalogue_logits,
         _catalogue_relations,
-        divergences,
         logits_batch,
         logits_labelled,
         sparse,
@@ -174,7 +175,7 @@ def catalogue() -> tuple[Entry, ...]:
         _catalogue_logits,
         logits_labelled,
         logits_batch,
-        divergences,
+        _catalogue_divergences,
         sparse,
         tokens,
         _catalogue_features,
@@ -189,6 +190,7 @@ __all__ = [
     "FUSED",
     "NOT_LOSSES",
     "Bank",
+    "Chunks",
     "Entry",
     "activation_boundary",
     "affinity",

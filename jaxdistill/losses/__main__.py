@@ -57,6 +57,20 @@ Four public functions share a name with a loss above and differ on purpose:
   `similarity_preserving`, by their L2 norm.
 """
 
+# What is used with losses, and the public code that it equals.
+_EQUAL = {
+    "minillm_advantages": "TRL `_compute_advantage` (masked_length=1e-4; without its normalisation "
+    "length_normalised=False, times gamma^i)",
+    "cwsm_temperature": "TextBrewer `cwsm_temperature_scheduler`",
+    "flsw_temperature": "TextBrewer `flsw_temperature_scheduler`",
+    "review_fuse": "the fusing step of mdistiller `ABF`, gates being the sigmoid of its convolution"
+    " of the feature and `review_enlarge` of the residual",
+    "overhaul_margin": "mdistiller `OFD.init_ofd_modules`",
+    "top_k_agreement": "big_vision `agree`",
+    "crd_calibrate": "RepDistiller `ContrastMemory`, its first call",
+    "crd_update": "RepDistiller `ContrastMemory`, its update",
+}
+
 _FORMULAS = ("loss", "formula", "for each", "normaliser", "paper")
 _BEHAVIOUR = ("loss", "equal to (under)", "invariant to", "hard values")
 
@@ -83,6 +97,10 @@ def table() -> str:
         "## Used with losses",
         "",
         *_described(losses.NOT_LOSSES),
+        "",
+        _row(("function", "equal to")),
+        _row(("---", "---")),
+        *(_row((f"`{name}`", peer)) for name, peer in _EQUAL.items()),
         "",
         _ENDING.rstrip(),
     ]

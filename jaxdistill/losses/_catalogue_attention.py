@@ -78,7 +78,10 @@ CATALOGUE: tuple[Entry, ...] = (
         features((4, 2, 3, 3), (4, 2, 3, 3)),
         paper="Wang 2020, arXiv 2002.10957",
         equal_to=(
-            ("TextBrewer att_ce_loss", 'kind="cross_entropy", masking="after"'),
+            (
+                "TextBrewer att_ce_loss",
+                'kind="cross_entropy", masking="after"; mean over real tokens',
+            ),
             ("TextBrewer att_ce_mean_loss", 'and heads="mean"'),
         ),
         invariances="shift of a query's scores",
@@ -134,7 +137,10 @@ CATALOGUE: tuple[Entry, ...] = (
         "means over pairs of channels",
         features(MAPS, (4, 2, 2, 5)),
         paper="Huang 2017, arXiv 1707.01219",
-        equal_to=(("mdistiller nst_loss, RepDistiller NSTLoss", "summed over stages"),),
+        equal_to=(
+            ("mdistiller nst_loss, RepDistiller NSTLoss", "mean; summed over stages"),
+            ("VidLanKD nst", "tokens and channels swapped; less the teacher's term"),
+        ),
         invariances="scale of every channel",
         remarks="channel of zeros: zero, gradient 0",
     ),

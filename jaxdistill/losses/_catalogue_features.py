@@ -204,7 +204,7 @@ CATALOGUE: tuple[Entry, ...] = (
         paper="Heo 2019, arXiv 1811.03233",
         equal_to=(
             ("torchdistill AltActTransferLoss", "mean"),
-            ("RepDistiller ABLoss", "times 3/1000 2^(i - n + 1)"),
+            ("RepDistiller ABLoss", "mean; sum over n stages times 3/1000 2^(i - n + 1)"),
         ),
         invariances="positive scale of the teacher",
         order=1,

@@ -78,7 +78,10 @@ CATALOGUE: tuple[Entry, ...] = (
         equal_to=(
             ("mdistiller kd_loss, RepDistiller DistillKL, ModelOpt LogitsDistillationLoss", "mean"),
             ("big_vision dist 'kl'", "temperature=t"),
-            ("torchdistill KDLoss, soft only; TRL GKD beta=0", "divided by T^2"),
+            ("torchdistill KDLoss, soft only", "divided by T^2, which it drops then; mean"),
+            ("torchdistill SKDInstanceLoss", "divided by T^2; mean"),
+            ("TRL GKD beta=0", "divided by T^2; token mean"),
+            ("DistiLLM forward_kl", "temperature=1; plus H(t); token mean"),
             ("DistillKit dense_kl_div", "divided by T^2; sum"),
             ("cls_KD KDLoss", "plus T^2 H(t); times alpha; mean"),
         ),

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 
 from jaxdistill.losses._entry import BATCH, PER_EXAMPLE, Entry, features
 from jaxdistill.losses.contrastive import clip, hinge_rank, info_nce, nt_xent
+from jaxdistill.losses.correlations import correlation_congruence, neighbour_correlation
 from jaxdistill.losses.crd import crd, crd_bank
 from jaxdistill.losses.kernels import cka, mmd
 from jaxdistill.losses.relations import (
-    correlation_congruence,
-    neighbour_correlation,
     pkt,
     rkd,
     rkd_angle,

@@ -17,6 +17,24 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from jaxdistill.losses import numerics as n
+from jaxdistill.settings import Count
+
+
+class Chunks(NamedTuple):
+    """How a fused loss goes over its tokens: nothing here changes its value.
+
+    Attributes:
+        size: tokens at a time; memory is a few times ``size * V`` floats plus the head's gradient.
+        token_axis: the axis (or axes) of the current mesh over which tokens are sharded.
+        vocabulary_axis: the axis of the current mesh over which the columns of the heads are
+            sharded.
+        precision: of the products with the heads, as for :func:`jax.numpy.matmul`.
+    """
+
+    size: Count = 256
+    token_axis: str | tuple[str, ...] | None = None
+    vocabulary_axis: str | None = None
+    precision: str | jax.lax.Precision | None = None
 
 
 class Plan(NamedTuple):
@@ -28,20 +46,14 @@ class Plan(NamedTuple):
         options: hashable options of the token loss.
         cap: soft cap of the student's logits, or None.
         classes: how many of the head's columns are classes; the others have no mass.
-        chunk: tokens per chunk.
-        token_axis: mesh axis (or axes) over which the tokens are sharded.
-        vocabulary_axis: mesh axis over which the classes are sharded.
-        precision: of the products with the heads.
+        chunks: how the tokens are gone over.
     """
 
     token_loss: Callable
     options: Any
     cap: float | None
     classes: int
-    chunk: int
-    token_axis: Any
-    vocabulary_axis: Any
-    precision: Any
+    chunks: Chunks
 
 
 class Side(NamedTuple):
@@ -102,7 +114,7 @@ def _refuse(primals, tangents):
 def _run(plan, with_grad, student, side, constants, weights):
     local = functools.partial(_local, plan, with_grad)
     arguments = (student, side, constants, weights)
-    axes = (plan.token_axis, plan.vocabulary_axis)
+    axes = (plan.chunks.token_axis, plan.chunks.vocabulary_axis)
     if axes == (None, None):
         if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types:
             specs = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (student, weights))
@@ -129,7 +141,7 @@ def _run(plan, with_grad, student, side, constants, weights):
 def _local(plan, with_grad, student, side, constants, weights):
     tokens, width = student.hidden.shape
     wide = n.wide_dtype(student.hidden, student.weight)
-    chunk = min(plan.chunk, tokens)
+    chunk = min(plan.chunks.size, tokens)
     steps = -(-tokens // chunk)
 
     def chunked(x):
@@ -137,49 +149,19 @@ def _local(plan, with_grad, student, side, constants, weights):
             x = jnp.pad(x, [(0, steps * chunk - tokens)] + [(0, 0)] * (x.ndim - 1))
         return x.reshape(steps, chunk, *x.shape[1:])
 
-    def step(carry, inputs):
-        hidden, rows, weight = inputs
-        counts = weight != 0
-        hidden = n.clear(hidden, counts)
-        rows = jax.tree.map(lambda x: n.clear(x, counts), rows)
-        logits, slope = head_logits(
-            hidden, student.weight, student.bias, plan.cap, plan.precision, with_grad
-        )
-        columns = column_indices(plan, logits.shape[-1])
-        logits = jnp.where(columns < plan.classes, logits, -jnp.inf)
-        values, gradient = plan.token_loss(plan, logits, rows, constants, with_grad)
-        values = jnp.where(counts, values, 0)
-        total = carry[0] + jnp.sum(values * weight.astype(wide))
-        if not with_grad:
-            return (total,), (values,)
-        gradient = gradient * weight.astype(wide)[:, None]
-        if slope is not None:
-            gradient = gradient * slope
-        narrow = gradient.astype(student.weight.dtype)
-        to_hidden = jnp.matmul(
-            narrow, student.weight.T, precision=plan.precision, preferred_element_type=wide
-        )
-        if plan.vocabulary_axis is not None:
-            to_hidden = jax.lax.psum(to_hidden, plan.vocabulary_axis)
-        to_weight = carry[1] + jnp.matmul(
-            hidden.T, narrow, precision=plan.precision, preferred_element_type=wide
-        )
-        to_bias = None if student.bias is None else carry[2] + jnp.sum(gradient, axis=0)
-        return (total, to_weight, to_bias), (values, to_hidden.astype(hidden.dtype))
-
     zero = jnp.zeros((), wide)
-    if with_grad:
-        bias = None if student.bias is None else jnp.zeros(student.bias.shape, wide)
-        start = (zero, jnp.zeros(student.weight.shape, wide), bias)
-    else:
-        start = (zero,)
+    bias = None if student.bias is None else jnp.zeros(student.bias.shape, wide)
+    start = (zero, jnp.zeros(student.weight.shape, wide), bias) if with_grad else (zero,)
     swept: Any = jax.lax.scan(
-        step, start, (chunked(student.hidden), jax.tree.map(chunked, side), chunked(weights))
+        functools.partial(_chunk, plan, with_grad, student, constants),
+        start,
+        (chunked(student.hidden), jax.tree.map(chunked, side), chunked(weights)),
     )
     carry, stacked = swept
 
     def over_tokens(x: Any) -> Any:
-        return x if plan.token_axis is None or x is None else jax.lax.psum(x, plan.token_axis)
+        axis = plan.chunks.token_axis
+        return x if axis is None or x is None else jax.lax.psum(x, axis)
 
     total = over_tokens(carry[0])
     values = stacked[0].reshape(-1)[:tokens].astype(weights.dtype)
@@ -192,6 +174,37 @@ def _local(plan, with_grad, student, side, constants, weights):
         bias,
     )
     return total, values, gradients
+
+
+def _chunk(plan, with_grad, student, constants, carry, inputs):
+    """One step of the scan: the sum and the head's gradient so far; values, gradients in hidden
+    states."""
+    hidden, rows, weight = inputs
+    wide = carry[0].dtype
+    counts = weight != 0
+    hidden = n.clear(hidden, counts)
+    rows = jax.tree.map(lambda x: n.clear(x, counts), rows)
+    how = {"precision": plan.chunks.precision, "preferred_element_type": wide}
+    logits, slope = head_logits(
+        hidden, student.weight, student.bias, plan.cap, plan.chunks.precision, with_grad
+    )
+    columns = column_indices(plan, logits.shape[-1])
+    logits = jnp.where(columns < plan.classes, logits, -jnp.inf)
+    values, gradient = plan.token_loss(plan, logits, rows, constants, with_grad)
+    values = jnp.where(counts, values, 0)
+    total = carry[0] + jnp.sum(values * weight.astype(wide))
+    if not with_grad:
+        return (total,), (values,)
+    gradient = gradient * weight.astype(wide)[:, None]
+    if slope is not None:
+        gradient = gradient * slope
+    narrow = gradient.astype(student.weight.dtype)
+    to_hidden = jnp.matmul(narrow, student.weight.T, **how)
+    if plan.chunks.vocabulary_axis is not None:
+        to_hidden = jax.lax.psum(to_hidden, plan.chunks.vocabulary_axis)
+    to_weight = carry[1] + jnp.matmul(hidden.T, narrow, **how)
+    to_bias = None if student.bias is None else carry[2] + jnp.sum(gradient, axis=0)
+    return (total, to_weight, to_bias), (values, to_hidden.astype(hidden.dtype))
 
 
 def head_logits(hidden, weight, bias, cap, precision, with_slope):
@@ -210,22 +223,26 @@ def head_logits(hidden, weight, bias, cap, precision, with_slope):
 def column_indices(plan: Plan, columns: int) -> jax.Array:
     """``[1, columns]``: which class each column of this device is."""
     first = 0
-    if plan.vocabulary_axis is not None:
-        first = jax.lax.axis_index(plan.vocabulary_axis) * columns
+    if plan.chunks.vocabulary_axis is not None:
+        first = jax.lax.axis_index(plan.chunks.vocabulary_axis) * columns
     return first + jax.lax.broadcasted_iota(jnp.int32, (1, columns), 1)
 
 
 def class_sum(plan: Plan, x: jax.Array) -> jax.Array:
     """The sum over all classes, those of other devices included."""
     total = jnp.sum(x, axis=-1)
-    return total if plan.vocabulary_axis is None else jax.lax.psum(total, plan.vocabulary_axis)
+    return (
+        total
+        if plan.chunks.vocabulary_axis is None
+        else jax.lax.psum(total, plan.chunks.vocabulary_axis)
+    )
 
 
 def class_logsumexp(plan: Plan, x: jax.Array) -> jax.Array:
     """The log of the summed exponentials over all classes; ``-inf`` where no class is left."""
     largest = jnp.max(x, axis=-1)
-    if plan.vocabulary_axis is not None:
-        largest = jax.lax.pmax(largest, plan.vocabulary_axis)
+    if plan.chunks.vocabulary_axis is not None:
+        largest = jax.lax.pmax(largest, plan.chunks.vocabulary_axis)
     finite = jnp.where(jnp.isneginf(largest), 0, largest)
     return finite + jnp.log(class_sum(plan, jnp.exp(x - finite[:, None])))
 
@@ -245,6 +262,8 @@ def checked(student: Side, weights: jax.Array | None) -> tuple[Side, jax.Array, 
         raise ValueError(
             f"hidden states and head must have one dtype, got {hidden.dtype} and {weight.dtype}"
         )
+    if hidden.size == 0:
+        raise ValueError(f"an empty batch: hidden states of shape {hidden.shape} give no loss")
     leading = hidden.shape[:-1]
     wide = n.wide_dtype(hidden)
     if weights is None:
@@ -255,3 +274,20 @@ def checked(student: Side, weights: jax.Array | None) -> tuple[Side, jax.Array, 
         )
     flat = Side(hidden.reshape(-1, hidden.shape[-1]), weight, bias)
     return flat, weights.reshape(-1).astype(wide), leading
+
+
+def checked_labels(labels: jax.Array | None, leading: tuple[int, ...]) -> jax.Array | None:
+    """The labels of all tokens in one axis, or None."""
+    if labels is None:
+        return None
+    if labels.shape != leading or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"labels must be integers of shape {leading}, got {labels.dtype} {labels.shape}"
+        )
+    return labels.reshape(-1).astype(jnp.int32)
+
+
+def numbers(like: jax.Array, **named: Any) -> dict[str, jax.Array]:
+    """Hyper-parameters, traced or not, as wide constants."""
+    wide = n.wide_dtype(like)
+    return {name: jax.lax.stop_gradient(jnp.asarray(x).astype(wide)) for name, x in named.items()}

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
 from jaxdistill.losses._geometry import maps, pool, same_features
+from jaxdistill.losses._hyper import Hyper
 from jaxdistill.losses.numerics import same_batch, unless_odd, widen
+from jaxdistill.settings import Count, NonNegative
 
 
 def activation_boundary(
-    student: jax.Array, teacher: jax.Array, *, margin: float = 1.0
+    student: jax.Array, teacher: jax.Array, *, margin: Hyper[NonNegative] = 1.0
 ) -> jax.Array:
     r"""Activation boundaries: the student's neurons must be on the teacher's side of zero.
 
@@ -32,8 +34,9 @@ def activation_boundary(
     Hard values: none. Equal activations are not at zero: only those beyond the margin cost nothing.
 
     Equal to:
-        torchdistill ``AltActTransferLoss`` (mean over the batch); RepDistiller ``ABLoss`` with the
-        weight ``3 / 1000 * 2 ** (i - n + 1)`` for stage i of n.
+        torchdistill ``AltActTransferLoss`` (mean over the batch); RepDistiller ``ABLoss`` (mean
+        over the batch, summed over stages) with the weight ``3 / 1000 * 2 ** (i - n + 1)`` for
+        stage i of n.
 
     Example:
         >>> activation_boundary(jnp.array([[0.5, -2.0]]), jnp.array([[-1.0, 3.0]])).tolist()
@@ -139,7 +142,7 @@ def overhaul(student: jax.Array, teacher: jax.Array, margin: jax.Array) -> jax.A
 
 
 def review(
-    student: jax.Array, teacher: jax.Array, *, sizes: tuple[int, ...] = (4, 2, 1)
+    student: jax.Array, teacher: jax.Array, *, sizes: tuple[Count, ...] = (4, 2, 1)
 ) -> jax.Array:
     r"""Knowledge review's hierarchical context loss: squared gaps on a pyramid of maps.
 

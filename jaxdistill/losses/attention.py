@@ -8,7 +8,7 @@ it is false, and the same mask as ``where`` of the term divides by what counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,18 @@ from jaxdistill.losses.numerics import (
     same_shape,
     widen,
 )
+from jaxdistill.settings import Count, Positive
 
+Relation = Literal["qq", "qk", "qv", "kq", "kk", "kv", "vq", "vk", "vv"]
 Qkv = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def attention_transfer(
-    student: jax.Array, teacher: jax.Array, *, form: str = "mean_square", power: float = 2
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    form: Literal["mean_square", "norm"] = "mean_square",
+    power: Positive = 2,
 ) -> jax.Array:
     r"""Attention transfer: the spatial maps of where activations are strong.
 
@@ -89,7 +95,7 @@ def attention_mse(
     teacher: jax.Array,
     *,
     mask: jax.Array | None = None,
-    heads: str = "separate",
+    heads: Literal["separate", "sum", "mean"] = "separate",
 ) -> jax.Array:
     r"""The mean squared gap between attention matrices.
 
@@ -138,9 +144,9 @@ def attention_kl(
     teacher: jax.Array,
     *,
     mask: jax.Array | None = None,
-    heads: str = "separate",
-    kind: str = "kl",
-    masking: str = "before",
+    heads: Literal["separate", "mean"] = "separate",
+    kind: Literal["kl", "cross_entropy"] = "kl",
+    masking: Literal["before", "after"] = "before",
 ) -> jax.Array:
     r"""How far the student's attention, a distribution over keys, is from the teacher's.
 
@@ -192,7 +198,7 @@ def attention_kl(
 
 
 def relation_scores(
-    first: jax.Array, second: jax.Array, *, heads: int, truncate: bool = False
+    first: jax.Array, second: jax.Array, *, heads: Count, truncate: bool = False
 ) -> jax.Array:
     r"""Scaled dot products between the vectors of two projections, in relation heads.
 
@@ -233,9 +239,9 @@ def qkv_relations(
     student: Qkv,
     teacher: Qkv,
     *,
-    heads: int = 12,
-    relations: Sequence[str] = ("qq", "kk", "vv"),
-    kind: str = "kl",
+    heads: Count = 12,
+    relations: Sequence[Relation] = ("qq", "kk", "vv"),
+    kind: Literal["kl", "cross_entropy", "mse"] = "kl",
     truncate: bool = False,
     mask: jax.Array | None = None,
 ) -> jax.Array:

@@ -7,7 +7,7 @@ the global one.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxdistill.losses._geometry import (
     pairs,
     same_features,
 )
+from jaxdistill.losses._hyper import Hyper
 from jaxdistill.losses.numerics import (
     beside,
     clear,
@@ -29,6 +30,7 @@ from jaxdistill.losses.numerics import (
     ratio,
     widen,
 )
+from jaxdistill.settings import NonNegative, Positive
 
 
 @on_any_mesh
@@ -36,7 +38,7 @@ def info_nce(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    temperature: Any = 0.1,
+    temperature: Hyper[Positive] = 0.1,
     negatives: jax.Array | None = None,
     normalise: bool = True,
     where: jax.Array | None = None,
@@ -97,7 +99,7 @@ def clip(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    temperature: Any = 0.07,
+    temperature: Hyper[Positive] = 0.07,
     normalise: bool = True,
     where: jax.Array | None = None,
 ) -> jax.Array:
@@ -146,7 +148,7 @@ def nt_xent(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    temperature: Any = 0.5,
+    temperature: Hyper[Positive] = 0.5,
     normalise: bool = True,
     where: jax.Array | None = None,
 ) -> jax.Array:
@@ -202,8 +204,8 @@ def hinge_rank(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    margin: float = 1.0,
-    negatives: str = "half",
+    margin: Hyper[NonNegative] = 1.0,
+    negatives: Literal["half", "all"] = "half",
     normalise: bool = True,
     where: jax.Array | None = None,
 ) -> jax.Array:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import same_features
+from jaxdistill.losses._hyper import Hyper
 from jaxdistill.losses.numerics import (
     HIGHEST,
     beside,
@@ -25,6 +26,7 @@ from jaxdistill.losses.numerics import (
     wide_dtype,
     widen,
 )
+from jaxdistill.settings import Count, NonNegative, Positive, Share
 
 
 class Bank(NamedTuple):
@@ -69,7 +71,7 @@ def crd_bank(key: jax.Array, examples: int, width: int) -> Bank:
     return Bank(student, teacher, jnp.zeros(2), jnp.zeros((), bool))
 
 
-def crd_negatives(key: jax.Array, index: jax.Array, bank: Bank, *, count: int) -> jax.Array:
+def crd_negatives(key: jax.Array, index: jax.Array, bank: Bank, *, count: Count) -> jax.Array:
     """Which rows of the banks each example is compared with: itself, then uniform draws.
 
     Args:
@@ -100,7 +102,7 @@ def crd_calibrate(
     teacher: jax.Array,
     negatives: jax.Array,
     *,
-    temperature: Any = 0.07,
+    temperature: Hyper[Positive] = 0.07,
     where: jax.Array | None = None,
 ) -> Bank:
     r"""Sets the normalising constants from a first batch; does nothing once they are set.
@@ -151,8 +153,8 @@ def crd(
     bank: Bank,
     negatives: jax.Array,
     *,
-    temperature: Any = 0.07,
-    epsilon: float = 1e-7,
+    temperature: Hyper[Positive] = 0.07,
+    epsilon: NonNegative = 1e-7,
 ) -> jax.Array:
     r"""Contrastive representation distillation: noise contrast against both memory banks.
 
@@ -213,7 +215,7 @@ def crd_update(
     teacher: jax.Array,
     index: jax.Array,
     *,
-    momentum: float = 0.5,
+    momentum: Share = 0.5,
     where: jax.Array | None = None,
 ) -> Bank:
     r"""Moves the rows of this batch's examples towards their new embeddings.

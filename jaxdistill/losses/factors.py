@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import choice, maps, same_features, to_smaller_grid
+from jaxdistill.losses._hyper import Hyper, OneOrMore
 from jaxdistill.losses.features import feature_match
 from jaxdistill.losses.numerics import (
     clear,
@@ -18,15 +21,16 @@ from jaxdistill.losses.numerics import (
     same_shape,
     widen,
 )
+from jaxdistill.settings import NonNegative, Positive
 
 
 def factor_transfer(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    factors: str = "given",
-    power: float = 2,
-    p: float = 1,
+    factors: Literal["given", "mean_power"] = "given",
+    power: Positive = 2,
+    p: Literal[1, 2] = 1,
 ) -> jax.Array:
     r"""Factor transfer: normalised factors of student and teacher, compared per example.
 
@@ -75,7 +79,7 @@ def factor_transfer(
     return feature_match(student, teacher, normalise="l2", distance=distance, axis=every)
 
 
-def kta(student: jax.Array, teacher: jax.Array, *, p: float = 1, q: float = 2) -> jax.Array:
+def kta(student: jax.Array, teacher: jax.Array, *, p: Positive = 1, q: Positive = 2) -> jax.Array:
     r"""Knowledge translation and adaptation: q-normalised features, compared in the p-norm.
 
     .. math:: p = 1:\ \frac{1}{D}\Bigl|\tfrac{s}{|s|_q} - \tfrac{t}{|t|_q}\Bigr|_1, \qquad
@@ -132,8 +136,8 @@ def srrl(
     student: tuple[jax.Array, jax.Array],
     teacher: tuple[jax.Array, jax.Array],
     *,
-    feature_weight: float = 1.0,
-    logit_weight: float = 5.0,
+    feature_weight: Hyper[NonNegative] = 1.0,
+    logit_weight: Hyper[NonNegative] = 5.0,
 ) -> jax.Array:
     r"""Softmax regression: the student's features must serve the teacher's classifier.
 
@@ -187,8 +191,8 @@ def srd(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    exponent: float = 4.0,
-    epsilon: float = 1e-12,
+    exponent: OneOrMore = 4.0,
+    epsilon: NonNegative = 1e-12,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""The log-sum distance of the simple recipe: large gaps do not drown the others.

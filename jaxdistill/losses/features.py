@@ -8,13 +8,15 @@ per example. ``gap`` is student minus teacher.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import choice, elementwise, mean_over, same_features
+from jaxdistill.losses._hyper import Axes, Hyper, Over
 from jaxdistill.losses.numerics import kinked_gap, l2_normalise, widen
-
-Axes = int | tuple[int, ...]
+from jaxdistill.settings import NonNegative, Positive
 
 
 def layer_normalise(x: jax.Array, axis: Axes = -1, epsilon: float = 1e-6) -> jax.Array:
@@ -42,12 +44,12 @@ def feature_match(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    normalise: str = "none",
-    distance: str = "l2",
-    sides: str = "both",
-    over: str = "mean",
-    beta: float = 1.0,
-    epsilon: float = 1e-6,
+    normalise: Literal["none", "l2", "layer_norm"] = "none",
+    distance: Literal["l2", "l1", "smooth_l1"] = "l2",
+    sides: Literal["both", "teacher"] = "both",
+    over: Over = "mean",
+    beta: Hyper[Positive] = 1.0,
+    epsilon: NonNegative = 1e-6,
     axis: Axes = -1,
 ) -> jax.Array:
     r"""The distance between features, after a normalisation of one or both sides.
@@ -119,7 +121,7 @@ def feature_match(
 
 
 def hint(
-    student: jax.Array, teacher: jax.Array, *, over: str = "mean", axis: Axes = -1
+    student: jax.Array, teacher: jax.Array, *, over: Over = "mean", axis: Axes = -1
 ) -> jax.Array:
     r"""FitNets' hint: the squared gap between a layer of the student and one of the teacher.
 
@@ -159,8 +161,8 @@ def smooth_l1(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    beta: float = 1.0,
-    over: str = "mean",
+    beta: Hyper[Positive] = 1.0,
+    over: Over = "mean",
     axis: Axes = -1,
 ) -> jax.Array:
     r"""The Huber-like distance: square for small gaps, absolute for large ones.
@@ -233,7 +235,9 @@ def hidden_cosine(student: jax.Array, teacher: jax.Array, *, axis: Axes = -1) ->
     return 1 - jnp.sum(l2_normalise(student, axis) * l2_normalise(teacher, axis), axis=axis)
 
 
-def pkd(student: jax.Array, teacher: jax.Array, *, over: str = "sum", axis: Axes = -1) -> jax.Array:
+def pkd(
+    student: jax.Array, teacher: jax.Array, *, over: Over = "sum", axis: Axes = -1
+) -> jax.Array:
     r"""Patient distillation: the squared gap between L2-normalised states of the first token.
 
     .. math:: \sum_d \Bigl(\frac{s_d}{|s|} - \frac{t_d}{|t|}\Bigr)^2

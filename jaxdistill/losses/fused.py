@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
+from jaxdistill._errors import unknown
 from jaxdistill.losses import _chunks as c
 from jaxdistill.losses import numerics as n
+from jaxdistill.losses._hyper import Hyper
+from jaxdistill.settings import Count, NonNegative, Positive, Share
 
-DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "total_variation")
+Name = Literal["forward_kl", "reverse_kl", "jsd", "total_variation"]
+DIVERGENCES: tuple[Name, ...] = get_args(Name)
+
+_CHUNKS = c.Chunks()
 
 
 class _Options(NamedTuple):
-    divergence: str
+    divergence: Name
     teacher_cap: float | None
     teacher_classes: int
     with_labels: bool
@@ -28,22 +34,19 @@ def linear_divergence(
     teacher_head: jax.Array,
     labels: jax.Array | None = None,
     *,
-    divergence: str = "forward_kl",
-    beta: Any = 0.5,
-    temperature: Any = 1.0,
-    divergence_weight: Any = 1.0,
-    ce_weight: Any = 1.0,
+    divergence: Name = "forward_kl",
+    beta: Hyper[Share] = 0.5,
+    temperature: Hyper[Positive] = 1.0,
+    divergence_weight: Hyper[NonNegative] = 1.0,
+    ce_weight: Hyper[NonNegative] = 1.0,
     weights: jax.Array | None = None,
     student_bias: jax.Array | None = None,
     teacher_bias: jax.Array | None = None,
-    student_cap: float | None = None,
-    teacher_cap: float | None = None,
-    vocabulary: int | None = None,
-    unlike: str = "refuse",
-    chunk: int = 256,
-    token_axis: Any = None,
-    vocabulary_axis: Any = None,
-    precision: Any = None,
+    student_cap: Positive | None = None,
+    teacher_cap: Positive | None = None,
+    vocabulary: Count | None = None,
+    unlike: Literal["refuse", "zero_mass"] = "refuse",
+    chunks: c.Chunks = _CHUNKS,
 ) -> jax.Array:
     r"""A divergence of two language models from their last hidden states, summed over tokens.
 
@@ -54,8 +57,8 @@ def linear_divergence(
 
     The divergence ``D`` is that of :func:`~jaxdistill.losses.forward_kl`,
     :func:`~jaxdistill.losses.reverse_kl`, :func:`~jaxdistill.losses.generalized_jsd` or
-    :func:`~jaxdistill.losses.total_variation`. Logits exist for ``chunk`` tokens at a time, in
-    float32 or wider; gradients are taken in closed form in the same pass, the head's summed in
+    :func:`~jaxdistill.losses.total_variation`. Logits exist for ``chunks.size`` tokens at a time,
+    in float32 or wider; gradients are taken in closed form in the same pass, the head's summed in
     float32. Without differentiation only the value is computed.
 
     Args:
@@ -83,12 +86,8 @@ def linear_divergence(
         unlike: what to do with heads of unlike width: ``"refuse"``, or ``"zero_mass"``, where a
             class that one side lacks has no mass there (never a logit of zero). In a KL divergence
             that would be infinite, such a class leaves the other side as well.
-        chunk: tokens at a time; memory is a few times ``chunk * V`` floats plus the head's
-            gradient.
-        token_axis: the axis (or axes) of the current mesh over which tokens are sharded.
-        vocabulary_axis: the axis of the current mesh over which the columns of both heads are
-            sharded.
-        precision: of the products with the heads, as for :func:`jax.numpy.matmul`.
+        chunks: how the tokens are gone over, see :class:`~jaxdistill.losses.Chunks`: how many at a
+            time, over which axes of a mesh, and how precisely.
 
     Returns:
         A scalar, float32 or wider: a sum, to be divided by the sum of ``weights`` (over all
@@ -111,14 +110,7 @@ def linear_divergence(
         >>> float(linear_divergence(hidden, head, hidden, head))
         0.0
     """
-    if divergence not in DIVERGENCES:
-        raise ValueError(f"divergence must be one of {DIVERGENCES}, got {divergence!r}")
-    if unlike not in ("refuse", "zero_mass"):
-        raise ValueError(f"unlike must be 'refuse' or 'zero_mass', got {unlike!r}")
-    if divergence == "jsd" and isinstance(beta, (int, float)):
-        if not 0 <= beta <= 1:
-            raise ValueError(f"beta must be in [0, 1], got {beta}")
-        divergence = {0.0: "forward_kl", 1.0: "reverse_kl"}.get(float(beta), "jsd")
+    divergence = _kind(divergence, beta, unlike)
     student, weights, leading = c.checked(
         c.Side(student_hidden, student_head, student_bias), weights
     )
@@ -126,42 +118,40 @@ def linear_divergence(
     if others != leading:
         raise ValueError(f"student and teacher must have the same tokens, got {leading}, {others}")
     ours, theirs = student.weight.shape[1], teacher.weight.shape[1]
-    if ours != theirs and (unlike == "refuse" or vocabulary_axis is not None):
+    if ours != theirs and (unlike == "refuse" or chunks.vocabulary_axis is not None):
         raise ValueError(
             f"the heads have unlike vocabularies: student {ours}, teacher {theirs}. Pass "
             "unlike='zero_mass' to give the missing classes no mass (on unsharded heads), or pad "
             "the narrower head and name the number of classes with vocabulary="
         )
-    if labels is not None:
-        if labels.shape != leading or not jnp.issubdtype(labels.dtype, jnp.integer):
-            raise ValueError(
-                f"labels must be integers of shape {leading}, got {labels.dtype} {labels.shape}"
-            )
-        labels = labels.reshape(-1).astype(jnp.int32)
+    labels = c.checked_labels(labels, leading)
     most = max(ours, theirs) if vocabulary is None else vocabulary
-    plan = c.Plan(
-        token_loss=_token_loss,
-        options=_Options(
-            divergence, teacher_cap, min(theirs, most), labels is not None, ours != theirs
-        ),
-        cap=student_cap,
-        classes=min(ours, most),
-        chunk=chunk,
-        token_axis=token_axis,
-        vocabulary_axis=vocabulary_axis,
-        precision=precision,
+    options = _Options(
+        divergence, teacher_cap, min(theirs, most), labels is not None, ours != theirs
     )
-    wide = n.wide_dtype(student.hidden)
-    numbers = {
-        "beta": beta,
-        "temperature": temperature,
-        "divergence_weight": divergence_weight,
-        "ce_weight": ce_weight,
-    }
-    numbers = {name: jnp.asarray(value).astype(wide) for name, value in numbers.items()}
-    constants = jax.lax.stop_gradient((teacher.weight, teacher.bias, numbers))
-    side = (jax.lax.stop_gradient(teacher.hidden), labels)
-    return c.head_sum(plan, student, side, constants, weights)
+    plan = c.Plan(_token_loss, options, student_cap, min(ours, most), chunks)
+    numbers = c.numbers(
+        student.hidden,
+        beta=beta,
+        temperature=temperature,
+        divergence_weight=divergence_weight,
+        ce_weight=ce_weight,
+    )
+    fixed = jax.lax.stop_gradient((teacher.weight, teacher.bias, teacher.hidden))
+    return c.head_sum(plan, student, (fixed[2], labels), (*fixed[:2], numbers), weights)
+
+
+def _kind(divergence: Name, beta: Any, unlike: str) -> Name:
+    """The divergence after a look at its options: at its ends the JSD is a KL divergence."""
+    if divergence not in DIVERGENCES:
+        raise ValueError(unknown("divergence", divergence, DIVERGENCES))
+    if unlike not in ("refuse", "zero_mass"):
+        raise ValueError(unknown("value of unlike", unlike, ("refuse", "zero_mass")))
+    if divergence != "jsd" or not isinstance(beta, (int, float)):
+        return divergence
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta must be in [0, 1], got {beta}")
+    return "forward_kl" if beta == 0 else "reverse_kl" if beta == 1 else "jsd"
 
 
 def _token_loss(plan, logits, side, constants, with_grad):
@@ -169,7 +159,9 @@ def _token_loss(plan, logits, side, constants, with_grad):
     hidden, labels = side
     weight, bias, numbers = constants
     temperature = numbers["temperature"].astype(logits.dtype)
-    teacher, _ = c.head_logits(hidden, weight, bias, options.teacher_cap, plan.precision, False)
+    teacher, _ = c.head_logits(
+        hidden, weight, bias, options.teacher_cap, plan.chunks.precision, False
+    )
     teacher = teacher.astype(logits.dtype)
     columns = c.column_indices(plan, teacher.shape[-1])
     teacher = jnp.where(columns < options.teacher_classes, teacher, -jnp.inf)

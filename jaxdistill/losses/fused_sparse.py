@@ -3,15 +3,20 @@ vocabulary."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxdistill._errors import unknown
 from jaxdistill.losses import _chunks as c
 from jaxdistill.losses import numerics as n
+from jaxdistill.losses._hyper import Hyper
 from jaxdistill.losses.fused import cross_entropy_of_logits
-from jaxdistill.losses.sparse import RULES, teacher_values
+from jaxdistill.losses.sparse import RULES, Missing, teacher_values
+from jaxdistill.settings import Count, NonNegative, Positive
+
+_CHUNKS = c.Chunks()
 
 
 class _Options(NamedTuple):
@@ -26,17 +31,15 @@ def linear_sparse_kl(
     log_teacher: jax.Array,
     labels: jax.Array | None = None,
     *,
-    missing: str = "tail",
-    temperature: Any = 1.0,
-    divergence_weight: Any = 1.0,
-    ce_weight: Any = 1.0,
+    missing: Missing = "tail",
+    temperature: Hyper[Positive] = 1.0,
+    divergence_weight: Hyper[NonNegative] = 1.0,
+    ce_weight: Hyper[NonNegative] = 1.0,
     weights: jax.Array | None = None,
     student_bias: jax.Array | None = None,
-    student_cap: float | None = None,
-    vocabulary: int | None = None,
-    chunk: int = 256,
-    token_axis: Any = None,
-    precision: Any = None,
+    student_cap: Positive | None = None,
+    vocabulary: Count | None = None,
+    chunks: c.Chunks = _CHUNKS,
 ) -> jax.Array:
     r"""Forward divergence to the known classes of a cached teacher from hidden states, summed over
     tokens.
@@ -65,9 +68,8 @@ def linear_sparse_kl(
         student_bias: ``[V]``.
         student_cap: soft cap of the student's logits; its slope is part of the gradient.
         vocabulary: how many columns are classes, where the head is padded: the others get no mass.
-        chunk: tokens at a time.
-        token_axis: the axis (or axes) of the current mesh over which tokens are sharded.
-        precision: of the products with the head, as for :func:`jax.numpy.matmul`.
+        chunks: how the tokens are gone over, see :class:`~jaxdistill.losses.Chunks`; heads that are
+            sharded over their columns are not for it.
 
     Returns:
         A scalar, float32 or wider: a sum, to be divided by the sum of ``weights`` (over all
@@ -90,7 +92,9 @@ def linear_sparse_kl(
         0.0
     """
     if missing not in RULES:
-        raise ValueError(f"missing must be one of {RULES}, got {missing!r}")
+        raise ValueError(unknown("rule", missing, RULES))
+    if chunks.vocabulary_axis is not None:
+        raise ValueError("linear_sparse_kl takes whole heads, got a vocabulary_axis in chunks")
     student, weights, leading = c.checked(
         c.Side(student_hidden, student_head, student_bias), weights
     )
@@ -99,39 +103,21 @@ def linear_sparse_kl(
         raise ValueError(
             f"ids must be integers of shape {(*leading, 'K')}, got {ids.dtype} {ids.shape}"
         )
-    if labels is not None:
-        if labels.shape != leading or not jnp.issubdtype(labels.dtype, jnp.integer):
-            raise ValueError(
-                f"labels must be integers of shape {leading}, got {labels.dtype} {labels.shape}"
-            )
-        labels = labels.reshape(-1).astype(jnp.int32)
-    columns = student.weight.shape[1]
-    plan = c.Plan(
-        token_loss=_token_loss,
-        options=_Options(missing, labels is not None),
-        cap=student_cap,
-        classes=columns if vocabulary is None else vocabulary,
-        chunk=chunk,
-        token_axis=token_axis,
-        vocabulary_axis=None,
-        precision=precision,
-    )
-    wide = n.wide_dtype(student.hidden)
-    known = ids.shape[-1]
+    labels = c.checked_labels(labels, leading)
+    classes = student.weight.shape[1] if vocabulary is None else vocabulary
+    plan = c.Plan(_token_loss, _Options(missing, labels is not None), student_cap, classes, chunks)
+    wide, known = n.wide_dtype(student.hidden), ids.shape[-1]
     side = (
         ids.reshape(-1, known).astype(jnp.int32),
         jax.lax.stop_gradient(log_teacher.astype(wide).reshape(-1, known)),
         labels,
     )
-    numbers = {
-        "temperature": temperature,
-        "divergence_weight": divergence_weight,
-        "ce_weight": ce_weight,
-    }
-    numbers = {
-        name: jax.lax.stop_gradient(jnp.asarray(value).astype(wide))
-        for name, value in numbers.items()
-    }
+    numbers = c.numbers(
+        student.hidden,
+        temperature=temperature,
+        divergence_weight=divergence_weight,
+        ce_weight=ce_weight,
+    )
     return c.head_sum(plan, student, side, numbers, weights)
 
 

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import same_features
+from jaxdistill.losses._hyper import AtMostOne, Hyper
 from jaxdistill.losses.numerics import same_shape, widen
+from jaxdistill.settings import Fraction, NonNegative
 
 
-def channel_mask(key: jax.Array, shape: tuple[int, ...], *, rate: float = 0.15) -> jax.Array:
+def channel_mask(key: jax.Array, shape: tuple[int, ...], *, rate: Fraction = 0.15) -> jax.Array:
     """Masks whole channels of an example: what the generator of :func:`mgd` is shown.
 
     Args:
@@ -79,9 +81,9 @@ def vitkd(
     teacher: tuple[jax.Array, jax.Array],
     mask: jax.Array,
     *,
-    mimic_weight: float = 3e-5,
-    generation_weight: float = 3e-6,
-    rate: float = 0.5,
+    mimic_weight: Hyper[NonNegative] = 3e-5,
+    generation_weight: Hyper[NonNegative] = 3e-6,
+    rate: AtMostOne = 0.5,
 ) -> jax.Array:
     r"""ViTKD: shallow layers are mimicked, the last one is generated from masked tokens.
 
@@ -128,7 +130,7 @@ def vid(
     teacher: jax.Array,
     raw_variance: jax.Array,
     *,
-    epsilon: float = 1e-5,
+    epsilon: NonNegative = 1e-5,
     axis: int = -1,
 ) -> jax.Array:
     r"""Variational information distillation: the teacher under a Gaussian of the student.
@@ -178,7 +180,7 @@ def pad(
     teacher: jax.Array,
     log_variance: jax.Array,
     *,
-    epsilon: float = 1e-6,
+    epsilon: NonNegative = 1e-6,
     axis: int = -1,
 ) -> jax.Array:
     r"""Prime-aware adaptive distillation: an uncertainty of its own for every example and feature.

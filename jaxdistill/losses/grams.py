@@ -7,6 +7,8 @@ sequence.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +19,7 @@ from jaxdistill.losses._geometry import (
     same_features,
     to_smaller_grid,
 )
+from jaxdistill.losses._hyper import Hyper
 from jaxdistill.losses.numerics import (
     einsum,
     gram,
@@ -27,6 +30,7 @@ from jaxdistill.losses.numerics import (
     same_batch,
     widen,
 )
+from jaxdistill.settings import Count, Finite, Positive
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -114,10 +118,10 @@ def nst(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    kernel: str = "polynomial",
-    degree: int = 2,
-    offset: float = 0.0,
-    bandwidth: float = 1.0,
+    kernel: Literal["polynomial", "linear", "rbf"] = "polynomial",
+    degree: Count = 2,
+    offset: Finite = 0.0,
+    bandwidth: Hyper[Positive] = 1.0,
 ) -> jax.Array:
     r"""Neuron selectivity transfer: the discrepancy between two clouds of channels.
 
@@ -146,7 +150,8 @@ def nst(
 
     Equal to:
         mdistiller ``nst_loss`` and RepDistiller ``NSTLoss`` (mean over the batch, summed over
-        stages); VidLanKD's leaves the teacher's own term out, a constant.
+        stages). VidLanKD's takes tokens for channels, so both axes are swapped to get it, and
+        leaves the teacher's own term out, a constant.
 
     Example:
         >>> nst(jnp.ones((1, 2, 2, 3)), jnp.ones((1, 4, 4, 5))).tolist()
@@ -174,7 +179,11 @@ def nst(
 
 
 def fsp_matrix(
-    first: jax.Array, second: jax.Array, *, pooling: str = "average", mask: jax.Array | None = None
+    first: jax.Array,
+    second: jax.Array,
+    *,
+    pooling: Literal["average", "max"] = "average",
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     r"""The flow of a solution procedure: products of two layers' channels, over positions.
 
@@ -213,8 +222,8 @@ def fsp(
     student: Pair,
     teacher: Pair,
     *,
-    form: str = "mean_square",
-    pooling: str = "average",
+    form: Literal["mean_square", "column_norm"] = "mean_square",
+    pooling: Literal["average", "max"] = "average",
     mask: jax.Array | None = None,
 ) -> jax.Array:
     r"""The flow of solution procedure between two layers of the student, against the teacher's.

@@ -15,15 +15,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.losses._geometry import off_diagonal, pairs
+from jaxdistill.losses._critic_scores import off_mean, per_row, square, tangent_exp
+from jaxdistill.losses._geometry import pairs
+from jaxdistill.losses._hyper import Hyper
 from jaxdistill.losses.numerics import (
     count,
     is_class,
     masked_mean,
     on_any_mesh,
-    ratio,
     widen,
 )
+from jaxdistill.settings import Share
 
 
 @on_any_mesh
@@ -101,8 +103,8 @@ def tuba_bound(
         Poole et al.,
         `On Variational Bounds of Mutual Information <https://arxiv.org/abs/1905.06922>`_, 2019
     """
-    scores = _square(scores, where)
-    shifted = scores - _per_row(baseline, scores, where)
+    scores = square(scores, where)
+    shifted = scores - per_row(baseline, scores, where)
     return _unnormalised(shifted, where)
 
 
@@ -135,7 +137,7 @@ def nwj_bound(scores: jax.Array, *, where: jax.Array | None = None) -> jax.Array
         Nguyen, Wainwright and Jordan, `Estimating Divergence Functionals and the Likelihood Ratio
         <https://arxiv.org/abs/0809.0853>`_, 2010
     """
-    return _unnormalised(_square(scores, where) - 1, where)
+    return _unnormalised(square(scores, where) - 1, where)
 
 
 @on_any_mesh
@@ -168,7 +170,7 @@ def info_nce_bound(scores: jax.Array, *, where: jax.Array | None = None) -> jax.
         van den Oord et al., `Representation Learning with Contrastive Predictive Coding
         <https://arxiv.org/abs/1807.03748>`_, 2018
     """
-    scores = _square(scores, where)
+    scores = square(scores, where)
     number = count(where, scores)
     columns = jnp.where(pairs(where, scores.shape[0]), scores, -jnp.inf)
     columns = columns if where is None else jnp.where(where.astype(bool)[:, None], columns, 0)
@@ -207,9 +209,9 @@ def jensen_shannon_objective(scores: jax.Array, *, where: jax.Array | None = Non
         `Learning Deep Representations by Mutual Information Estimation and Maximization
         <https://arxiv.org/abs/1808.06670>`_, 2019
     """
-    scores = _square(scores, where)
+    scores = square(scores, where)
     joint = masked_mean(jax.nn.softplus(-jnp.diagonal(scores)), where)
-    return -joint - _off_mean(jax.nn.softplus(scores), where)
+    return -joint - off_mean(jax.nn.softplus(scores), where)
 
 
 @on_any_mesh
@@ -289,7 +291,11 @@ def leave_one_out_bound(scores: jax.Array, *, where: jax.Array | None = None) ->
 
 @on_any_mesh
 def mi_alpha_bound(
-    scores: jax.Array, baseline: jax.Array, *, alpha: Any = 0.01, where: jax.Array | None = None
+    scores: jax.Array,
+    baseline: jax.Array,
+    *,
+    alpha: Hyper[Share] = 0.01,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""The interpolation between the unnormalised bound and the multi-sample one.
 
@@ -334,17 +340,17 @@ def mi_alpha_bound(
         `Distiller: A Systematic Study of Model Distillation Methods in NLP
         <https://arxiv.org/abs/2109.11105>`_, 2021
     """
-    scores = _square(scores, where)
+    scores = square(scores, where)
     size, number = scores.shape[0], count(where, scores)
-    baseline = jnp.broadcast_to(_per_row(baseline, scores, where), scores.shape)
+    baseline = jnp.broadcast_to(per_row(baseline, scores, where), scores.shape)
     alpha = jnp.asarray(alpha, scores.dtype)
     if size < 2:
         return jnp.zeros((), scores.dtype)
     others = jnp.log(jnp.maximum(number - 1, 1))
     left_out = jnp.where(number < 2, 0, _log_leave_one_out(scores, where) - others)
     mixed = _log_mix(left_out, baseline, alpha)
-    joint = _off_mean(jnp.diagonal(scores)[:, None] - mixed, where)
-    marginal = _off_mean(_exp(scores - jnp.diagonal(mixed)[:, None]), where)
+    joint = off_mean(jnp.diagonal(scores)[:, None] - mixed, where)
+    marginal = off_mean(tangent_exp(scores - jnp.diagonal(mixed)[:, None]), where)
     return jnp.where(number < 2, 0, 1 + joint - marginal)
 
 
@@ -381,41 +387,7 @@ def _log_leave_one_out(scores: jax.Array, where: jax.Array | None) -> jax.Array:
     return jnp.where(some, jnp.where(first, without_first, rest), 0)
 
 
-def _exp(x: jax.Array) -> jax.Array:
-    """The exponential, continued by its tangent where it would overflow: a bound that is hopelessly
-    low stays finite, and its gradient still leads out."""
-    top = jnp.log(jnp.finfo(x.dtype).max) - 24
-    over = x > top
-    inside = jnp.exp(jnp.where(over, top, x))
-    return jnp.where(over, inside * (1 + jnp.where(over, x - top, 0)), inside)
-
-
 def _unnormalised(shifted: jax.Array, where: jax.Array | None) -> jax.Array:
     """One plus the mean of the diagonal minus that of the exponentials beside it; zero if empty."""
-    value = 1 + masked_mean(jnp.diagonal(shifted), where) - _off_mean(_exp(shifted), where)
+    value = 1 + masked_mean(jnp.diagonal(shifted), where) - off_mean(tangent_exp(shifted), where)
     return jnp.where(count(where, shifted) == 0, 0, value)
-
-
-def _off_mean(values: jax.Array, where: jax.Array | None) -> jax.Array:
-    beside = off_diagonal(where, values.shape[0])
-    total = jnp.sum(jnp.where(beside, values, 0))
-    return ratio(total, jnp.sum(beside.astype(values.dtype)))
-
-
-def _square(scores: jax.Array, where: jax.Array | None) -> jax.Array:
-    """Wide scores, zero in the rows and columns that do not count."""
-    if jnp.ndim(scores) != 2 or scores.shape[0] != scores.shape[1]:
-        raise ValueError(f"scores must be [B, B], got shape {jnp.shape(scores)}")
-    (scores,) = widen(scores)
-    return scores if where is None else jnp.where(pairs(where, scores.shape[0]), scores, 0)
-
-
-def _per_row(baseline: jax.Array, scores: jax.Array, where: jax.Array | None) -> jax.Array:
-    baseline = jnp.asarray(baseline).astype(scores.dtype)
-    if baseline.ndim == 0:
-        return baseline[None, None]
-    if baseline.shape != scores.shape[:1]:
-        raise ValueError(
-            f"baseline needs one entry per row of {scores.shape}, got {baseline.shape}"
-        )
-    return (baseline if where is None else jnp.where(where.astype(bool), baseline, 0))[:, None]

@@ -7,6 +7,8 @@ out.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
@@ -19,7 +21,9 @@ from jaxdistill.losses._geometry import (
     same_features,
     square_distances,
 )
+from jaxdistill.losses._hyper import Hyper
 from jaxdistill.losses.numerics import count, einsum, gram, on_any_mesh, ratio
+from jaxdistill.settings import Count, Finite, Positive
 
 
 @on_any_mesh
@@ -27,10 +31,10 @@ def mmd(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    kernel: str = "rbf",
-    bandwidth: float = 1.0,
-    degree: int = 2,
-    offset: float = 0.0,
+    kernel: Literal["rbf", "polynomial", "linear"] = "rbf",
+    bandwidth: Hyper[Positive] = 1.0,
+    degree: Count = 2,
+    offset: Finite = 0.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""The squared maximum mean discrepancy between the features of student and teacher.
@@ -78,9 +82,9 @@ def cka_similarity(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    kernel: str = "linear",
-    bandwidth: float | None = None,
-    estimator: str = "biased",
+    kernel: Literal["linear", "rbf"] = "linear",
+    bandwidth: Hyper[Positive] | None = None,
+    estimator: Literal["biased", "debiased"] = "biased",
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Centred kernel alignment: how alike two representations of the same examples are.
@@ -174,9 +178,9 @@ def cka(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    kernel: str = "linear",
-    bandwidth: float | None = None,
-    estimator: str = "biased",
+    kernel: Literal["linear", "rbf"] = "linear",
+    bandwidth: Hyper[Positive] | None = None,
+    estimator: Literal["biased", "debiased"] = "biased",
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""One minus the centred kernel alignment: see :func:`cka_similarity`.

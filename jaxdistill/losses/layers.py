@@ -2,15 +2,22 @@ r"""Which layer of the teacher speaks to which of the student: fixed maps, optim
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import choice
 from jaxdistill.losses.numerics import on_any_mesh, ratio, widen
+from jaxdistill.settings import Count, Positive
 
 
 def layer_map(
-    student_layers: int, teacher_layers: int, *, rule: str = "skip", states: str = "hidden"
+    student_layers: int,
+    teacher_layers: int,
+    *,
+    rule: Literal["skip", "last"] = "skip",
+    states: Literal["hidden", "block"] = "hidden",
 ) -> tuple[int, ...]:
     """The teacher's layer for each of the student's.
 
@@ -48,8 +55,8 @@ def transport_plan(
     *,
     student_mass: jax.Array | None = None,
     teacher_mass: jax.Array | None = None,
-    regularisation: float = 0.05,
-    iterations: int = 50,
+    regularisation: Positive = 0.05,
+    iterations: Count = 50,
 ) -> jax.Array:
     r"""How much each layer learns from each of the teacher: entropic optimal transport.
 
@@ -111,7 +118,7 @@ def transport_plan(
 
 @on_any_mesh
 def transport_masses(
-    plan: jax.Array, cost: jax.Array, *, temperature: float = 1.0
+    plan: jax.Array, cost: jax.Array, *, temperature: Positive = 1.0
 ) -> tuple[jax.Array, jax.Array]:
     r"""New masses for the layers: those that were cheap to move learn and teach more.
 

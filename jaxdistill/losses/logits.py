@@ -8,16 +8,16 @@ number, traced or not, or an array with one value per example.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses import numerics as n
+from jaxdistill.losses._hyper import Hyper
+from jaxdistill.settings import Count, NonNegative, Positive, Share
 
 
 def cross_entropy(
-    logits: jax.Array, labels: jax.Array, *, label_smoothing: Any = 0.0, axis: int = -1
+    logits: jax.Array, labels: jax.Array, *, label_smoothing: Hyper[Share] = 0.0, axis: int = -1
 ) -> jax.Array:
     r"""Cross-entropy with integer labels.
 
@@ -130,7 +130,7 @@ def soft_binary_cross_entropy(
 
 
 def hinton_kd(
-    student: jax.Array, teacher: jax.Array, *, temperature: Any = 1.0, axis: int = -1
+    student: jax.Array, teacher: jax.Array, *, temperature: Hyper[Positive] = 1.0, axis: int = -1
 ) -> jax.Array:
     r"""Soft targets: how far the softened student is from the softened teacher.
 
@@ -155,7 +155,8 @@ def hinton_kd(
     Zero, with zero gradient, at equality. Finite for all finite students; infinite where the
     student has ``-inf`` and the teacher does not. Equals mdistiller, RepDistiller, ModelOpt (their
     means over the batch), big_vision ``kl`` per example, DistillKit ``kl``; torchdistill's
-    soft-only form lacks the factor :math:`\tau^2`.
+    soft-only form and its ``SKDInstanceLoss`` lack the factor :math:`\tau^2`, and DistiLLM's
+    ``forward_kl`` is a cross-entropy: this plus the teacher's entropy.
 
     References:
         Hinton, Vinyals, Dean 2015, "Distilling the knowledge in a neural network" (arXiv
@@ -170,7 +171,7 @@ def hinton_kd(
     return n.softened(n.kl(log_t, log_s), temperature, log_t)
 
 
-def standardise(logits: jax.Array, *, epsilon: float = 1e-7, axis: int = -1) -> jax.Array:
+def standardise(logits: jax.Array, *, epsilon: NonNegative = 1e-7, axis: int = -1) -> jax.Array:
     r"""Logits with mean 0 and standard deviation 1 per example, so that a student need not copy the
     scale.
 
@@ -211,8 +212,8 @@ def standardised_kd(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    temperature: Any = 1.0,
-    epsilon: float = 1e-7,
+    temperature: Hyper[Positive] = 1.0,
+    epsilon: NonNegative = 1e-7,
     axis: int = -1,
 ) -> jax.Array:
     r"""Soft targets between standardised logits: :func:`hinton_kd` of :func:`standardise`.
@@ -288,7 +289,7 @@ def logit_distance(
     teacher: jax.Array,
     *,
     log_probabilities: bool = False,
-    epsilon: float = 1e-12,
+    epsilon: NonNegative = 1e-12,
     axis: int = -1,
 ) -> jax.Array:
     r"""Euclidean distance of logits, or of their log-softmax.
@@ -326,7 +327,7 @@ def logit_distance(
 
 
 def top_k_agreement(
-    student: jax.Array, teacher: jax.Array, *, k: int = 1, axis: int = -1
+    student: jax.Array, teacher: jax.Array, *, k: Count = 1, axis: int = -1
 ) -> jax.Array:
     """Whether the teacher's best class is among the student's ``k`` best: a measure, without a
     gradient.

@@ -7,14 +7,14 @@ mean the global batch.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses import numerics as n
 from jaxdistill.losses._entry import BATCH, Entry, scores
+from jaxdistill.losses._hyper import Hyper
 from jaxdistill.losses.logits import cross_entropy
+from jaxdistill.settings import NonNegative, Positive
 
 
 @n.on_any_mesh
@@ -22,10 +22,10 @@ def dist(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    temperature: Any = 1.0,
-    inter_weight: Any = 1.0,
-    intra_weight: Any = 1.0,
-    epsilon: float = 1e-8,
+    temperature: Hyper[Positive] = 1.0,
+    inter_weight: Hyper[NonNegative] = 1.0,
+    intra_weight: Hyper[NonNegative] = 1.0,
+    epsilon: NonNegative = 1e-8,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""DIST: match the predictions up to scale and shift, along classes and along the batch.
@@ -82,7 +82,7 @@ def class_correlation(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    temperature: Any = 1.0,
+    temperature: Hyper[Positive] = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""The class level of MLKD: which classes are predicted together over a batch.
@@ -126,7 +126,7 @@ def batch_correlation(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    temperature: Any = 1.0,
+    temperature: Hyper[Positive] = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""The batch level of MLKD: which examples are predicted alike.
@@ -170,7 +170,7 @@ def direction_skd(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    regulariser: float = 0.1,
+    regulariser: Positive = 0.1,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""The direction term of SKD: Mahalanobis length of the difference of cosine matrices.
@@ -223,9 +223,9 @@ def universal_self_kd(
     weak: jax.Array,
     labels: jax.Array,
     *,
-    target_weight: Any = 1.0,
-    non_target_weight: Any = 0.1,
-    weak_weight: Any = 0.005,
+    target_weight: Hyper[NonNegative] = 1.0,
+    non_target_weight: Hyper[NonNegative] = 0.1,
+    weak_weight: Hyper[NonNegative] = 0.005,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""USKD: without a teacher, soft labels from the student's own confidence and the rank of its

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 
 from jaxdistill.losses import numerics as n
 from jaxdistill.losses._entry import PER_EXAMPLE, Entry, scores
+from jaxdistill.losses._hyper import Hyper
 from jaxdistill.losses.logits import cross_entropy, soft_cross_entropy
+from jaxdistill.settings import NonNegative, Positive, Share
 
 
 def decoupled_kd(
@@ -21,9 +23,9 @@ def decoupled_kd(
     teacher: jax.Array,
     labels: jax.Array,
     *,
-    temperature: Any = 1.0,
-    target_weight: Any = 1.0,
-    non_target_weight: Any = 8.0,
+    temperature: Hyper[Positive] = 1.0,
+    target_weight: Hyper[NonNegative] = 1.0,
+    non_target_weight: Hyper[NonNegative] = 8.0,
     axis: int = -1,
 ) -> jax.Array:
     r"""DKD: soft targets split into «is it the label?» and «which of the others?», with a weight
@@ -81,8 +83,8 @@ def normalised_kd(
     teacher: jax.Array,
     labels: jax.Array,
     *,
-    temperature: Any = 1.0,
-    non_target_weight: Any = 1.5,
+    temperature: Hyper[Positive] = 1.0,
+    non_target_weight: Hyper[NonNegative] = 1.5,
     axis: int = -1,
 ) -> jax.Array:
     r"""NKD: cross-entropy on the label weighted by the teacher, and on the renormalised other
@@ -134,8 +136,8 @@ def weighted_soft_labels(
     teacher: jax.Array,
     labels: jax.Array,
     *,
-    temperature: Any = 1.0,
-    epsilon: float = 1e-7,
+    temperature: Hyper[Positive] = 1.0,
+    epsilon: NonNegative = 1e-7,
     axis: int = -1,
 ) -> jax.Array:
     r"""WSLD: soft targets, trusted more where the student is worse than the teacher.
@@ -185,8 +187,8 @@ def one_for_all(
     teacher: jax.Array,
     labels: jax.Array,
     *,
-    temperature: Any = 1.0,
-    exponent: Any = 1.0,
+    temperature: Hyper[Positive] = 1.0,
+    exponent: Hyper[Positive] = 1.0,
     axis: int = -1,
 ) -> jax.Array:
     r"""OFA: soft targets that raise the label's share, for teachers of another architecture.
@@ -235,8 +237,8 @@ def minifinetuning(
     teacher: jax.Array,
     labels: jax.Array,
     *,
-    temperature: Any = 1.0,
-    threshold: Any = 0.2,
+    temperature: Hyper[Positive] = 1.0,
+    threshold: Hyper[Share] = 0.2,
     axis: int = -1,
 ) -> jax.Array:
     r"""MFT: soft targets corrected, example by example, so that the label leads by a margin.

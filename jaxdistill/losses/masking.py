@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdistill.settings import Natural
+
 
 def harmless(tree: Any, where: jax.Array) -> Any:
     """The arrays with zeros where nothing counts: a loss of them is finite there.
@@ -42,7 +44,7 @@ def harmless(tree: Any, where: jax.Array) -> Any:
     return jax.tree.map(cleared, tree)
 
 
-def masked(loss: Callable, *, rows: tuple[int, ...] = (0, 1)) -> Callable:
+def masked(loss: Callable, *, rows: tuple[Natural, ...] = (0, 1)) -> Callable:
     """A loss with ``where``: rows that do not count may hold anything, NaN and infinities too.
 
     ``masked(loss)(student, teacher, ..., where=where)`` gives values that are 0, with gradient 0,
@@ -70,7 +72,7 @@ def masked(loss: Callable, *, rows: tuple[int, ...] = (0, 1)) -> Callable:
         >>> masked(hint)(student, jnp.zeros((2, 1)), where=where).tolist()
         [1.0, 0.0]
         >>> jax.grad(lambda s: masked(hint)(s, s - s, where=where).sum())(student).tolist()
-        [[0.0], [0.0]]
+        [[2.0], [0.0]]
     """
     takes_where = "where" in inspect.signature(loss).parameters
 

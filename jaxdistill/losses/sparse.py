@@ -25,15 +25,18 @@ one class, which is an approximation.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses import numerics as n
 from jaxdistill.losses._entry import PER_TOKEN, Entry
+from jaxdistill.losses._hyper import Hyper, Inside
+from jaxdistill.settings import Positive
 
-RULES = ("renormalise", "zero", "tail", "sampled")
+Missing = Literal["renormalise", "zero", "tail", "sampled"]
+RULES: tuple[Missing, ...] = get_args(Missing)
 
 
 @functools.partial(n.on_any_mesh, dropped=1)
@@ -42,8 +45,8 @@ def sparse_kl(
     ids: jax.Array,
     log_teacher: jax.Array,
     *,
-    missing: str = "tail",
-    temperature: Any = 1.0,
+    missing: Missing = "tail",
+    temperature: Hyper[Positive] = 1.0,
 ) -> jax.Array:
     r"""Forward divergence to the known classes of a teacher.
 
@@ -91,9 +94,9 @@ def sparse_jsd(
     ids: jax.Array,
     log_teacher: jax.Array,
     *,
-    beta: Any = 0.5,
-    missing: str = "tail",
-    temperature: Any = 1.0,
+    beta: Hyper[Inside] = 0.5,
+    missing: Missing = "tail",
+    temperature: Hyper[Positive] = 1.0,
 ) -> jax.Array:
     r"""Generalised Jensen-Shannon divergence to the known classes of a teacher.
 
@@ -141,8 +144,8 @@ def sparse_total_variation(
     ids: jax.Array,
     log_teacher: jax.Array,
     *,
-    missing: str = "tail",
-    temperature: Any = 1.0,
+    missing: Missing = "tail",
+    temperature: Hyper[Positive] = 1.0,
 ) -> jax.Array:
     r"""Total variation to the known classes of a teacher.
 

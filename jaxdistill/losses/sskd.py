@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._geometry import pairs
+from jaxdistill.losses._hyper import Hyper, Views
 from jaxdistill.losses.numerics import (
     einsum,
     is_class,
@@ -27,11 +28,12 @@ from jaxdistill.losses.numerics import (
     same_shape,
     widen,
 )
+from jaxdistill.settings import Positive, Share
 
 
 @on_any_mesh
 def sskd_pretext(
-    features: jax.Array, *, views: int = 4, where: jax.Array | None = None
+    features: jax.Array, *, views: Views = 4, where: jax.Array | None = None
 ) -> jax.Array:
     r"""The pretext task: every transformed copy must find its image, by cosine.
 
@@ -74,9 +76,9 @@ def sskd_similarity(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    temperature: Any = 0.5,
-    keep_wrong: float = 0.75,
-    views: int = 4,
+    temperature: Hyper[Positive] = 0.5,
+    keep_wrong: Share = 0.75,
+    views: Views = 4,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""How copies resemble images, transferred: the softened similarities of student and teacher.
@@ -131,9 +133,9 @@ def sskd_transformed(
     teacher: jax.Array,
     labels: jax.Array,
     *,
-    temperature: Any = 4.0,
-    keep_wrong: float = 1.0,
-    views: int = 4,
+    temperature: Hyper[Positive] = 4.0,
+    keep_wrong: Share = 1.0,
+    views: Views = 4,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Softened predictions for the transformed copies, where the teacher is not too wrong.

@@ -6,16 +6,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses import numerics as n
+from jaxdistill.settings import NonNegative, Positive
 
 
 def flsw_temperature(
     student: jax.Array,
     teacher: jax.Array,
     *,
-    base_temperature: float = 4.0,
-    scale: float = 1.0,
-    exponent: float = 2.0,
-    epsilon: float = 1e-4,
+    base_temperature: Positive = 4.0,
+    scale: NonNegative = 1.0,
+    exponent: Positive = 2.0,
+    epsilon: NonNegative = 1e-4,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""A temperature per example, lower where student and teacher point apart (focal logit-wise
@@ -59,9 +60,9 @@ def flsw_temperature(
 def cwsm_temperature(
     student: jax.Array,
     *,
-    base_temperature: float = 4.0,
-    scale: float = 1.0,
-    epsilon: float = 1e-3,
+    base_temperature: Positive = 4.0,
+    scale: NonNegative = 1.0,
+    epsilon: NonNegative = 1e-3,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""A temperature per example, lower where the student is unsure (confidence weighted by the

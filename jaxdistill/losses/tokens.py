@@ -4,18 +4,19 @@ MiniLLM."""
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses import numerics as n
 from jaxdistill.losses._entry import PER_TOKEN, Entry
+from jaxdistill.losses._hyper import Hyper
+from jaxdistill.settings import NonNegative, Positive, Share
 
 
 @functools.partial(n.on_any_mesh, dropped=1)
 def universal_logit_distillation(
-    student: jax.Array, teacher: jax.Array, *, temperature: Any = 1.0
+    student: jax.Array, teacher: jax.Array, *, temperature: Hyper[Positive] = 1.0
 ) -> jax.Array:
     r"""ULD: compare sorted probabilities, for vocabularies that have nothing in common.
 
@@ -63,7 +64,7 @@ def universal_logit_distillation(
 
 @functools.partial(n.on_any_mesh, dropped=1)
 def logistic_ranking(
-    student: jax.Array, ids: jax.Array, log_teacher: jax.Array, *, epsilon: float = 1e-9
+    student: jax.Array, ids: jax.Array, log_teacher: jax.Array, *, epsilon: NonNegative = 1e-9
 ) -> jax.Array:
     r"""The student's logits should rank the teacher's known classes as the teacher does.
 
@@ -102,8 +103,8 @@ def hinge_ranking(
     ids: jax.Array,
     log_teacher: jax.Array,
     *,
-    margin: Any = None,
-    epsilon: float = 1e-8,
+    margin: Hyper[NonNegative] | None = None,
+    epsilon: NonNegative = 1e-8,
 ) -> jax.Array:
     r"""The student's probabilities should keep the teacher's order of its known classes, by a
     margin.
@@ -182,9 +183,9 @@ def minillm_advantages(
     student_log_probs: jax.Array,
     teacher_log_probs: jax.Array,
     *,
-    discount: float = 0.9,
+    discount: Share = 0.9,
     length_normalised: bool = True,
-    masked_length: float = 0.0,
+    masked_length: NonNegative = 0.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""What a sampled token is worth for the reverse divergence of the rest of its sequence:

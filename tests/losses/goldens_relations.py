@@ -3,12 +3,11 @@
 import jax.numpy as jnp
 
 from jaxdistill.losses import logits
+from jaxdistill.losses.correlations import correlation_congruence, neighbour_correlation
 from jaxdistill.losses.crd import Bank, crd, crd_calibrate, crd_update
 from jaxdistill.losses.kernels import cka
 from jaxdistill.losses.numerics import matmul
 from jaxdistill.losses.relations import (
-    correlation_congruence,
-    neighbour_correlation,
     pkt,
     rkd,
     similarity_preserving,

@@ -128,7 +128,7 @@ def test_chunks_and_leading_axes_do_not_matter():
         x = _arrays(tokens=6)
         expected = _fused(x, **PLAIN)
         for chunk in (1, 4, 6, 100):
-            _assert_same(_fused(x, chunk=chunk, **PLAIN), expected)
+            _assert_same(_fused(x, chunks=losses.Chunks(chunk), **PLAIN), expected)
         names = ("hidden", "teacher_hidden", "labels", "weights")
         folded = {k: v.reshape(2, 3, *v.shape[1:]) if k in names else v for k, v in x.items()}
         _assert_same(_fused(folded, **PLAIN), expected)
@@ -249,7 +249,7 @@ def test_sparse_teachers_equal_the_sparse_loss(missing):
                 weights=x["weights"],
                 student_bias=x["bias"],
                 student_cap=1.5,
-                chunk=3,
+                chunks=losses.Chunks(3),
                 **options,
             )
 
@@ -264,7 +264,7 @@ def test_all_classes_stored_leave_no_tail():
     logits = x["hidden"] @ x["head"]
     whole = losses.forward_kl(logits, teacher)
     np.testing.assert_allclose(losses.sparse_kl(logits, ids, values), whole, rtol=1e-5)
-    fused = losses.linear_sparse_kl(x["hidden"], x["head"], ids, values, chunk=3)
+    fused = losses.linear_sparse_kl(x["hidden"], x["head"], ids, values, chunks=losses.Chunks(3))
     np.testing.assert_allclose(fused, whole.sum(), rtol=1e-5)
 
 
@@ -317,7 +317,12 @@ def test_sharded_tokens_and_classes(kind, axes):
         }
         with jax.set_mesh(mesh):
             placed = {k: jax.device_put(v, NamedSharding(mesh, specs[k])) for k, v in x.items()}
-            ours = _trained(_fused, placed, token_axis=tokens, vocabulary_axis=classes, **options)
+            ours = _trained(
+                _fused,
+                placed,
+                chunks=losses.Chunks(token_axis=tokens, vocabulary_axis=classes),
+                **options,
+            )
             ours = jax.tree.map(np.asarray, ours)
         _assert_same(ours, expected)
 
@@ -327,7 +332,9 @@ def test_memory_does_not_grow_with_the_tokens():
         shapes = jax.eval_shape(lambda: _arrays(tokens, 64, 64, jnp.float32))
 
         def loss(hidden, head, rest):
-            return _fused({**rest, "hidden": hidden, "head": head}, chunk=8, **PLAIN)
+            return _fused(
+                {**rest, "hidden": hidden, "head": head}, chunks=losses.Chunks(8), **PLAIN
+            )
 
         lowered = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(
             shapes["hidden"], shapes["head"], shapes

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdistill.losses.contrastive import hinge_rank, info_nce, nt_xent
+from jaxdistill.losses.correlations import correlation_congruence, neighbour_correlation
 from jaxdistill.losses.crd import crd, crd_bank, crd_calibrate, crd_negatives, crd_update
 from jaxdistill.losses.information import (
     leave_one_out_bound,
@@ -15,8 +16,6 @@ from jaxdistill.losses.information import (
 )
 from jaxdistill.losses.kernels import cka, cka_similarity, mmd
 from jaxdistill.losses.relations import (
-    correlation_congruence,
-    neighbour_correlation,
     pkt,
     rkd,
     similarity_preserving,
