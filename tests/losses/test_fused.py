@@ -62,7 +62,7 @@ def _fused(x, *, divergence, temperature, caps, ce_weight, **kwargs):
         teacher_bias=x["teacher_bias"],
         student_cap=caps[0],
         teacher_cap=caps[1],
-        **{"chunk": 3, **kwargs},
+        **{"chunks": losses.Chunks(3), **kwargs},
     )
 
 
@@ -320,7 +320,7 @@ def test_sharded_tokens_and_classes(kind, axes):
             ours = _trained(
                 _fused,
                 placed,
-                chunks=losses.Chunks(token_axis=tokens, vocabulary_axis=classes),
+                chunks=losses.Chunks(3, tokens, classes),
                 **options,
             )
             ours = jax.tree.map(np.asarray, ours)
@@ -372,3 +372,43 @@ def test_bad_shapes_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             _fused({**x, name: value}, **PLAIN)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_garbage_shows_where_it_counts_and_nowhere_else(dtype):
+    keys = jax.random.split(jax.random.key(0), 4)
+    hidden, taught = (jax.random.normal(key, (4, 3)).astype(dtype) for key in keys[:2])
+    head, other = (jax.random.normal(key, (3, 5)).astype(dtype) for key in keys[2:])
+    ids = jnp.array([[0, 1], [2, 4], [1, 3], [0, 2]])
+    known = jnp.log(jnp.full((4, 2), 0.3))
+    labels = jnp.array([1, -100, 4, 0])
+    weights = jnp.array([1.0, 0.0, 1.0, 1.0])
+
+    def dense(hidden, taught, known):
+        return losses.linear_divergence(hidden, head, taught, other, labels, weights=weights)
+
+    def sparse(hidden, taught, known):
+        return losses.linear_sparse_kl(hidden, head, ids, known, labels, weights=weights)
+
+    for loss, used in ((dense, (0, 1)), (sparse, (0, 2))):
+        run = jax.jit(jax.value_and_grad(loss))
+        args = (hidden, taught, known)
+        zeros = run(*(x.at[1].set(0) for x in args))
+        for junk in (np.nan, -np.inf, 1e30):
+            filling = jnp.asarray(junk, jnp.float32)
+            spoilt = run(*(x.at[1].set(filling.astype(x.dtype)) for x in args))
+            for ours, theirs in zip(spoilt, zeros, strict=True):
+                np.testing.assert_array_equal(
+                    np.asarray(ours, np.float32), np.asarray(theirs, np.float32)
+                )
+        for side in used:
+            for bad in (jnp.nan, jnp.inf):
+                given = [x.at[2, 0].set(bad) if i == side else x for i, x in enumerate(args)]
+                assert not jnp.isfinite(run(*given)[0])
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(ValueError, match="empty batch"):
+        losses.linear_divergence(
+            jnp.zeros((0, 3)), jnp.zeros((3, 5)), jnp.zeros((0, 3)), jnp.zeros((3, 5))
+        )
