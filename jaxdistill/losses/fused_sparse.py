@@ -92,7 +92,7 @@ def linear_sparse_kl(
         0.0
     """
     if missing not in RULES:
-        raise ValueError(unknown("rule", missing, RULES))
+        raise ValueError(unknown("rule for missing classes", missing, RULES))
     if chunks.vocabulary_axis is not None:
         raise ValueError("linear_sparse_kl takes whole heads, got a vocabulary_axis in chunks")
     student, weights, leading = c.checked(

@@ -30,6 +30,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from jaxdistill._errors import unknown
 from jaxdistill.losses import numerics as n
 from jaxdistill.losses._entry import PER_TOKEN, Entry
 from jaxdistill.losses._hyper import Hyper, Inside
@@ -196,7 +197,7 @@ def teacher_values(
     The log of the tail is ``-inf`` under every rule but ``"tail"``.
     """
     if missing not in RULES:
-        raise ValueError(f"missing must be one of {RULES}, got {missing!r}")
+        raise ValueError(unknown("rule for missing classes", missing, RULES))
     n.same_shape(ids=ids, log_teacher=log_teacher)
     known = (ids >= 0) & (ids < vocabulary) & ~jnp.isneginf(log_teacher)
     values = jnp.where(known, log_teacher, -jnp.inf)
