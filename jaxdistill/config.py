@@ -268,7 +268,7 @@ def depends_on(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
         for key, value in settings.items()
         if key not in _NOT_IDENTITY and value != STAGE_DEFAULTS[key]
     }
-    return {"settings": own, "data": config.get("data"), "seed": config["seed"]}
+    return {"settings": own, "data": config.get("data"), "seed": config.get("seed", 0)}
 
 
 def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

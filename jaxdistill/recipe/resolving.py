@@ -12,6 +12,7 @@ from typing import Any
 from jaxdistill import condense, registry
 from jaxdistill._errors import unknown
 from jaxdistill.config import (
+    ConfigKeys,
     choice_stages,
     data_stage,
     override,
@@ -44,7 +45,7 @@ def resolve(config: Mapping[str, Any], read: dict[str, split.Splits] | None = No
     Raises:
         ValueError: listing all faults, a line each.
     """
-    config = copy.deepcopy(dict(config))
+    config = {"seed": ConfigKeys.seed, **copy.deepcopy(dict(config))}
     settings = stage_settings(config)
     hashes = identities(config)
     nets: dict[str, Net] = {}
