@@ -303,9 +303,10 @@ def _get(container: Any, key: str, kind: str) -> Any:
         )
     if key in container:
         return container[key]
-    head, _, rest = key.partition("/")
-    if rest and head in container:
-        return _get(container[head], rest, kind)
+    # Names may hold slashes themselves, such as those of merged targets.
+    for place in (place for place, letter in enumerate(key) if letter == "/"):
+        if key[:place] in container:
+            return _get(container[key[:place]], key[place + 1 :], kind)
     raise ValueError(unknown(kind, key, container))
 
 

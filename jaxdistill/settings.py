@@ -202,7 +202,8 @@ def earlier(value: Any, domain: Any) -> list[str]:
         return [name for each in arguments for name in earlier(value, each)]
     if _is_mapping(origin) and isinstance(value, Mapping):
         return [name for each in value.values() for name in earlier(each, arguments[1])]
-    if _is_sequence(origin) and not isinstance(value, str) and value is not None:
+    is_list = isinstance(value, collections.abc.Sequence) and not isinstance(value, str)
+    if _is_sequence(origin) and is_list:
         return [name for each in value for name in earlier(each, arguments[0])]
     return []
 

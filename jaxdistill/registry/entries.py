@@ -224,11 +224,12 @@ def named(kind: str, part: Mapping[str, Any], key: str = "name") -> str:
 
 
 def stages_in(entry: Entry, part: Mapping[str, Any]) -> tuple[str, ...]:
-    """The earlier stages that a part of a config names, by the domains of the entry's keywords."""
+    """The earlier stages that a part of a config names, by the domains of the entry's keywords;
+    values outside of these name none."""
     named = [
         name
         for key, parameter in domains.keys(entry).items()
-        if part.get(key) is not None
+        if part.get(key) is not None and domains.fault(part[key], parameter.annotation) is None
         for name in domains.earlier(part[key], parameter.annotation)
     ]
     return tuple(dict.fromkeys(named))
