@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ from contract.parts import (
     falls,
     near,
     one_step,
+    perceptron,
     stage,
     trained_teacher,
 )
@@ -28,32 +31,39 @@ from contract.parts import (
 from jaxdistill import targets
 from jaxdistill.data.sources import arrays
 from jaxdistill.data.stream import stream
-from jaxdistill.distiller import model_to_model
+from jaxdistill.distiller import Student, model_to_model
 from jaxdistill.gradients import Whole
 from jaxdistill.net import Forward, Net
 from jaxdistill.objective import per_example
 
 
-def low_rank_adapters(rank: int = 1) -> Trial:
-    """Adapters on a base that is there once: the student is built on its frozen teacher."""
-    frozen = {"teacher": trained_teacher()}
-    kept = jax.tree.map(np.array, frozen)
+def adapted_on(net: Net, base: str, rank: int) -> Student:
+    """Low-rank adapters on the frozen weights of a name, of which nothing is copied."""
 
     def adapted(frozen):
-        base, moving = frozen["teacher"]
+        weights, moving = frozen[base]
 
         def init(key, inputs):
             def pair(place, weight):
                 down = jax.random.normal(jax.random.fold_in(key, place), (len(weight), rank))
                 return {"down": down, "up": jnp.zeros((rank, weight.shape[1]))}
 
-            return {n: pair(i, base[n]) for i, n in enumerate(sorted(base))}, {}
+            return {n: pair(i, weights[n]) for i, n in enumerate(sorted(weights))}, {}
 
         def apply(params, state, inputs, *, taps=(), train=False, rng=None):
-            whole = {n: base[n] + pair["down"] @ pair["up"] for n, pair in params.items()}
-            return TEACHER.apply(whole, moving, inputs, taps=taps)._replace(state=state)
+            whole = {n: weights[n] + pair["down"] @ pair["up"] for n, pair in params.items()}
+            return net.apply(whole, moving, inputs, taps=taps)._replace(state=state)
 
         return Net(init, apply)
+
+    return adapted
+
+
+def low_rank_adapters() -> Trial:
+    """Adapters on a base that is there once: the student is built on its frozen teacher."""
+    frozen = {"teacher": trained_teacher()}
+    kept = jax.tree.map(np.array, frozen)
+    adapted = adapted_on(TEACHER, "teacher", rank=1)
 
     def objective(forward, goal, batch):
         return agreement(forward, goal, batch) | cross_entropy(forward, goal, batch)
@@ -73,17 +83,24 @@ def low_rank_adapters(rank: int = 1) -> Trial:
     return Trial(stage(distiller, frozen), right)
 
 
+def sliced(widths: Sequence[int]) -> Net:
+    """A net and its sub-nets, slices of the same weights: ``out`` holds the answer of each."""
+    net = perceptron(max(widths))
+
+    def answer(params, state, inputs, width):
+        part = {"first": params["first"][:, :width], "second": params["second"][:width]}
+        return net.apply(part, {"mean": state["mean"][:width]}, inputs).out
+
+    def apply(params, state, inputs, *, taps=(), train=False, rng=None):
+        outs = {str(width): answer(params, state, inputs, width) for width in widths}
+        return Forward(outs, {}, state, params)
+
+    return Net(net.init, apply)
+
+
 def supernet(widths: tuple[int, ...] = (8, 4, 2)) -> Trial:
     """Sub-nets are slices of the same weights: all learn at once, the narrow ones from the widest,
     and their gradients add."""
-
-    def sliced(params, state, inputs, width):
-        part = {"first": params["first"][:, :width], "second": params["second"][:width]}
-        return STUDENT.apply(part, {"mean": state["mean"][:width]}, inputs).out
-
-    def apply(params, state, inputs, *, taps=(), train=False, rng=None):
-        outs = {str(width): sliced(params, state, inputs, width) for width in widths}
-        return Forward(outs, {}, state, params)
 
     def objective(*chosen):
         def terms(forward, goal, batch):
@@ -97,8 +114,7 @@ def supernet(widths: tuple[int, ...] = (8, 4, 2)) -> Trial:
         return terms
 
     def distiller(*chosen):
-        net = Net(STUDENT.init, apply)
-        return model_to_model(net, targets.live(TEACHER), objective(*chosen), SGD)
+        return model_to_model(sliced(widths), targets.live(TEACHER), objective(*chosen), SGD)
 
     frozen = {"teacher": trained_teacher()}
 
