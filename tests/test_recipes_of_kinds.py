@@ -63,6 +63,9 @@ def test_a_recipe_runs_and_is_not_run_again(kind, tmp_path):
         if planned.kind == "net" and planned.net is not None:
             restored = recipe.restore(tmp_path, planned.name)
             equal((restored.params, restored.state), outcomes[planned.name].result)
+        elif planned.kind != "net":
+            with pytest.raises(ValueError, match=planned.kind):
+                recipe.restore(tmp_path, planned.name)
     assert (tmp_path / "report.html").exists()
 
 

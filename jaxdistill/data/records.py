@@ -60,7 +60,8 @@ class Source:
         read: ``indices [B] -> {name: array [B, ...]}``, a whole batch of records at once; a
             function, or a :class:`Reader`.
         info: what is known beforehand: ``image_shape`` (H, W, C), ``classes``, ``class_names``,
-            ``groups``; ``hidden``, where -1 stands for a label that is not told; ``declared``,
+            ``groups``; ``inputs``, the entries that nets see, where these are neither images nor
+            texts; ``hidden``, where -1 stands for a label that is not told; ``declared``,
             where whoever wrote the set has held its labels against its classes.
         read_labels: ``() -> [n]``, all labels without their records, where that is cheap.
 

@@ -54,6 +54,20 @@ def augmented(operations: Sequence[Callable[[jax.Array, jax.Array], jax.Array]] 
     return prepare
 
 
+def entries(names: Sequence[str]) -> Prepare:
+    """Both nets see some entries of the batch together, such as the nodes and edges of graphs.
+
+    Args:
+        names: of the entries; a data set says them by ``info["inputs"]``.
+    """
+
+    def prepare(batch, key):
+        seen = {name: batch[name] for name in names}
+        return {**batch, "student": seen, "teacher": seen}
+
+    return prepare
+
+
 def texts(batch: dict[str, Any], key: jax.Array) -> dict[str, Any]:
     """Both nets see the tokens; where texts are packed what keeps them apart; where they are filled
     up where there is text, and of pairs which text."""

@@ -210,8 +210,9 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
         for other in choice_stages(settings)
     }
     settings = with_choices(settings, chosen)
-    if settings["work"] or not settings["student"]:
-        raise ValueError(f"stage {stage!r} trains no net")
+    kind = info[stage].get("kind", "net")
+    if kind != "net" or settings["work"] or not settings["student"]:
+        raise ValueError(f"stage {stage!r} trains no net: what it leaves is {kind}")
     shares = registry.shared(settings["student"])
     base = {other: restore(workdir, other) for other in shares}
     net: Any = net_of(settings, info[stage], {name: own.net for name, own in base.items()})
@@ -280,6 +281,6 @@ def _note(path: Path, known: Mapping[str, Any]) -> None:
 
 
 def _known(planned: Planned) -> dict[str, Any]:
-    """What a net must know of its data."""
+    """What a net must know of its data, and whether there is one."""
     known = ("classes", "image_shape", "vocabulary", "length")
-    return {key: planned.info[key] for key in known if key in planned.info}
+    return {"kind": planned.kind, **{k: planned.info[k] for k in known if k in planned.info}}

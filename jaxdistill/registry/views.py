@@ -56,12 +56,21 @@ def fixed_view(specs: Sequence[Mapping[str, Any]] | None) -> views.Prepare | Non
     return views.augmented(augmentations(specs)) if specs else None
 
 
+def _entries(said: Any, info: Mapping[str, Any]) -> views.Prepare | None:
+    """The view of data that says itself what nets see of it, such as graphs."""
+    if "inputs" in info and said:
+        raise ValueError(f"only images have a view: nets see {', '.join(info['inputs'])} as it is")
+    return views.entries(info["inputs"]) if "inputs" in info else None
+
+
 def seen(specs: Sequence[Mapping[str, Any]] | None, info: Mapping[str, Any]) -> dict[str, Any]:
     """What is done before a net is evaluated, and which entry of the batch it then sees."""
     if "vocabulary" in info:
         if specs:
             raise ValueError("texts have no view: take 'augment' out")
         return {"prepare": views.texts, "inputs": "student"}
+    if prepare := _entries(specs, info):
+        return {"prepare": prepare, "inputs": "student"}
     return {"prepare": fixed_view(specs), "inputs": "image"}
 
 
@@ -78,6 +87,8 @@ def view(part: Mapping[str, Any] | None, info: Mapping[str, Any]) -> views.Prepa
             if key != "mask":
                 raise ValueError(f"of a view texts have 'mask' alone: take {key!r} out")
         return _masked("tokens", said.mask, context) if said.mask else views.texts
+    if prepare := _entries(said.augment or said.mix or said.mask, info):
+        return prepare
     parts = [views.augmented(augmentations(said.augment))]
     if said.mix:
         function = partial("mix", MIXES, less(said.mix, "smoothing"))
