@@ -11,7 +11,6 @@ from contract.parts import (
     ADAM,
     BATCHES,
     IMAGES,
-    RNG,
     SGD,
     STUDENT,
     TEACHER,
@@ -130,17 +129,21 @@ def supernet(widths: tuple[int, ...] = (8, 4, 2)) -> Trial:
     return Trial(stage(distiller(*widths), frozen), right)
 
 
-def padded_graphs(nodes: int = 6, edges: int = 10) -> Trial:
-    """Graphs of different sizes in one array: messages add up by segments, padding counts
-    nowhere."""
-    sizes = RNG.integers(2, nodes + 1, 128)
-    ends = np.stack([RNG.integers(0, size, (edges, 2)) for size in sizes])
-    graphs = {
-        "nodes": RNG.normal(size=(128, nodes, 3)).astype(np.float32),
+def graphs(count: int, nodes: int = 6, edges: int = 10) -> dict[str, np.ndarray]:
+    """Graphs of different sizes in one array, filled up with nodes and edges that are none."""
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(2, nodes + 1, count)
+    ends = np.stack([rng.integers(0, size, (edges, 2)) for size in sizes])
+    return {
+        "nodes": rng.normal(size=(count, nodes, 3)).astype(np.float32),
         "edges": ends.astype(np.int32),
         "is_node": np.arange(nodes)[None] < sizes[:, None],
-        "is_edge": RNG.random((128, edges)) < 0.7,
+        "is_edge": rng.random((count, edges)) < 0.7,
     }
+
+
+def messages(width: int) -> Net:
+    """An answer for every node, of itself and of what its neighbours send, added up by segments."""
 
     def apply(params, state, graph, *, taps=(), train=False, rng=None):
         count, size = graph["nodes"].shape[:2]
@@ -151,19 +154,23 @@ def padded_graphs(nodes: int = 6, edges: int = 10) -> Trial:
         hidden = jnp.tanh(jnp.concatenate([graph["nodes"], heard], -1) @ params["first"])
         return Forward(hidden @ params["second"], {}, state, params)
 
-    def net(width):
-        return Net(lambda key, graph: (perceptron_of(key, 6, width), {}), apply)
+    return Net(lambda key, graph: (perceptron_of(key, 6, width), {}), apply)
+
+
+def padded_graphs() -> Trial:
+    """Graphs of different sizes in one array: padding counts nowhere."""
+    records = graphs(128)
 
     def objective(forward, goal, batch):
         values = divergence(goal["out"], forward.out)
         return {"kd": per_example(1.0, values, batch["is_node"])}
 
     def graph(batch, key):
-        return {**batch, "image": {name: batch[name] for name in graphs}}
+        return {**batch, "image": {name: batch[name] for name in records}}
 
-    teacher = targets.live(net(16))
-    distiller = model_to_model(net(4), teacher, objective, ADAM, prepare=graph)
-    data = stream(arrays(graphs), 32, seed=0, threads=0)
+    teacher = targets.live(messages(16))
+    distiller = model_to_model(messages(4), teacher, objective, ADAM, prepare=graph)
+    data = stream(arrays(records), 32, seed=0, threads=0)
     frozen = {"teacher": (perceptron_of(jax.random.key(7), 6, 16), {})}
 
     def right(outcome):
