@@ -365,7 +365,8 @@ def _stages_of(settings: Mapping[str, Any], wanted: Callable[[str], bool]) -> tu
         members = settings["members"].values()
         found = [name for member in members for name in _stages_of(member, wanted)]
         return tuple(dict.fromkeys(found))
-    named = "stage" in settings and wanted(settings.get("kind", "live"))
+    # What is no name is refused by its domain.
+    named = isinstance(settings.get("stage"), str) and wanted(settings.get("kind", "live"))
     return (settings["stage"],) if named else ()
 
 
