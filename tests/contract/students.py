@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +29,8 @@ from contract.parts import (
 
 from jaxdistill import targets
 from jaxdistill.data.stream import stream
-from jaxdistill.distiller import model_to_model
+from jaxdistill.distiller import Distiller, model_to_model
+from jaxdistill.net import Net
 from jaxdistill.objective import Objective, per_batch, per_example
 from jaxdistill.training.loop import over_seeds
 
@@ -97,15 +101,48 @@ def changing_mixture() -> Trial:
     return Trial(stage(distiller, frozen, data=mixture, between=(4, reweigh)), falls("kd"))
 
 
+class Ageing(NamedTuple):
+    step: jax.Array
+    inner: Any
+    ages: Any
+
+
+def ageing(inner: Distiller, ages: int, every: int) -> Distiller:
+    """What a distiller learned, a stack of its results after every so many steps."""
+
+    def init(key, frozen, batch):
+        state = inner.init(key, frozen, batch)
+        stack = jax.tree.map(lambda leaf: jnp.stack([leaf] * ages), inner.result(state))
+        return Ageing(state.step, state, stack)
+
+    def step(state, frozen, batch):
+        new, metrics = inner.step(state.inner, frozen, batch)
+        place = jnp.minimum(new.step // every, ages - 1)
+        stack = jax.tree.map(
+            lambda all, leaf: all.at[place].set(leaf), state.ages, inner.result(new)
+        )
+        return Ageing(new.step, new, stack), metrics
+
+    return Distiller(init, step, lambda state: state.ages, kind="arrays")
+
+
+def of_age(net: Net, stage: str, every: int, inputs: str = "image") -> Callable[..., Any]:
+    """Targets of a teacher that is read from a stack, an older one after every so many steps."""
+
+    def taught(sources, batch, key, step):
+        age = jax.tree.map(lambda leaf: leaf[step // every], sources[stage])
+        return targets.live(net, inputs=inputs)({"teacher": age}, batch, key, step)
+
+    return taught
+
+
 def moving_teacher() -> Trial:
     """The teacher is read from a stack of its own checkpoints, the later the longer one learns."""
     every, batch = 4, BATCHES.at(0)
     ages = [TEACHER.init(jax.random.key(age), batch["image"]) for age in range(3)]
     frozen = {"ages": jax.tree.map(lambda *leaves: jnp.stack(leaves), *ages)}
 
-    def taught(sources, batch, key, step):
-        age = jax.tree.map(lambda leaf: leaf[step // every], sources["ages"])
-        return targets.live(TEACHER)({"teacher": age}, batch, key, step)
+    taught = of_age(TEACHER, "ages", every)
 
     distiller = model_to_model(STUDENT, taught, agreement, ADAM)
 
