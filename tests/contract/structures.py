@@ -194,11 +194,36 @@ def perceptron_of(key, inputs: int, hidden: int, outputs: int = 2) -> dict[str, 
     }
 
 
+def decode(weights: dict[str, jax.Array], codes: jax.Array) -> jax.Array:
+    """What a decoder makes of codes."""
+    return jnp.tanh(codes @ weights["first"]) @ weights["second"]
+
+
+def decoded_distance(decoder: dict[str, jax.Array], codes: jax.Array, wanted: jax.Array):
+    """How far apart codes are once they are decoded, a value a record."""
+    return ((decode(decoder, codes) - decode(decoder, wanted)) ** 2).sum(-1)
+
+
+def autoencoder(hidden: int, code: int) -> Net:
+    """Inputs through a few numbers, which are a tap."""
+
+    def init(key, inputs):
+        size, (encoder, decoder) = inputs.shape[-1], jax.random.split(key)
+        both = (
+            perceptron_of(encoder, size, hidden, code),
+            perceptron_of(decoder, code, hidden, size),
+        )
+        return dict(zip(("encoder", "decoder"), both, strict=True)), {}
+
+    def apply(params, state, inputs, *, taps=(), train=False, rng=None):
+        code = decode(params["encoder"], inputs)
+        return Forward(decode(params["decoder"], code), {"code": code}, state, params)
+
+    return Net(init, apply)
+
+
 def frozen_decoder() -> Trial:
     """Codes are as far apart as what a frozen decoder makes of them."""
-
-    def decode(weights, codes):
-        return jnp.tanh(codes @ weights["first"]) @ weights["second"]
 
     def taught(sources, batch, key, step):
         goal = targets.live(TEACHER)(sources, batch, key, step)
@@ -206,9 +231,8 @@ def frozen_decoder() -> Trial:
         return {**goal, "decoder": Whole(sources["decoder"])}
 
     def objective(forward, goal, batch):
-        decoder = goal["decoder"].value
-        gap = decode(decoder, forward.out) - decode(decoder, goal["out"])
-        return {"distance": per_example(1.0, (gap**2).sum(-1))}
+        values = decoded_distance(goal["decoder"].value, forward.out, goal["out"])
+        return {"distance": per_example(1.0, values)}
 
     decoder = perceptron_of(jax.random.key(5), 2, 16, 5)
     # It is blind to the second number of a code.
