@@ -71,13 +71,14 @@ def test_distance_of_gradients_equals_published_code(kind, case):
     def tree(name):
         arrays = [golden[f"{name}{i}"] for i in range(4)]
         # Theirs have the outputs first, ours last.
-        return [jnp.asarray(np.moveaxis(a, 0, -1) if a.ndim > 1 else a) for a in arrays]
+        return [np.moveaxis(a, 0, -1) if a.ndim > 1 else a for a in arrays]
 
-    syn, real = tree("in__syn"), tree("in__real")
-    value, slopes = jax.value_and_grad(gradient_distance)(syn, real, kind)
-    np.testing.assert_allclose(value, golden["out__loss"], rtol=1e-5)
-    for found, wanted in zip(slopes, tree("grad__syn"), strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    with jax.enable_x64(True):
+        syn, real = ([jnp.asarray(a, "float64") for a in tree(f"in__{x}")] for x in ("syn", "real"))
+        value, slopes = jax.value_and_grad(gradient_distance)(syn, real, kind)
+        np.testing.assert_allclose(value, golden["out__loss"], rtol=1e-12)
+        for found, wanted in zip(slopes, tree("grad__syn"), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-14)
 
 
 def test_distance_of_dead_gradients_is_finite():

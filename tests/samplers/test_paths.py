@@ -160,6 +160,10 @@ def test_the_ddim_step_of_latent_consistency_models(golden):
 def test_guidance_embedding(golden):
     stored = golden("guidance_scale_embedding_diffusers")
     found = samplers.guidance_embedding(jnp.asarray(stored["in__w"], jnp.float64), 32)
+    rates = np.exp(-np.log(10000.0) * np.arange(16) / 15)
+    turns = 1000 * stored["in__w"].astype(np.float64)[:, None] * rates
+    exact = np.concatenate([np.sin(turns), np.cos(turns)], axis=1)
+    np.testing.assert_allclose(found, exact, atol=1e-10)
     # Theirs takes the rates in float32, and a weight of 15 turns by 15,000.
     np.testing.assert_allclose(found, stored["out__embedding"], atol=2e-3)
     single = samplers.guidance_embedding(jnp.asarray(stored["in__w"], jnp.float32), 32)
