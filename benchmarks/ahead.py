@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import math
 import os
 import re
@@ -46,6 +45,8 @@ from jaxdistill.data import published, sentences, text
 from jaxdistill.data.ids import Ids
 from jaxdistill.data.records import Source
 from jaxdistill.recipe.stages import stage_of
+from jaxdistill.registry.entries import forwarding
+from jaxdistill.settings import keys
 from jaxdistill.training.loop import abstract, check, first_batch
 from jaxdistill.training.sharding import (
     batch_sharding,
@@ -100,7 +101,7 @@ def images(settings: Mapping[str, Any]) -> Callable[..., Any]:
     # Whitened images are floats.
     dtype = np.float32 if settings.get("whiten") else np.uint8
     own = functools.partial(blank, name, shape=shape, classes=classes, dtype=dtype)
-    return lambda **_: (own(train), own(test))
+    return lambda context, **_: (own(train), own(test))
 
 
 def counted_tokens(vocabulary: int) -> text.Tokenizer:
@@ -111,7 +112,7 @@ def counted_tokens(vocabulary: int) -> text.Tokenizer:
 def reviews(vocabulary: int, count: int) -> Callable[..., Any]:
     """In place of texts of two classes, enough for a batch, and their test part."""
 
-    def made(length: int, **_: Any) -> Any:
+    def made(context: Any, *, length: int, **_: Any) -> Any:
         labels = np.arange(count, dtype=np.int32) % 2
         given = sentences.Sentences("reviews", [str(length // 2)] * count, labels)
         source = sentences.encoded(given, counted_tokens(vocabulary), length)
@@ -123,9 +124,11 @@ def reviews(vocabulary: int, count: int) -> Callable[..., Any]:
 def texts(vocabulary: int, windows: int, grouped: bool) -> Callable[..., Any]:
     """In place of files of text, enough windows for a batch."""
 
-    def made(length: int, pack: bool = False, prompt: str | None = None, **shares: Any) -> Any:
+    def made(
+        context: Any, *, length: int, pack: bool = False, prompt: str | None = None, **_: Any
+    ) -> Any:
         counted = counted_tokens(vocabulary)
-        own = {key: shares[key] for key in ("validation", "test") if key in shares}
+        own = {"validation": context.validation, "test": context.test}
 
         def documents(name: str) -> list[text.Document]:
             given = str(length // 4) if prompt else ""
@@ -146,7 +149,7 @@ def stand_in(name: str, config: dict[str, Any]) -> None:
     for settings in sets:
         kind = settings["name"]
         # What the user must name, and nobody reads here.
-        takes = inspect.signature(registry.DATA[kind]).parameters if kind in registry.DATA else ()
+        takes = keys(registry.DATA[kind]) if kind in registry.DATA else ()
         settings |= {key: "a place" for key in ("path", "dir") if key in settings and key in takes}
         if kind in published.SETS:
             replace(kind, reviews(VOCABULARY[name], 1000))
@@ -163,8 +166,7 @@ def replace(kind: str, made: Callable[..., Any]) -> None:
     """Under the name of a data set, with the keywords of what it really is."""
     if kind not in registry.DATA:
         raise ValueError(f"there is no data set {kind!r}")
-    made.__signature__ = inspect.signature(registry.DATA[kind])  # pyright: ignore
-    registry.DATA[kind] = made
+    registry.DATA[kind] = forwarding(registry.DATA[kind])(made)
 
 
 def mesh_for(
@@ -190,6 +192,8 @@ def lowered(name: str, compiling: bool, devices: Sequence[Any]) -> Iterator[dict
     results = recipe.shapes(plan)
     planning = time.perf_counter() - begun
     for planned in plan.stages:
+        if planned.settings["work"]:
+            continue
         stage = stage_of(plan, planned, {other: results[other] for other in planned.needs})
         takes = stage.distiller.takes
         batch = abstract(first_batch(stage))

@@ -90,7 +90,8 @@ def order() -> dict:
         evaluate=condense.middle_nets(),
     )
     late = at("stages/distil/distiller", window={"first": 4, "last": 7})
-    ten = at("stages/distil/distiller", each=10, batch_size=50)
+    ten = at("stages/distil/distiller", each=10)
+    ten |= at("stages/distil/distiller/students", batch_size=50)
     ten |= at("stages/distil/optimizer/images", learning_rate=300.0)
     gain = {"ten, late": 1, "ten, early": -1, "one, late": -1, "one, early": 1}
     return condense.middle(

@@ -77,14 +77,29 @@ def load(name: str) -> dict[str, Any]:
         ('teacher', 'alone')
     """
     path, variant = find(name)
+    module = _module(path)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} is no config: it has no function 'get_config'")
+    return plain(module.get_config(variant) if variant else module.get_config())
+
+
+def variants(name: str) -> list[str]:
+    """The variants of a config; the default's name is empty.
+
+    Example:
+        >>> variants("hinton_mnist")
+        ['', 'small']
+    """
+    return list(getattr(_module(find(name)[0]), "VARIANTS", {"": None}))
+
+
+def _module(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} cannot be read as Python")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ValueError(f"{path} is no config: it has no function 'get_config'")
-    return plain(module.get_config(variant) if variant else module.get_config())
+    return module
 
 
 def read(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:

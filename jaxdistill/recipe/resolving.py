@@ -99,6 +99,10 @@ def _resolved(stage: Planned, config: Mapping[str, Any], nets: Mapping[str, Net]
         stage = dataclasses.replace(stage, student=student, net=net, shares=shares)
         stage = dataclasses.replace(stage, kind=_kind_of(stage, nets, seed))
         numbers = ()
+    told = (settings["student"] or {}).get("classes")
+    if stage.data and told:
+        # More than the training set knows of is fine, less is not.
+        check_sets(stage.data, classes=told, files=False)
     if "train" in stage.data:
         registry.records(stage.data["train"], settings["records"], seed)
     caches.settings_of(stage)

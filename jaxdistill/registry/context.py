@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import optax
 
@@ -40,6 +40,7 @@ class Context:
         teacher_name: its stage.
         validation: the share of records that is held out for validation.
         test: the share that is held out for the test, where there is no official set.
+        by: what decides which set a record goes to.
     """
 
     student_net: Student | None = None
@@ -63,6 +64,7 @@ class Context:
     teacher_name: str = ""
     validation: float = 0.1
     test: float = 0.2
+    by: Literal["id", "content"] = "id"
 
     @property
     def tx(self) -> optax.GradientTransformation:

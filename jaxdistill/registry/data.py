@@ -62,12 +62,13 @@ def _imagenet(
 
 
 @forwarding(sources.image_folders)
-def _folder(context: Context, **rest: Any) -> tuple[sources.Source, sources.Source]:
+def _folder(context: Context, **rest: Any) -> tuple[sources.Source | None, ...]:
     found = sources.image_folders(**rest)
-    return found["train"], found["test"]
+    return found["train"], found["test"], found.get("validation")
 
 
-# Each gives one source that is to be split, or a pair of the training and the official test set.
+# Each gives one source that is to be split, or the training and the official test set, and where
+# there is one the official validation set.
 DATA: dict[str, Entry] = {
     "digits": offered(sources.digits),
     "diabetes": offered(sources.diabetes),
@@ -123,22 +124,21 @@ def data(part: Mapping[str, Any], seed: int = 0) -> split.Splits:
     """
     name = named("data set", part)
     said = record("'data'", Chosen, {k: v for k, v in part.items() if k in SHARED})
-    own = {k: v for k, v in less(part, *SHARED).items() if v not in (None, "")}
-    context = Context(validation=said.validation, test=said.test)
+    # A place that is not said yet: who needs it says so.
+    unsaid = [key for key in ("dir", "path") if part.get(key) in (None, "")]
+    own = less(part, *SHARED, *unsaid)
+    context = Context(validation=said.validation, test=said.test, by=said.by)
     read = call("data set", DATA, own, context)
     if isinstance(read, split.Splits):
         for key in ("only", "wrong", "records", "whiten"):
             if getattr(said, key):
                 raise ValueError(f"data set {name!r} is split by itself: it does not read {key!r}")
         return read
-    train, test = read if isinstance(read, tuple) else (read, None)
+    given = read if isinstance(read, tuple) else (read,)
     if said.only:
-        train = sources.filter_labels(train, said.only)
-        test = sources.filter_labels(test, said.only) if test is not None else None
-    if test is not None:
-        parts = split.splits(train, test, validation=said.validation, by=said.by)
-    else:
-        parts = split.splits(train, validation=said.validation, test=said.test, by=said.by)
+        given = tuple(each and sources.filter_labels(each, said.only) for each in given)
+    share = said.test if len(given) == 1 else 0.0
+    parts = split.splits(*given, validation=said.validation, test=share, by=said.by)
     if said.wrong:
         for name in parts.keys() - {"test"}:
             parts[name] = split.wrong_labels(parts[name], share=said.wrong, seed=seed)

@@ -40,7 +40,7 @@ def tokenizer_of(part: Mapping[str, Any] | None) -> texts.Tokenizer:
 def _domains(context: Context, *, length: Count, size: Count = DOMAIN_BYTES) -> split.Splits:
     return texts.domains(
         texts.four_domains(size), texts.byte_tokenizer(), length,
-        validation=context.validation, test=context.test,
+        validation=context.validation, test=context.test, by=context.by,
     )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def _corpus(
 ) -> split.Splits:
     return texts.corpus(
         documents, tokenizer_of(tokenizer), length,
-        pack=pack, name=name, validation=context.validation, test=context.test,
+        pack=pack, name=name, validation=context.validation, test=context.test, by=context.by,
     )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def _domain_files(
         )
     return texts.domains(
         {path.stem: texts.json_lines(path, text) for path in paths}, tokenizer_of(tokenizer),
-        length, validation=context.validation, test=context.test,
+        length, validation=context.validation, test=context.test, by=context.by,
     )  # fmt: skip
 
 

@@ -11,9 +11,7 @@ from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import call, forwarding, offered, partial
 from jaxdistill.settings import Count, Positive, Scheduled, Share, fault, keys, says
 
-ENTRIES = [
-    (kind, name) for kind, table in registry.TABLES.items() for name in table if kind != "loss"
-]
+ENTRIES = [(kind, name) for kind, table in registry.TABLES.items() for name in table]
 # Functions of arrays, whose keywords alone are said by a config.
 FUNCTIONS = ("kernel", "loss", "mix", "projector")
 
