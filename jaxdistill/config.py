@@ -298,7 +298,10 @@ def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
         # What a stage may hold is checked when the recipe is planned.
         if last not in node and parents[:1] != ["stages"] and parents not in _FREE:
             raise ValueError(unknown(f"key of the config in {path!r}", last, node))
-        node[last] = copy.deepcopy(value)
+        if value is None:
+            node.pop(last, None)
+        else:
+            node[last] = copy.deepcopy(value)
     return config
 
 

@@ -57,6 +57,8 @@ def resolve(config: Mapping[str, Any], read: dict[str, split.Splits] | None = No
         part = config.get("data") if data_stage(own) else own["data"] or config.get("data")
         sets = _read(part, config["seed"], read) if part else split.Splits()
         needs = needs_of(name, own, config["recipe"][:place])
+        if any(other not in (stage.name for stage in planned) for other in needs):
+            continue  # what is wrong there is said already
         try:
             stage = Planned(name, own, None, needs, hashes[name], sets, awaits=_awaited(own))
             stage = _resolved(stage, config, nets)

@@ -12,7 +12,7 @@ from jaxdistill.data import split
 from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.registry import condense, language, samplers, sentences, training
 from jaxdistill.registry.context import Context
-from jaxdistill.registry.entries import Entry, call, forwarding, less, offered, record
+from jaxdistill.registry.entries import Entry, call, forwarding, less, named, offered, record
 from jaxdistill.registry.views import seen
 from jaxdistill.settings import Count, Natural
 from jaxdistill.training.loop import Evaluator
@@ -98,6 +98,7 @@ def evaluated(label: str, part: Mapping[str, Any], sets: Mapping[str, Any]) -> E
     Raises:
         ValueError: for a value outside its domain, and for an unknown set.
     """
+    named(f"evaluation {label!r}", part, "evaluator")
     shared = {key: value for key, value in part.items() if key in SHARED}
     found = record(f"evaluation {label!r}", Evaluated, shared)
     for name in found.sets:
