@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ml_collections import ConfigDict
 
 from jaxdistill._errors import unknown
-from jaxdistill.settings import Count, Natural, Scheduled, Share, fault, fields
+from jaxdistill.settings import Count, Natural, NonNegative, Scheduled, Share, fault, fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +85,7 @@ class StageKeys:
             averaged, as ``train/<name>/<metric>``.
         log_every: after how many steps mean metrics are written.
         checkpoint_every: after how many steps a checkpoint is written besides those by the clock.
+        checkpoint_minutes: after how many minutes one is written; 0 for none.
         keep: how many of the newest checkpoints stay.
         best: ``(metric, "max" or "min")``, by which a best checkpoint is kept.
         select: whether the last or the best state is the result.
@@ -116,6 +117,7 @@ class StageKeys:
     spans: Mapping[str, tuple[Natural, Count]] | None = None
     log_every: Count = 50
     checkpoint_every: Natural = 0
+    checkpoint_minutes: NonNegative = 5.0
     keep: Count = 2
     best: tuple[str, Literal["max", "min"]] | None = None
     select: Literal["last", "best"] = "last"
@@ -131,7 +133,7 @@ STAGE_DEFAULTS: dict[str, Any] = {
 _MODEL_TO_MODEL = ("targets", "objective", "weights", "accumulate", "ema", "returns")
 _WORK = ("work", "data", "chosen", "evaluate", "seed", "checkpoint", "pictures")
 # What changes how a stage is run but not what comes out.
-_NOT_IDENTITY = ("log_every", "checkpoint_every", "keep", "pictures")
+_NOT_IDENTITY = ("log_every", "checkpoint_every", "checkpoint_minutes", "keep", "pictures")
 
 
 # Where entries bear names of the config's own choice.

@@ -68,6 +68,7 @@ def stage_of(
         between=between,
         log_every=settings["log_every"],
         checkpoint_every=settings["checkpoint_every"],
+        checkpoint_minutes=settings["checkpoint_minutes"],
         keep=settings["keep"],
         best=tuple(settings["best"]) if settings["best"] else None,
         returns=settings["select"],

@@ -68,10 +68,10 @@ class Cache:
         about: what else must be the same at opening, JSON data: nets, preprocessing, tokenizer.
 
     Example:
-        >>> from jaxdistill import net, targets
+        >>> from jaxdistill import from_linen, targets
         >>> from jaxdistill.data import sources
         >>> from flax import linen as nn
-        >>> teacher = net.from_linen(nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(10)]))
+        >>> teacher = from_linen(nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(10)]))
         >>> digits = sources.digits()
         >>> variables = teacher.init(jax.random.key(0), digits.gather(np.arange(2))["image"])
         >>> cache = Cache(

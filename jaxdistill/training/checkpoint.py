@@ -25,7 +25,7 @@ from jaxdistill._files import Damaged, checksum, give_name, read_sealed, write_s
 from jaxdistill.training.processes import barrier, is_first, whole
 from jaxdistill.training.sharding import path_name
 
-_CHECKSUMS = "checksums.json"
+_RECORD, _CHECKSUMS = "_CHECKPOINT_METADATA", "checksums.json"
 _SMALL = 2**20  # files below this many bytes are read to know what a folder is
 
 
@@ -254,7 +254,8 @@ def _seal(path: Path) -> None:
 
 
 def _verify(path: Path, below: float = math.inf) -> None:
-    """Compares the files of a folder, or those below some bytes, with what was written."""
+    """Compares the files of a folder with what was written: all, or the record and those below
+    some bytes."""
     if not path.exists():
         raise Damaged(f"there is no checkpoint {path}")
     try:
@@ -264,7 +265,7 @@ def _verify(path: Path, below: float = math.inf) -> None:
     for name in files:
         if not (path / name).is_file():
             raise Damaged(f"{path} is damaged: {name} is missing")
-        if (path / name).stat().st_size >= below:
+        if name != _RECORD and (path / name).stat().st_size >= below:
             continue
         if checksum(path / name) != files.get(name):
             raise Damaged(f"{path} is damaged: {name} is not what {_CHECKSUMS} says")

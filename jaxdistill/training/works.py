@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,12 @@ import numpy as np
 from jaxdistill.data.records import Source
 from jaxdistill.distiller import Kind, Work
 from jaxdistill.training.checkpoint import load_arrays, load_record, save_tree
+from jaxdistill.training.checks import split_finite
 from jaxdistill.training.identity import machine, refuse_other
+from jaxdistill.training.lock import locked
 from jaxdistill.training.processes import whole
 from jaxdistill.training.sharding import make_mesh
+from jaxdistill.training.signals import held, stoppable
 from jaxdistill.training.stage import Evaluation, Outcome
 
 
@@ -44,6 +48,9 @@ def run_work(
     Raises:
         ValueError: when the directory holds the result of another work, or one that is damaged, and
             for a result that is not of the kind of the work.
+        OSError: when another process is in the directory, or it cannot be written.
+        FloatingPointError: when a value of it is not finite.
+        Stopped: on SIGTERM and SIGINT; a work keeps what it can be gone on with itself.
 
     Example:
         >>> work = Work(lambda results, data, key: {"best": 2.0}, "choice", ("best",))
@@ -57,23 +64,31 @@ def run_work(
         record = load_record(path)
         result = record["choice"] if work.kind == "choice" else work.made(**load_arrays(path))
         return Outcome(result, [], record["values"], record["seconds"])
-    begin = time.perf_counter()
-    result = work.run(results, data, jax.random.key(seed))
-    refuse_other_kind(work.kind, result)
-    values = _numbers(work, result)
-    for evaluation in evaluations:
-        measured = evaluation.evaluator(result, dict(results), evaluation.data)
-        values |= {f"{evaluation.set}/{name}": float(v) for name, v in measured.items()}
-    seconds = time.perf_counter() - begin
-    if path is not None:
-        where = machine(make_mesh())
-        record = {"identity": own, "values": values, "seconds": seconds, "machine": where}
-        if work.kind == "choice":
-            save_tree(path, {"choice": np.zeros(())}, {**record, "choice": result})
-        else:
-            save_tree(path, jax.tree.map(whole, _by_name(result)), record)
+    kept = locked(path.parent) if path is not None else contextlib.nullcontext()
+    with stoppable(terminate=jax.process_count() == 1), kept:
+        begin = time.perf_counter()
+        result = work.run(results, data, jax.random.key(seed))
+        refuse_other_kind(work.kind, result)
+        values = _numbers(work, result)
+        for evaluation in evaluations:
+            measured = evaluation.evaluator(result, dict(results), evaluation.data)
+            values |= {f"{evaluation.set}/{name}": float(v) for name, v in measured.items()}
+        if bad := split_finite(values)[1]:
+            raise FloatingPointError(f"what a work left is not finite: {bad}")
+        seconds = time.perf_counter() - begin
+        if path is not None:
+            record = {"identity": own, "values": values, "seconds": seconds}
+            with held():
+                _save(path, work, result, {**record, "machine": machine(make_mesh())})
     lines = [{"step": 0, "kind": "evaluation", **values}] if values else []
     return Outcome(result, lines, values, seconds)
+
+
+def _save(path: Path, work: Work, result: Any, record: Mapping[str, Any]) -> None:
+    if work.kind == "choice":
+        save_tree(path, {"choice": np.zeros(())}, {**record, "choice": result})
+    else:
+        save_tree(path, jax.tree.map(whole, _by_name(result)), record)
 
 
 def refuse_other_kind(kind: Kind, result: Any) -> None:

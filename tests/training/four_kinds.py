@@ -6,6 +6,7 @@ has everything imported, and says its number, and then how it ended.
 """
 
 import dataclasses
+import json
 import os
 import sys
 import time
@@ -20,12 +21,12 @@ from jaxdistill.data import sources
 from jaxdistill.data.records import subset
 from jaxdistill.store import writer
 from jaxdistill.training import caches
-from jaxdistill.training.loop import Evaluation, run_stage
+from jaxdistill.training.loop import Evaluation, run_stage, stream_of
 from jaxdistill.training.sharding import make_mesh
 from jaxdistill.training.signals import Stopped
 
 KINDS = {
-    "model": students.averaged_teacher,
+    "model": students.changing_mixture,
     "data": streams.trajectory_matching,
     "sampler": networks.matched_density,
     "language": streams.on_policy,
@@ -41,6 +42,22 @@ def happened(root: Path, what: str) -> None:
     time.sleep(PAUSE)
 
 
+class Watched:
+    """A stream that writes down which records it gave."""
+
+    def __init__(self, inner, order: Path):
+        self.inner, self.order = inner, order
+
+    def at(self, step, takes=1):
+        return self.inner.at(step, takes)
+
+    def iterate(self, start=0, takes=1):
+        for step, batch in enumerate(self.inner.iterate(start, takes), start):
+            with self.order.open("a") as file:
+                file.write(json.dumps({"step": step, "index": batch["index"].tolist()}) + "\n")
+            yield batch
+
+
 def distil(root: Path, name: str) -> None:
     """One kind; what happens in it is written down before every evaluation."""
 
@@ -48,9 +65,15 @@ def distil(root: Path, name: str) -> None:
         happened(root, name)
         return {"sum": float(sum(jnp.sum(x) for x in jax.tree.leaves(result)))}
 
+    own = KINDS[name]().stage
+
+    def data(plan):
+        return Watched(stream_of(own.data, plan), root / f"{name}.order")
+
     stage = dataclasses.replace(
-        KINDS[name]().stage,
+        own,
         name=name,
+        data=data if own.distiller.takes else None,
         steps=STEPS,
         evaluations=(Evaluation("pace", paced, every=1),),
         checkpoint_every=6,

@@ -103,6 +103,16 @@ def moments(root: Path):
                 yield number, name, lambda name=name, step=step: count(root, name) >= step
 
 
+def read(root: Path, name: str) -> list[tuple[int, list[int]]]:
+    """Which records every step read, in every life of the process."""
+    path = root / f"{name}.order"
+    if not path.exists():  # it takes no batches
+        return []
+    # The last line of a life may be torn.
+    found = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    return [(line["step"], line["index"]) for line in found]
+
+
 def lines(folder: Path):
     found = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [{k: v for k, v in line.items() if k != "steps_per_second"} for line in found]
@@ -128,6 +138,11 @@ def test_processes_that_are_told_to_end_or_killed_lose_nothing(tmp_path, process
 
     for name in four_kinds.KINDS:
         ours, theirs = pieced / name, whole / name
+        expected = dict(read(whole, name))
+        again = read(pieced, name)
+        assert len(again) >= len(expected)
+        assert {step for step, _ in again} == expected.keys()
+        assert all(index == expected[step] for step, index in again)
         assert fingerprint(load_arrays(ours / "result")) == fingerprint(
             load_arrays(theirs / "result")
         )
