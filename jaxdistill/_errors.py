@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+# What a sentence to the user is raised as, by this library and by the system. Any other kind of
+# exception is a fault of the library, unless it comes while something is read that was given.
+SENTENCES = (ValueError, OSError, ImportError, FloatingPointError)
+_PACKAGE = Path(__file__).parent
 
 
 def unknown(kind: str, name: object, options: Iterable[str]) -> str:
@@ -54,3 +62,41 @@ def differences(there: Any, here: Any, path: str = "") -> list[str]:
             found += differences(there.get(key, "absent"), here.get(key, "absent"), inner)
         return found
     return [] if there == here else [f"- {path}: {there!r} there, {here!r} now"]
+
+
+@contextlib.contextmanager
+def blamed(what: str, where: str | Path = "") -> Iterator[None]:
+    """What goes wrong inside is the fault of something that was given, whatever Python calls it.
+
+    Meant for places where nothing speaks but what was given: a config file that is run, a recipe
+    that is planned. Sentences of this library pass as they are; of any other exception one is made
+    that says what was given, what was raised, and in which line.
+
+    Args:
+        what: what was given.
+        where: the file whose innermost line is named; the innermost of this library if not given.
+
+    Raises:
+        ValueError: in place of what is no sentence of this library.
+
+    Example:
+        >>> with blamed("stage 'distil'"):
+        ...     {}["width"]
+        Traceback (most recent call last):
+        ValueError: stage 'distil': KeyError: 'width' (...)
+    """
+    try:
+        yield
+    except Exception as fault:
+        frames = traceback.extract_tb(fault.__traceback__)
+        if isinstance(fault, SENTENCES) and _within(frames[-1], _PACKAGE):
+            raise
+        inside = [each for each in frames[1:] if _within(each, where or _PACKAGE)]
+        place = f" ({Path(inside[-1].filename).name}, line {inside[-1].lineno})" if inside else ""
+        said = (str(fault).splitlines() or [""])[0]
+        raise ValueError(f"{what}: {type(fault).__name__}: {said}{place}") from fault
+
+
+def _within(frame: traceback.FrameSummary, where: str | Path) -> bool:
+    """Whether a line of a traceback is in a file or folder."""
+    return Path(frame.filename).is_relative_to(where)

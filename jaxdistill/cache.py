@@ -154,13 +154,10 @@ def main(argv: list[str]) -> None:
     """The command line."""
     if len(argv) < 2 or argv[1] not in COMMANDS:
         given = argv[1] if len(argv) > 1 else ""
-        print(f"error: {unknown('command', given, COMMANDS)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(command.refused(unknown("command", given, COMMANDS)))
     action, folders = argv[1], argv[2:]
     if action == "write":
-        if folders:
-            raise app.UsageError(f"unexpected arguments {folders}")
-        sys.exit(command.guarded(_write))
+        sys.exit(command.guarded(_write, folders))
     run = _verify if action == "verify" else _info
     sys.exit(command.guarded(lambda: run(folders)))
 

@@ -23,6 +23,7 @@ from absl import app, flags
 
 from jaxdistill import claims
 from jaxdistill import main as command
+from jaxdistill._errors import blamed
 from jaxdistill.claims import TUNING_SEED, answer, arms_of, metric_of, table
 
 SEEDS = flags.DEFINE_integer(
@@ -203,14 +204,15 @@ def _run() -> int:
     from jaxdistill.training import report
 
     config = command.read_config()
-    arms = arms_of(config)
-    plans = {}
-    for name, arm in arms.items():
-        try:
-            plans[name] = recipe.plan(arm)
-        except ValueError as wrong:
-            raise ValueError(f"arm {name!r}: {wrong}") from wrong
-    recipe.check_claim(config, {k: v for plan in plans.values() for k, v in plan.read.items()})
+    with blamed("the claim of the config"):
+        arms = arms_of(config)
+        plans = {}
+        for name, arm in arms.items():
+            try:
+                plans[name] = recipe.plan(arm)
+            except ValueError as wrong:
+                raise ValueError(f"arm {name!r}: {wrong}") from wrong
+        recipe.check_claim(config, {k: v for plan in plans.values() for k, v in plan.read.items()})
     if command.WORKDIR.value:
         own = claims.digest_of(config, arms)
         claims.refuse_other_configs(Path(command.WORKDIR.value), config, own)
@@ -227,7 +229,7 @@ def _run() -> int:
     metrics = {claim["metric"], *(metric_of(claim, c) for c in claim["contrasts"].values())}
     scope = _scope(plans, metrics)
     result = {
-        "title": config["title"],
+        "title": config.get("title", ""),
         "command": command.shown("jaxdistill.claim"),
         "created": time.strftime("%Y-%m-%d %H:%M"),
         "seeds": list(seeds),
@@ -259,9 +261,7 @@ def _short(result: Mapping[str, Any], root: Path) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}")
-    sys.exit(command.guarded(_run))
+    sys.exit(command.guarded(_run, argv[1:]))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class ConfigKeys:
     seed: Natural = 0
     mesh: Mapping[str, int] | None = None
     rules: Sequence[Any] | None = None
-    variants: Mapping[str, Any] | None = None
+    variants: Mapping[str, Mapping[str, Any]] | None = None
     claim: Mapping[str, Any] | None = None
     tune: Mapping[str, Any] | None = None
     table: Sequence[str] | None = None
@@ -147,20 +147,31 @@ def stage_settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         ValueError: listing every unknown stage or key, with the nearest valid one, every value
             outside its domain, and what a stage lacks.
     """
-    faults = _faults("the config", ConfigKeys, config)
-    if faults:
-        raise ValueError("\n".join(faults))
-    faults += _recipe_faults(config)
+    refuse_faults(config)
+    faults = _recipe_faults(config)
     found = {}
     for name in config["recipe"]:
         if name in config["stages"]:
             given = config["stages"][name]
-            faults += _faults(f"stage {name!r}", StageKeys, given)
+            if wrong := _faults(f"stage {name!r}", StageKeys, given):
+                faults += wrong
+                continue
             found[name] = _filled(given)
             faults += _stage_faults(name, found[name])
     if faults:
         raise ValueError("\n".join(dict.fromkeys(faults)))
     return found
+
+
+def refuse_faults(config: Mapping[str, Any]) -> None:
+    """Refuses a config whose own keys are not known, or hold what they cannot; of its stages, that
+    are mappings, nothing more is asked.
+
+    Raises:
+        ValueError: listing every fault.
+    """
+    if faults := _faults("the config", ConfigKeys, config):
+        raise ValueError("\n".join(faults))
 
 
 def _faults(where: str, kind: type, given: Mapping[str, Any]) -> list[str]:
@@ -270,7 +281,7 @@ def depends_on(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
         for key, value in settings.items()
         if key not in _NOT_IDENTITY and value != STAGE_DEFAULTS[key]
     }
-    return {"settings": own, "data": config.get("data"), "seed": config.get("seed", 0)}
+    return {"settings": own, "data": config.get("data"), "seed": config.get("seed") or 0}
 
 
 def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

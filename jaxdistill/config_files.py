@@ -13,8 +13,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxdistill._errors import unknown
-from jaxdistill.config import CONFIG_KEYS, STAGE_DEFAULTS, flattened, override, plain
+from jaxdistill._errors import blamed, unknown
+from jaxdistill.config import (
+    CONFIG_KEYS,
+    STAGE_DEFAULTS,
+    flattened,
+    override,
+    plain,
+    refuse_faults,
+    stage_settings,
+)
 
 _PACKAGE = Path(__file__).parent
 # In a clone the configs stand beside the package, in what pip installed inside of it.
@@ -59,7 +67,7 @@ def find(name: str) -> tuple[Path, str]:
     if path.suffix == ".py":
         if path.is_file():
             return path, variant
-        there = [str(other) for other in path.parent.glob("*.py")]
+        there = [str(other) for other in path.parent.glob("*.py") if other.is_file()]
         raise ValueError(unknown("config file", given, [*there, *names()]))
     if given not in names():
         raise ValueError(unknown("config", given, names()))
@@ -70,7 +78,8 @@ def load(name: str) -> dict[str, Any]:
     """A config as plain data, as its file says it.
 
     Raises:
-        ValueError: if there is no such config, or no such variant of it.
+        ValueError: if there is no such config, or no such variant of it, and for a file that makes
+            none.
 
     Example:
         >>> load("hinton_mnist:small")["recipe"][:2]
@@ -78,9 +87,13 @@ def load(name: str) -> dict[str, Any]:
     """
     path, variant = find(name)
     module = _module(path)
-    if not hasattr(module, "get_config"):
+    if not callable(getattr(module, "get_config", None)):
         raise ValueError(f"{path} is no config: it has no function 'get_config'")
-    return plain(module.get_config(variant) if variant else module.get_config())
+    with blamed(f"config {path}", path):
+        found = plain(module.get_config(variant) if variant else module.get_config())
+    if not isinstance(found, dict):
+        raise ValueError(f"get_config of {path} must return a mapping, it returns {found!r}")
+    return found
 
 
 def variants(name: str) -> list[str]:
@@ -98,7 +111,8 @@ def _module(path: Path) -> Any:
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} cannot be read as Python")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with blamed(f"config {path}", path):
+        spec.loader.exec_module(module)
     return module
 
 
@@ -113,17 +127,23 @@ def read(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
         settings: each as ``"stages.distil.steps=100"``.
 
     Raises:
-        ValueError: if there is no such config, variant or key, with the nearest.
+        ValueError: if there is no such config, variant or key, with the nearest, and for values
+            that cannot be.
 
     Example:
         >>> read("ssld:small", ["data.name=mnist", "stages.teacher.steps=7"])["stages"]["teacher"][
         ...     "steps"]
         7
     """
-    config = changed(load(name), settings)
-    variants = config.get("variants") or {}
-    varied = override(config, flattened(variants.get((config.get("data") or {}).get("name")) or {}))
-    return changed(varied, settings)
+    loaded = load(name)
+    refuse_faults(loaded)
+    with blamed(f"config {name}"):
+        config = changed(loaded, settings)
+        variants = config.get("variants") or {}
+        data = str((config.get("data") or {}).get("name"))
+        found = changed(override(config, flattened(variants.get(data) or {})), settings)
+        stage_settings(found)
+    return found
 
 
 def changed(config: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from typing import Any
 
 from absl import app, flags
 
+from jaxdistill._errors import SENTENCES, blamed
+
 CONFIG = flags.DEFINE_string(
     "config", None, "the config: one of the library, mae_vitb:small, or a file, mine.py:small"
 )
@@ -65,7 +67,7 @@ def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
     from jaxdistill._files import read_sealed, write_sealed
     from jaxdistill.training.processes import is_first
 
-    if workdir is None:
+    if not workdir:
         raise ValueError("where to? Give --workdir=<folder>")
     root = Path(workdir)
     try:
@@ -92,11 +94,27 @@ def shown(module: str) -> str:
     return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
-def guarded(run: Callable[[], int]) -> int:
-    """Runs a command; what the user can mend is said in one message, without a traceback."""
+def guarded(run: Callable[[], int], extra: Sequence[str] = ()) -> int:
+    """Runs a command; what the user can mend is said in one message, without a traceback.
+
+    What that is: the kinds of exceptions in :data:`jaxdistill._errors.SENTENCES`, as which this
+    library and the system say what is wrong with a config, a file, a disk or a number, and a device
+    whose memory is too small. Where nothing but a config or a file speaks, everything else becomes
+    one of these, see :func:`jaxdistill._errors.blamed`. What is left is a fault of this library,
+    and shows its traceback.
+
+    Args:
+        run: the command; it gives the exit status.
+        extra: arguments that are no flags, which it does not take.
+
+    Returns:
+        The exit status: 2 for a mistake, 143 and 130 for signals.
+    """
     from jaxdistill.training.signals import Stopped, stoppable
 
     try:
+        if extra:
+            raise ValueError(f"unexpected arguments {list(extra)}: all are --<name>=<value>")
         with stoppable():
             if DISTRIBUTED.value:
                 from jaxdistill.training import processes
@@ -106,17 +124,34 @@ def guarded(run: Callable[[], int]) -> int:
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.number
-    except (ValueError, OSError, ImportError, FloatingPointError) as fault:
-        if DEBUG.value:
+    except Exception as fault:
+        if isinstance(fault, RuntimeError):
+            _end_if_alone(fault)
+        if DEBUG.value or not (said := _sentence(fault)):
             raise
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
-    except RuntimeError as fault:
-        _end_if_alone(fault)
-        raise
+        return refused(said)
 
 
-def _end_if_alone(fault: RuntimeError) -> None:
+def refused(said: object) -> int:
+    """Says what is wrong, and gives the exit status for it."""
+    print(f"error: {said}", file=sys.stderr)
+    return 2
+
+
+def _sentence(fault: Exception) -> str:
+    """What to say of an exception that is no fault of ours; nothing of one that is."""
+    if "RESOURCE_EXHAUSTED" in str(fault) or isinstance(fault, MemoryError):
+        said = str(fault).splitlines()[:1] or ["no memory is left"]
+        return f"{said[0]}: take a smaller batch_size, 'accumulate' of the stage, or more devices"
+    if not isinstance(fault, SENTENCES):
+        return ""
+    # What the system says of a full disk names no file.
+    if isinstance(fault, OSError) and fault.errno and not fault.filename and WORKDIR.value:
+        return f"{fault} (the working directory is {WORKDIR.value})"
+    return str(fault) or type(fault).__name__
+
+
+def _end_if_alone(fault: Exception) -> None:
     """Ends at once where another process of this run is gone: to take leave of it would hang."""
     from jaxdistill.training import processes
 
@@ -131,14 +166,15 @@ def parsed(argv: list[str]) -> list[str]:
     """Reads the flags of a command, those that set values of the config among them."""
     from jaxdistill.config_files import spelt
 
-    return app.parse_flags_with_usage(spelt(argv))
+    try:
+        return flags.FLAGS(spelt(argv))
+    except flags.Error as fault:
+        sys.exit(refused(fault))
 
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}")
-    sys.exit(guarded(_run))
+    sys.exit(guarded(_run, argv[1:]))
 
 
 def _run() -> int:
@@ -173,9 +209,10 @@ def checked(config: Mapping[str, Any]) -> Any:
     """The plan of a config, with its claim, its grid, its pictures and tables checked."""
     from jaxdistill import present, recipe
 
-    plan = recipe.plan(config)
-    recipe.check_claim(config, plan.read)
-    present.check(plan)
+    with blamed("the config"):
+        plan = recipe.plan(config)
+        recipe.check_claim(config, plan.read)
+        present.check(plan)
     return plan
 
 

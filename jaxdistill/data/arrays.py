@@ -29,8 +29,8 @@ def arrays(
 
     Raises:
         ValueError: for no arrays or no records, lengths that differ, ids that differ in number or
-            are not unique, and for whole labels that 32 bits do not hold.
-        TypeError: for an array of objects or strings, which no device holds.
+            are not unique, for whole labels that 32 bits do not hold, and for an array of objects
+            or strings, which no device holds.
     """
     columns = {key: np.asanyarray(value) for key, value in columns.items()}
     length = _length(name, columns)
@@ -73,7 +73,7 @@ def _length(name: str, columns: Mapping[str, np.ndarray]) -> int:
     first = next(iter(columns))
     for key, value in columns.items():
         if value.dtype.kind not in "biufcV" or value.dtype.hasobject:
-            raise TypeError(
+            raise ValueError(
                 f"{name!r}: {key!r} has dtype {value.dtype}, which is not numeric: {_encode(key)}"
             )
         if value.ndim == 0:

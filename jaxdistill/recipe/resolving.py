@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdistill import condense, registry
-from jaxdistill._errors import unknown
+from jaxdistill._errors import blamed, unknown
 from jaxdistill.config import (
     ConfigKeys,
     choice_stages,
@@ -45,9 +45,11 @@ def resolve(config: Mapping[str, Any], read: dict[str, split.Splits] | None = No
     Raises:
         ValueError: listing all faults, a line each.
     """
-    config = {"seed": ConfigKeys.seed, **copy.deepcopy(dict(config))}
-    settings = stage_settings(config)
-    hashes = identities(config)
+    config = copy.deepcopy(dict(config))
+    config["seed"] = config.get("seed") or ConfigKeys.seed
+    with blamed("the config"):
+        settings = stage_settings(config)
+        hashes = identities(config)
     nets: dict[str, Net] = {}
     planned: list[Planned] = []
     faults: list[str] = []
@@ -61,9 +63,10 @@ def resolve(config: Mapping[str, Any], read: dict[str, split.Splits] | None = No
             continue  # what is wrong there is said already
         try:
             stage = Planned(name, own, None, needs, hashes[name], sets, awaits=_awaited(own))
-            stage = _resolved(stage, config, nets)
-            _check_weights(stage, planned)
-            _check_handed(stage, planned)
+            with blamed("its part of the config"):
+                stage = _resolved(stage, config, nets)
+                _check_weights(stage, planned)
+                _check_handed(stage, planned)
         except ValueError as fault:
             faults += [f"stage {name!r}: {line}" for line in str(fault).splitlines()]
             continue
@@ -78,8 +81,9 @@ def resolve(config: Mapping[str, Any], read: dict[str, split.Splits] | None = No
 def _read(part: Mapping[str, Any], seed: int, read: dict[str, split.Splits]) -> split.Splits:
     name = json.dumps([part, seed], sort_keys=True, default=str)
     if name not in read:
-        found = registry.data(part, seed)
-        check_sets(found)
+        with blamed(f"the data {part}"):
+            found = registry.data(part, seed)
+            check_sets(found)
         read[name] = found
     return read[name]
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from jaxdistill import registry
-from jaxdistill._errors import unknown
+from jaxdistill._errors import blamed, unknown
 from jaxdistill._files import Damaged, read_sealed, write_sealed
 from jaxdistill.config import choice_stages, data_stage, stage_settings, teachers, with_choices
 from jaxdistill.data.checks import warn_of_duplicates
@@ -126,10 +126,11 @@ def shapes(plan: Plan) -> dict[str, Any]:
             results[planned.name] = None
             continue
         try:
-            stage = stage_of(plan, planned, needed)
-            state, _ = _traced(stage)
-            own = jax.eval_shape(stage.distiller.result, state)
-            results[planned.name] = planned.handed_on(own, needed)
+            with blamed("its parts do not fit"):
+                stage = stage_of(plan, planned, needed)
+                state, _ = _traced(stage)
+                own = jax.eval_shape(stage.distiller.result, state)
+                results[planned.name] = planned.handed_on(own, needed)
         except ValueError as fault:
             raise ValueError(f"stage {planned.name!r}: {fault}") from fault
     return results

@@ -88,12 +88,18 @@ def module(function: Callable[..., Any]) -> Entry:
     """
     parameters = domains.fields(function)
     shared = [name for name in ("classes", "channels", "vocabulary") if name in parameters]
+    classes = parameters["classes"].annotation if "classes" in parameters else None
 
     @functools.wraps(function)
     def entry(context: Context, **keywords: Any) -> Any:
         known = {name: getattr(context, name) for name in shared}
         if "classes" in known:
             known["classes"] = known["classes"] or 0
+            if "classes" not in keywords and domains.fault(known["classes"], classes):
+                raise ValueError(
+                    "it is not known how many classes there are, as the data has no labels that "
+                    "are whole numbers, one a record: number them, or give 'classes' to the net"
+                )
         return function(**known | keywords)
 
     only = inspect.Parameter.KEYWORD_ONLY
@@ -210,7 +216,7 @@ def found(kind: str, table: Mapping[str, Any], name: Any) -> Any:
     Raises:
         ValueError: for an unknown one, with the nearest.
     """
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ValueError(unknown(kind, name, table))
     return table[name]
 

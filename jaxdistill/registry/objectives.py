@@ -112,9 +112,11 @@ def target_paths(entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """The names of targets that an objective reads."""
     paths = [entry.get("target", "out") for entry in entries.values()]
     for entry in entries.values():
-        arguments = (entry.get("arguments") or {}).values()
+        arguments = map(str, (entry.get("arguments") or {}).values())
         paths += [path.removeprefix("target/") for path in arguments if path.startswith("target/")]
-    return tuple(path for path in dict.fromkeys(paths) if path and not path.startswith("batch/"))
+    # Those that are no strings are told of where their entry is made.
+    named = [path for path in paths if isinstance(path, str)]
+    return tuple(path for path in dict.fromkeys(named) if path and not path.startswith("batch/"))
 
 
 def _scaled(weight: Any, scale: float) -> Any:

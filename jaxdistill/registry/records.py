@@ -78,6 +78,8 @@ def pool(source: Any, part: Mapping[str, Any] | None, seed: int) -> Any:
 def _filtered(source: Any, said: Kept) -> Any:
     if not said.exclude and not said.only:
         return source
+    if not said.only and "classes" not in source.info:
+        raise ValueError(f"{source.name!r} has no classes of which 'exclude' could leave some out")
     classes = said.only or range(source.info["classes"])
     kept = [label for label in classes if label not in (said.exclude or ())]
     return sources.filter_labels(source, kept)

@@ -93,6 +93,10 @@ def view(part: Mapping[str, Any] | None, info: Mapping[str, Any]) -> views.Prepa
     if said.mix:
         function = partial("mix", MIXES, less(said.mix, "smoothing"))
         smoothing = said.mix.get("smoothing", 0.0)
+        if "classes" not in info:
+            raise ValueError(
+                "the data has no classes, so their labels cannot be mixed: take 'mix' out"
+            )
         parts.append(views.mixed(function, info["classes"], smoothing=smoothing))
     if said.mask:
         parts.append(_masked("patches", said.mask, context))

@@ -165,7 +165,7 @@ def test_of_declared_labels_some_are_looked_at():
 
 
 def test_strings_as_labels_say_what_to_do():
-    with pytest.raises(TypeError, match=r"'label' has dtype <U1.*np\.unique\(label, return_inv"):
+    with pytest.raises(ValueError, match=r"'label' has dtype <U1.*np\.unique\(label, return_inv"):
         sources.arrays({"image": IMAGE, "label": np.array(list("abc"))[GOOD]})
 
 
