@@ -115,13 +115,13 @@ def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> li
     if last.kind != "net" or last.net is None or "train" not in last.data:
         return []
     records = last.data["train"].gather(np.arange(1))
-    seen = records["tokens"] if "tokens" in records else _seen(last, records)
+    seen = records["tokens"] if "vocabulary" in last.info else _seen(last, records)
     result = outcomes[last.name].result
     return export_student(Path(root) / "student", last.net, result, seen)
 
 
 def _seen(planned: Planned, records: Any) -> jax.Array:
-    """The images of records in the size that a stage's view gives them."""
+    """What a net sees of records: images in the size that a stage's view gives them."""
     view = registry.view({"augment": (planned.settings["view"] or {}).get("augment")}, planned.info)
     return view(records, jax.random.key(0))["student"]
 

@@ -66,7 +66,10 @@ def test_a_recipe_runs_and_is_not_run_again(kind, tmp_path):
         elif planned.kind != "net":
             with pytest.raises(ValueError, match=planned.kind):
                 recipe.restore(tmp_path, planned.name)
-    assert (tmp_path / "report.html").exists()
+    page = (tmp_path / "report.html").read_text()
+    for planned in plan.stages:
+        shown = {"images": f"{planned.name}: what it leaves", "records": "records</span>"}
+        assert shown.get(planned.kind, planned.name) in page
 
 
 @each_kind

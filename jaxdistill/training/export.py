@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill._files import write_json
@@ -135,7 +136,8 @@ def _serialized(net: Net, result: Any, inputs: Any) -> tuple[bytes, list[str]]:
     params, state = jax.device_get(result)
 
     def outputs(inputs):
-        return net.apply(params, state, inputs).out
+        # A net may index its weights by what it sees, which arrays of numpy do not allow.
+        return net.apply(*jax.tree.map(jnp.asarray, (params, state)), inputs).out
 
     (batch,) = export.symbolic_shape("b")
     shapes = jax.tree.map(
