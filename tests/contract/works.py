@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -44,22 +45,29 @@ def done(work: Work, results: Any, data: Any) -> Any:
     return second.result
 
 
+def narrowest(
+    images: Any, wanted: jax.Array, key: jax.Array, widths: Sequence[int], most: float = 0.5
+) -> dict[str, Any]:
+    """Of some widths the smallest whose random features leave little of a teacher's logits
+    unexplained by a linear map."""
+    left = {}
+    for width in widths:
+        net = perceptron(width)
+        drawn = net.init(jax.random.fold_in(key, width), images)
+        seen = net.apply(*drawn, images, taps=("hidden",)).taps["hidden"]
+        rest = wanted - seen @ jnp.linalg.lstsq(seen, wanted)[0]
+        left[str(width)] = float((rest**2).mean() / wanted.var())
+    enough = [width for width in widths if left[str(width)] < most]
+    return {"width": min(enough, default=widths[-1]), "unexplained": left}
+
+
 def search() -> Trial:
     """Which width a student has is chosen by untrained nets; the one that is chosen learns."""
     widths = (2, 4, 8, 16)
 
     def run(results, data, key):
-        """How much of the teacher's logits a linear map of random features explains."""
         wanted = CLASSIFIER.apply(*results["teacher"], data["train"]).out
-        left = {}
-        for width in widths:
-            net = perceptron(width)
-            drawn = net.init(jax.random.fold_in(key, width), data["train"])
-            seen = net.apply(*drawn, data["train"], taps=("hidden",)).taps["hidden"]
-            rest = wanted - seen @ jnp.linalg.lstsq(seen, wanted)[0]
-            left[str(width)] = float((rest**2).mean() / wanted.var())
-        enough = [width for width in widths if left[str(width)] < 0.5]
-        return {"width": min(enough, default=widths[-1]), "unexplained": left}
+        return narrowest(data["train"], wanted, key, widths)
 
     results = {"teacher": trained_teacher()}
     choice = done(Work(run, "choice", ("width",)), results, {"train": IMAGES})
@@ -76,20 +84,26 @@ def search() -> Trial:
     return Trial(stage(distiller, results), right)
 
 
-def written_records(vocabulary: int = 8, length: int = 10) -> Trial:
+def written(bigrams: jax.Array, key: jax.Array, count: int = 256, length: int = 10) -> np.ndarray:
+    """Sequences ``[n, length + 1]`` that a bigram model writes, and a filter has kept."""
+
+    def write(token, key):
+        token = jax.random.categorical(key, bigrams[token])
+        return token, token
+
+    start = jnp.arange(count) % len(bigrams)
+    _, tokens = jax.lax.scan(write, start, jax.random.split(key, length))
+    rows = np.asarray(jnp.concatenate([start[None], tokens]).T)
+    # Nothing twice, and nothing that says one thing all the time.
+    rows = np.unique(rows, axis=0)
+    return rows[(rows != rows[:, :1]).any(1)].astype(np.int32)
+
+
+def written_records(vocabulary: int = 8) -> Trial:
     """A teacher writes sequences, a filter keeps some, a student learns from what is left."""
 
     def run(results, data, key):
-        def write(token, key):
-            token = jax.random.categorical(key, results["teacher"][token])
-            return token, token
-
-        start = jnp.arange(256) % vocabulary
-        _, written = jax.lax.scan(write, start, jax.random.split(key, length))
-        rows = np.asarray(jnp.concatenate([start[None], written]).T)
-        # Nothing twice, and nothing that says one thing all the time.
-        rows = np.unique(rows, axis=0)
-        return {"tokens": rows[(rows != rows[:, :1]).any(1)].astype(np.int32)}
+        return {"tokens": written(results["teacher"], key)}
 
     def apply(params, state, tokens, *, taps=(), train=False, rng=None):
         return Forward(params["next"][tokens[:, :-1]], {}, state, params)
