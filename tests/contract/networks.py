@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,6 +20,8 @@ from contract.parts import (
 )
 from contract.structures import perceptron_of
 
+from jaxdistill.distiller import Distiller
+from jaxdistill.net import Net
 from jaxdistill.players import Player, players
 
 
@@ -72,20 +76,24 @@ def matched_density(ratio: int = 3) -> Trial:
     return Trial(stage(players(turns, init, own_batches=True), {"real": real}), falls("critic"))
 
 
-def encoder_generator_discriminator() -> Trial:
-    """An encoder and a generator that a discriminator finds out, labelled by a frozen teacher."""
-    codes = 3
+def run(variables, inputs):
+    """A net of two layers."""
+    return jnp.tanh(inputs @ variables[0]["first"]) @ variables[0]["second"]
+
+
+def dreaming(
+    encoder: Net, teacher: Net, create_tx: Any, judge_tx: Any, updates: int = 2, codes: int = 3
+) -> Distiller:
+    """An encoder and a generator that a discriminator finds out, labelled by the frozen
+    ``"teacher"``."""
 
     def init(key, frozen, batch):
         keys = jax.random.split(key, 3)
         return {
-            "encoder": STUDENT.init(keys[0], batch["image"]),  # with batch statistics
+            "encoder": encoder.init(keys[0], batch["image"]),  # with batch statistics
             "generator": (perceptron_of(keys[1], 2 + codes, 16, 8), {}),
             "critic": (perceptron_of(keys[2], 8, 16, 1), {}),
         }
-
-    def run(variables, inputs):
-        return jnp.tanh(inputs @ variables[0]["first"]) @ variables[0]["second"]
 
     def dreamt(nets, turn):
         """Images of drawn labels, and the labels."""
@@ -95,11 +103,11 @@ def encoder_generator_discriminator() -> Trial:
         return run(nets["generator"], jnp.concatenate([jax.nn.one_hot(label, 2), code], -1)), label
 
     def create(nets, turn):
-        encoded = STUDENT.apply(*nets["encoder"], turn.batch["image"], train=True)
+        encoded = encoder.apply(*nets["encoder"], turn.batch["image"], train=True)
         code = jnp.pad(encoded.out, ((0, 0), (0, codes)))
         back = ((run(nets["generator"], code) - turn.batch["image"]) ** 2).mean(-1)
         images, label = dreamt(nets, turn)
-        judged = TEACHER.apply(*turn.frozen["teacher"], images).out
+        judged = teacher.apply(*turn.frozen["teacher"], images).out
         named = optax.softmax_cross_entropy_with_integer_labels(judged, label)
         found = jax.nn.softplus(-run(nets["critic"], images)[:, 0])
         metrics = {"back": mean(back), "named": mean(named), "found": mean(found)}
@@ -112,10 +120,15 @@ def encoder_generator_discriminator() -> Trial:
         paid = jax.nn.softplus(-real) + jax.nn.softplus(false)
         return paid.mean(), {"critic": mean(paid)}
 
-    made = Player(create, optax.adam(1e-2), trains=("encoder", "generator"))
-    turns = {"critic": Player(judge, optax.adam(1e-2), updates=2), "both": made}
-    returns = ("encoder", "generator")
-    distiller = players(turns, init, ema={"generator": 0.5}, own_batches=True, returns=returns)
+    made = Player(create, create_tx, trains=("encoder", "generator"))
+    turns = {"critic": Player(judge, judge_tx, updates=updates), "both": made}
+    how: Any = {"ema": {"generator": 0.5}, "own_batches": True, "kind": "arrays"}
+    return players(turns, init, returns=("encoder", "generator"), **how)
+
+
+def encoder_generator_discriminator() -> Trial:
+    """An encoder and a generator that a discriminator finds out, labelled by a frozen teacher."""
+    distiller = dreaming(STUDENT, TEACHER, optax.adam(1e-2), optax.adam(1e-2))
 
     def right(outcome):
         falls("back")(outcome)
@@ -125,22 +138,23 @@ def encoder_generator_discriminator() -> Trial:
     return Trial(stage(distiller, {"teacher": trained_teacher()}), right)
 
 
-def bound_in_turn() -> Trial:
-    """CLUB: features forget a nuisance by a bound that needs its own fit, before every step."""
+def forgetting(net: Net, tx: Any, bound_tx: Any, updates: int = 5) -> tuple[dict[str, Player], Any]:
+    """The players of CLUB, and their start: features forget a nuisance, the second entry of an
+    image, by a bound that is fitted before every step."""
 
     def nuisance(batch):
         return batch["image"][:, 1:2]
 
     def features(nets, batch, **how):
-        return STUDENT.apply(*nets["net"], batch["image"], taps=("hidden",), **how)
+        return net.apply(*nets["net"], batch["image"], taps=("hidden",), **how)
 
     def init(key, frozen, batch):
-        bound = perceptron_of(jax.random.fold_in(key, 1), 8, 8, 1)
-        return {"net": STUDENT.init(key, batch["image"]), "bound": (bound, {})}
+        own = net.init(key, batch["image"])
+        bound = perceptron_of(jax.random.fold_in(key, 1), len(own[0]["second"]), 8, 1)
+        return {"net": own, "bound": (bound, {})}
 
     def likelihood(nets, hidden, wanted):
-        guess = jnp.tanh(hidden @ nets["bound"][0]["first"]) @ nets["bound"][0]["second"]
-        return -0.5 * ((wanted - guess) ** 2).sum(-1)
+        return -0.5 * ((wanted - run(nets["bound"], hidden)) ** 2).sum(-1)
 
     def fit(nets, turn):
         hidden = jax.lax.stop_gradient(features(nets, turn.batch, train=True).taps["hidden"])
@@ -158,10 +172,12 @@ def bound_in_turn() -> Trial:
         metrics = {"ce": mean(told), "bound": mean(bound)}
         return (told + 0.5 * bound).mean(), metrics, {"net": seen.state}
 
-    turns = {
-        "bound": Player(fit, optax.adam(3e-2), updates=5),
-        "net": Player(forget, optax.adam(1e-2)),
-    }
+    return {"bound": Player(fit, bound_tx, updates=updates), "net": Player(forget, tx)}, init
+
+
+def bound_in_turn() -> Trial:
+    """CLUB: a bound that needs its own fit in turn."""
+    turns, init = forgetting(STUDENT, optax.adam(1e-2), optax.adam(3e-2))
 
     def right(outcome):
         falls("fit")(outcome)
