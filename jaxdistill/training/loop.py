@@ -247,8 +247,9 @@ def _kept(run: Run, position: Position, stop: Stopped) -> Stopped:
     if jax.process_count() > 1 and stop.number == signal.SIGINT:
         # Only a checkpoint that all processes write at the same step is one.
         return Stopped(stop.number, f"{where}; the same command goes on from the last checkpoint")
-    if position.saved[0] != position.step:
-        position = save(run, refuse_state(run, drain(run, position)))
+    with held(stop=False):
+        if position.saved[0] != position.step:
+            save(run, refuse_state(run, drain(run, position)))
     path = run.checkpoints.path(position.step)
     return Stopped(stop.number, f"{where}, kept in {path}; the same command goes on from there")
 

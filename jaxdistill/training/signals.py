@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
 import signal
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +33,7 @@ class _State:
 
     held = 0
     first: int | None = None  # the first signal that arrived
+    put_off = False  # whether it came where nothing can be raised, and is sent again
 
 
 @contextlib.contextmanager
@@ -52,27 +56,48 @@ def stoppable(*, terminate: bool = True) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if before:
-            _State.first = None
+            _State.first, _State.put_off = None, False
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Lets a signal wait until what is inside is done."""
+def held(*, stop: bool = True) -> Iterator[None]:
+    """Lets a signal wait until what is inside is done.
+
+    Args:
+        stop: whether it is raised then; not where the process is about to stop anyway.
+    """
     _State.held += 1
     try:
         yield
     finally:
         _State.held -= 1
-    if _State.first is not None and not _State.held:
+    if stop and _State.first is not None and not _State.held:
         raise Stopped(_State.first)
 
 
 def _handle(number: int, frame: Any) -> None:
-    if _State.first is not None:
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
+    again = _State.first is not None and not _State.put_off
+    _State.put_off = False
+    _State.first = _State.first or number
+    if again and number == signal.SIGINT:
+        raise KeyboardInterrupt
+    if _State.held:
         return
-    # It stays known: what is raised where Python finalises an object is lost.
-    _State.first = number
-    if not _State.held:
-        raise Stopped(number)
+    if _finalising(frame):
+        _State.put_off = True
+        later = threading.Timer(0.02, os.kill, (os.getpid(), number))
+        later.daemon = True
+        later.start()
+        return
+    raise Stopped(_State.first)
+
+
+def _finalising(frame: Any) -> bool:
+    """Whether Python is clearing up, where it prints what is raised and goes on."""
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        code = frame.f_code
+        if code in callbacks or code.co_name == "__del__" or code.co_filename == weakref.__file__:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,11 +1,14 @@
 """Signals, locks, read-only disks: a run that is told to stop keeps what it has, and only one
 process works in a folder."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -131,9 +134,44 @@ def test_signals_wait_while_held_and_a_second_interrupt_ends_at_once():
         with pytest.raises(Stopped):
             inside()
         assert passed
-        os.kill(os.getpid(), signal.SIGTERM)  # it is on its way to stop already
+        with held(stop=False):
+            os.kill(os.getpid(), signal.SIGTERM)  # it is on its way to stop already
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+class Cleared:
+    """What sends a signal while Python clears it up."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Plain:
+    """What can be referred to weakly."""
+
+
+@pytest.mark.parametrize("where", ["a finaliser", "a callback of the collector", "a reference"])
+def test_a_signal_that_comes_where_nothing_can_be_raised_comes_again(where):
+    def collecting(phase, info):
+        if phase == "start":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def wait():
+        if where == "a finaliser":
+            Cleared()
+        elif where == "a reference":
+            weakref.finalize(Plain(), os.kill, os.getpid(), signal.SIGTERM)
+        else:
+            gc.callbacks.append(collecting)
+            gc.collect()
+            gc.callbacks.remove(collecting)
+        time.sleep(10)
+
+    begun = time.monotonic()
+    with stoppable(), pytest.raises(Stopped):
+        wait()
+    assert time.monotonic() - begun < 9
 
 
 def test_handlers_of_others_stay():
