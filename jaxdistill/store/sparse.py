@@ -96,9 +96,10 @@ def id_field(
 
 
 def log_probs(logits: Any, spec: jax.ShapeDtypeStruct, temperature: float) -> jax.Array:
-    """Of a batch of such records, float32 or wider."""
+    """Of a batch of such records, float32 or wider; NaN for a token that rules every class out."""
     (logits,) = n.widen(c.like(logits, spec))
-    return n.log_softmax(logits, temperature)
+    found = n.log_softmax(logits, temperature)
+    return n.unless_empty(found, found[..., None, :])
 
 
 def most_probable(log_probs: jax.Array, k: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -112,7 +113,7 @@ def most_probable(log_probs: jax.Array, k: int) -> tuple[jax.Array, jax.Array, j
 
 def or_nan(values: jax.Array, log_probs: jax.Array) -> jax.Array:
     """Values ``[...]``, but NaN for the tokens whose logits are no distribution."""
-    # log_softmax leaves either no class of a token NaN or all of them.
+    # log_probs leaves either no class of a token NaN or all of them.
     return jnp.where(jnp.isnan(log_probs[..., 0]), jnp.nan, values)
 
 
