@@ -27,3 +27,39 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 import jax  # noqa: E402  (the flags above must be set before JAX starts)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Of a second version of Python these are run: what every part must hold, and one config a family.
+_FEW = (
+    "tests/test_contract.py",
+    "tests/losses/",
+    "tests/registry/test_tables.py",
+    "tests/training/test_loop.py",
+    "tests/training/test_checkpoint.py",
+    "tests/test_config_files.py",
+    "tests/test_import.py",
+    "tests/test_net",
+    "tests/test_settings.py",
+)
+_FAMILIES = ("hinton_mnist", "mae_vitb", "dmd2", "ftd", "distillspec", "self_distill_kernel")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--few",
+        action="store_true",
+        help="the contract, the losses, the registry, the loop, and one config a family",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--few"):
+        return
+
+    def wanted(name: str) -> bool:
+        if name.startswith("tests/test_run.py"):
+            return "[" not in name or any(family in name for family in _FAMILIES)
+        return name.startswith(_FEW)
+
+    kept = [item for item in items if wanted(item.nodeid)]
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item.nodeid)])
+    items[:] = kept

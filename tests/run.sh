@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Installs the package with all that its tests need, and runs them, once with every Python cell that is there.
+# Installs the package with all that its tests need, and runs them with every Python cell that is there: the first one
+# whole; of the second one the contract, the losses, the registry, and one config a family. `--whole` runs all in both.
+# Anything else goes to pytest, in both.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,6 +15,13 @@ interpreter() { # the first of the given version on PATH that really is one
     done < <(type -aP "python$1" || true)
 }
 
+few=(--few)
+if [ "${1:-}" = "--whole" ]; then
+    few=()
+    shift
+fi
+[ "$#" -eq 0 ] || few=()
+
 ran=0
 for version in 3.11 3.12; do
     python=$(interpreter "$version")
@@ -25,7 +34,9 @@ for version in 3.11 3.12; do
     "$python" -m venv "$venv"
     "$venv/bin/python" -m pip install -q -U pip
     "$venv/bin/python" -m pip install -q -e ".[test]"
-    "$venv/bin/python" -m pytest -q -n 2 --dist loadfile "$@"
+    own=()
+    [ "$ran" -eq 0 ] || own=("${few[@]}")
+    "$venv/bin/python" -m pytest -q -n 2 --dist loadfile "${own[@]}" "$@"
     ran=$((ran + 1))
 done
 [ "$ran" -gt 0 ] || { echo "no Python 3.11 or 3.12 was found" >&2; exit 1; }
