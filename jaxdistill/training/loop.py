@@ -118,6 +118,7 @@ def run_stage(
         identity=identity_of(stage, stream, batch) if directory is not None else {},
         mesh=mesh,
         rules=tuple(rules),
+        on_batch=batch_sharding(mesh, stage.distiller.takes),
         frozen=place(mesh, dict(stage.frozen), rules),
         writers=tuple(writers) if is_first() else (),
         begun=time.perf_counter(),
@@ -159,11 +160,10 @@ def _begin(run: Run, batch: Any) -> tuple[Position, Callable[..., Any]]:
     stage, distiller = run.stage, run.stage.distiller
     started = {**run.frozen, **place(run.mesh, dict(stage.initial), run.rules)}
     key = jax.random.key(stage.seed)
-    on_batch = batch_sharding(run.mesh, distiller.takes)
-    shapes = of_all_processes(abstract(batch), on_batch)
+    shapes = of_all_processes(abstract(batch), run.on_batch)
     state = check(distiller, key, started, run.frozen, shapes)
     placed = shardings(run.mesh, state, run.rules)
-    check_divisible(shapes, on_batch)
+    check_divisible(shapes, run.on_batch)
     step = jax.jit(
         on_mesh(distiller.step, run.mesh),
         donate_argnums=0,
@@ -281,8 +281,7 @@ def _batches(stage: Stage, position: Position) -> Iterator[Any]:
 
 
 def _placed(run: Run, batch: Any) -> Any:
-    sharding = batch_sharding(run.mesh, run.stage.distiller.takes)
-    return jax.tree.map(lambda x: global_batch(x, sharding), batch)
+    return jax.tree.map(lambda x: global_batch(x, run.on_batch), batch)
 
 
 def _stepped(run: Run, position: Position, step: Callable[..., Any], batch: Any) -> Position:
@@ -357,7 +356,7 @@ def _reopened(run: Run, batch: Any) -> Outcome:
     stage, path = run.stage, run.directory / "result"
     refuse_other(path, run.identity)
     started = {**stage.frozen, **stage.initial}
-    batch = of_all_processes(abstract(batch), batch_sharding(run.mesh, stage.distiller.takes))
+    batch = of_all_processes(abstract(batch), run.on_batch)
 
     def result(*given):
         return stage.distiller.result(stage.distiller.init(*given))

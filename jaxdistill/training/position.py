@@ -36,6 +36,7 @@ class Run:
         identity: what it is of.
         mesh: where it runs.
         rules: how arrays lie on it.
+        on_batch: how batches lie on it.
         frozen: the frozen variables, placed.
         writers: further places for the lines.
         begun: when this process began, by a clock that only goes up.
@@ -46,6 +47,7 @@ class Run:
     identity: Mapping[str, Any]
     mesh: jax.sharding.Mesh
     rules: Sequence[tuple[str, Any]]
+    on_batch: jax.sharding.NamedSharding
     frozen: Mapping[str, Any]
     writers: Sequence[metric.Writer]
     begun: float
