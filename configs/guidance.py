@@ -1,4 +1,4 @@
-"""Guidance distilled: one pass of a student that is told the scale replaces two of its teacher.
+"""Guidance distilled: one pass of a student with the scale as an input replaces two of its teacher.
 
 Meng et al., On Distillation of Guided Diffusion Models, CVPR 2023, stage one: the student sees the
 scale of guidance as an input and learns what the teacher, guided with it, says of the noised data.
@@ -28,7 +28,7 @@ from jaxdistill.presets.claims import above, within
 from jaxdistill.presets.optimizers import adamw
 from jaxdistill.presets.samplers import IMAGENET_64, denoiser, perceptron
 
-SENTENCE = "One pass that is told the scale replaces two."
+SENTENCE = "One pass with the scale as an input replaces two."
 RING = {"name": "ring", "classes": 2}
 # The scales that a student learns, and the one that samples are compared at; 1 is no guidance.
 SCALES, SCALE = (1.0, 5.0), 3.0
@@ -91,7 +91,7 @@ def mixture() -> dict:
             "Guidance distilled on a ring", SENTENCE, {"student": student}, classes=2
         ),
         "claim": {
-            "sentence": "One pass that is told the scale is as good as two.",
+            "sentence": "One pass with the scale as an input is as good as two.",
             "metric": "student/validation/sliced_wasserstein_18",
             "arms": {"one pass": {}, "two passes": two_passes},
             "contrasts": {

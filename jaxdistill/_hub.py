@@ -1,4 +1,4 @@
-"""Folders of what others publish: here, or fetched from the Hugging Face hub by name."""
+"""Folders of published files: local, or fetched from the Hugging Face hub by name."""
 
 from __future__ import annotations
 

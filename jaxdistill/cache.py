@@ -5,8 +5,9 @@
     python -m jaxdistill.cache info runs/meal/caches/<name>
 
 ``write`` trains what the cached teachers need, or takes it from the working directory, and runs
-them over their records; stopped, the same command goes on. ``verify`` checks every checksum and
-recomputes some records with the teachers; given a folder in place of a config, checksums alone.
+them over their records; if it was stopped, the same command resumes. ``verify`` checks every
+checksum and recomputes some records with the teachers; given a folder instead of a config, only
+checksums.
 """
 
 from __future__ import annotations

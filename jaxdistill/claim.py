@@ -45,7 +45,7 @@ def run_arm(
     """Every metric of one arm with one seed, as ``<stage>/<set>/<name>``; ``<stage>/step_flops`` if
     wanted.
 
-    The arm's last stage goes by the name ``last`` too, so that arms with stages of other names can
+    The arm's last stage is also called ``last``, so that arms with stages of other names can
     be compared.
     """
     from jaxdistill import recipe
@@ -85,7 +85,7 @@ def measure(
 def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
     """Runs ``config.tune``: for every arm its grid, ``{label: changes}``, on validation data.
 
-    Seeds are such as no claim uses; the setting with the best mean of the metric is the choice, the
+    Its seeds are used by no claim; the setting with the best mean of the metric is the choice, the
     lowest with ``lower``, else the highest. ``edges`` says of every arm which numbers of its choice
     are the smallest or the largest of their grid: the best may lie outside.
 

@@ -58,8 +58,8 @@ class StageKeys:
         data: a data set of its own, as ``config.data``; the recipe's by default. ``{"stage":
             name}`` trains on what an earlier stage left, records or a data set, and measures on the
             recipe's own validation and test sets.
-        chosen: settings that an earlier choice says, by their path: ``{"student.widths":
-            "search/widths"}``. The recipe is planned with what stands there.
+        chosen: settings that an earlier choice decides, by their path: ``{"student.widths":
+            "search/widths"}``. The recipe is planned with the values in the config.
         student: the net: ``{"net": name, ...}``.
         work: what is done by a stage that trains nothing, see :func:`jaxdistill.registry.work`.
         distiller: another algorithm than from model to model, see
@@ -235,7 +235,7 @@ def _stage_faults(name: str, settings: Mapping[str, Any]) -> list[str]:
 
 
 def _handed_faults(name: str, settings: Mapping[str, Any]) -> list[str]:
-    """What is wrong with what earlier stages hand on to the settings of a stage."""
+    """What is wrong with settings of a stage that earlier stages decide."""
     found, data = [], settings["data"] or {}
     if "stage" in data:
         extra = (key for key in data if key != "stage")

@@ -1,7 +1,7 @@
 """Config files: found by name, read as plain data, with what the command line sets in them.
 
 A name is that of a config of the library, ``hinton_mnist:small``, or the path of a file,
-``configs/mae_vitb.py:small`` or one of your own; behind the colon stands one of its variants.
+``configs/mae_vitb.py:small`` or one of your own; after the colon comes one of its variants.
 """
 
 from __future__ import annotations

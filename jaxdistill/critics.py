@@ -38,7 +38,7 @@ def cooperative_discriminator(
     .. math:: \frac{1}{4} \sum_{j \in \{1, 2\}} \mathrm{BCE}(D(z_s)_j, [1, 0]_j) +
         \mathrm{BCE}(D(z_t)_j, [0, 1]_j)
 
-    This is not adversarial: the student is rewarded for being told apart, which keeps it from
+    This is not adversarial: the student gains by being recognised, which keeps it from
     copying the teachers to the last. It is the published form of MEAL V2.
 
     Args:

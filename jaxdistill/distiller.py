@@ -49,12 +49,12 @@ class Distiller(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What trains nothing: a selection, a search, mining, records that a teacher writes.
+    """An algorithm that trains nothing: a selection, a search, records that a teacher writes.
 
     Attributes:
         run: ``(results, data, key) -> result``: the results of earlier stages by name, the sets of
-            the stage by name, a key of its own. It runs on the host and may take long; what can
-            be gone on with it keeps itself, in a store.
+            the stage by name, a key of its own. It runs on the host and may take long; what
+            it needs to resume it keeps itself, in a store.
         kind: what the result is.
         metrics: the names of the numbers that a choice holds, so that claims may ask for them.
         weighs: the entries of an objective that a choice of ``weights`` multiplies.

@@ -2,7 +2,7 @@
 
     python -m jaxdistill.main --config=mae_vitb:small --workdir=runs/mae
 
-The same command goes on with a run that was stopped. Every value of the config can be set on the
+The same command resumes a run that was stopped. Every value of the config can be set on the
 command line: ``--config.stages.distil.steps=100``. A config of your own is given by its file:
 ``--config=mine.py:small``.
 """
@@ -57,10 +57,10 @@ def read_config() -> dict[str, Any]:
 
 
 def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
-    """Makes the working directory, or checks that what is there was made by the same config.
+    """Makes the working directory, or checks that it was made by the same config.
 
     Raises:
-        ValueError: if it was made by another one; the message lists every value that differs.
+        ValueError: if it was made by another config; the message lists every value that differs.
         OSError: if it cannot be written.
     """
     from jaxdistill._errors import differences
@@ -228,7 +228,7 @@ def run(
 
     Args:
         config: as plain data.
-        workdir: where everything goes; what is there already is gone on with.
+        workdir: where everything goes; a run that was begun there is resumed.
         writers: further places for the metrics.
         quiet: no progress bars.
         changes: what was changed in the config, for the report.

@@ -74,7 +74,7 @@ class Net(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A module that somebody has trained: ``net, variables = from_nnx(model)``.
+    """A trained module: ``net, variables = from_nnx(model)``.
 
     Attributes:
         net: it as a net, whose ``init`` gives these variables whatever the key.
@@ -182,7 +182,7 @@ def caller(module: Any) -> Callable[[Any, Any, bool], Any]:
 
 
 def variables_of(name: str, given: Any) -> tuple[Any, Any]:
-    """The ``(params, state)`` that somebody gave for a net.
+    """The ``(params, state)`` that was given for a net.
 
     Raises:
         TypeError: for anything else, saying what it is and how to get there.
@@ -211,7 +211,7 @@ def variables_of(name: str, given: Any) -> tuple[Any, Any]:
 
 
 def described(given: Any) -> str:
-    """What something is that stands where a net, a module or variables should, and what takes it.
+    """What was given in place of a net, a module or variables, and which function takes it.
 
     Example:
         >>> described({"params": {}, "batch_stats": {}}), described((1, "a"))

@@ -177,7 +177,7 @@ def _size(planned: Planned, result: Any) -> dict[str, int]:
 
 
 def check(plan: Plan) -> None:
-    """Refuses pictures and tables that there are not, before anything is computed."""
+    """Refuses unknown pictures and tables, before anything is computed."""
     parts = {part for planned in plan.stages for part in _measured(planned)}
     for metric in plan.config.get("table") or ():
         if metric.split("/")[0] not in parts:

@@ -77,7 +77,7 @@ class Asked(NamedTuple):
         coefficients: of the arms.
         differences: one a seed.
         margin: what they must be above.
-        origin: whose margin it is.
+        origin: where the margin comes from.
         interval: of a confidence.
         further: what else is said of it.
     """

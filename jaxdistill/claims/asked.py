@@ -39,8 +39,8 @@ def arms_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The config of every arm, checked.
 
     Raises:
-        ValueError: for an unknown key, a value that its key does not take, and a contrast of arms
-            that there are not.
+        ValueError: for an unknown key, a value that its key does not take, and a contrast of
+            unknown arms.
     """
     claim = config.get("claim")
     if not claim:
@@ -86,7 +86,7 @@ def candidates_of(config: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, 
 def refuse(
     what: str, settings: Mapping[str, Any], domains: Mapping[str, Any], needed: Sequence[str] = ()
 ) -> None:
-    """Refuses keys that there are not, values that they do not take, and keys that are missing."""
+    """Refuses unknown keys, values that they do not take, and keys that are missing."""
     for key, value in settings.items():
         if key not in domains:
             raise ValueError(unknown(f"key of {what}", key, domains))

@@ -106,7 +106,7 @@ def _power(seeds: int) -> tuple[float, float]:
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown whose columns stand under each other."""
+    """A table in Markdown with aligned columns."""
     cells = [list(header), *([cell.replace("|", "/") for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [

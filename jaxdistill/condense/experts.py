@@ -110,7 +110,7 @@ def train_experts(
         learning_rate: constant, but for ``decay``.
         momentum: of SGD.
         weight_decay: of SGD.
-        decay: what the rate is multiplied by after half of the epochs; momentum starts anew then.
+        decay: what the rate is multiplied by after half of the epochs; momentum is reset then.
         augment: families of :func:`~jaxdistill.condense.augment.siamese`, drawn for every image.
         flatness: steps that lead to flat places (FTD).
         loss_ramp: epochs in which the loss grows from half to full weight (smooth experts).
@@ -336,7 +336,7 @@ def save_trajectories(
     """Keeps trajectories on disk, a row for every expert and epoch, beside what they are of.
 
     Args:
-        path: a folder; writing that was stopped goes on there.
+        path: a folder; writing that was stopped is resumed there.
         trajectories: ``[experts, epochs + 1, P]``, float32.
         identity: JSON data: net, data, how the experts were trained.
         settings: of :func:`jaxdistill.store.begin`.

@@ -80,7 +80,7 @@ def fresh_nets(
         net: of any architecture.
         seed: of their starts and batches.
         nets: how many, each from a start of its own.
-        name: begins the names of the metrics, so that several architectures can be told apart.
+        name: begins the names of the metrics, so that several architectures have different names.
         protocol: how they are trained.
 
     Returns:

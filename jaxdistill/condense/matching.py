@@ -205,7 +205,7 @@ def match_features(
     """Learns a set whose mean features in random nets are those of real images, class by class.
 
     Args:
-        net: drawn anew at every step.
+        net: newly drawn at every step.
         image_shape: (H, W, C).
         classes: how many.
         tx: over ``{"images"}``.

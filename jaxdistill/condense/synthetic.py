@@ -15,7 +15,7 @@ from jaxdistill.condense.whitening import Whitening
 
 
 class Synthetic(NamedTuple):
-    """A small set that stands for a large one; classes follow each other, equally many of each.
+    """A small set in place of a large one; classes follow each other, equally many of each.
 
     Attributes:
         images: ``[n, H, W, C]``, in the space that the training set was whitened to.

@@ -137,7 +137,7 @@ def json_of(text: str, where: str) -> Any:
     """What JSON says.
 
     Raises:
-        ValueError: naming where it stands.
+        ValueError: naming where it is.
     """
     try:
         return json.loads(text)
@@ -151,7 +151,7 @@ def refuse_halves(text: str, where: str) -> None:
     """Refuses halves of characters (lone surrogates), which JSON can say and no file can hold.
 
     Raises:
-        ValueError: naming where the text stands.
+        ValueError: naming where the text is.
     """
     try:
         text.encode("utf-8")

@@ -100,7 +100,7 @@ SETS: dict[str, Callable[[Path | str, str], Sentences]] = {
 
 
 class _Row(NamedTuple):
-    """A row of a published file, and where it stands."""
+    """A row of a published file, and where it is."""
 
     where: str
     values: Mapping[str, Any]

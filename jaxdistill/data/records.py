@@ -61,7 +61,7 @@ class Source:
             function, or a :class:`Reader`.
         info: what is known beforehand: ``image_shape`` (H, W, C), ``classes``, ``class_names``,
             ``groups``; ``inputs``, the entries that nets see, where these are neither images nor
-            texts; ``hidden``, where -1 stands for a label that is not told; ``declared``,
+            texts; ``hidden``, where -1 is a hidden label; ``declared``,
             where whoever wrote the set has held its labels against its classes.
         read_labels: ``() -> [n]``, all labels without their records, where that is cheap.
 
@@ -296,7 +296,7 @@ def concatenate(sources: Sequence[Source], name: str | None = None) -> Source:
         them.
 
     Raises:
-        ValueError: for no sources, records of unlike keys, shapes or types, or an id that appears
+        ValueError: for no sources, records of other keys, shapes or types, or an id that appears
             twice.
     """
     if not sources:

@@ -61,7 +61,7 @@ def encoded(given: Sentences, tokenizer: Tokenizer, length: int) -> Source:
         scores float32 ``[1]``.
 
     Raises:
-        ValueError: for a length that leaves no place for text, or texts and labels of unlike
+        ValueError: for a length that leaves no place for text, or texts and labels of different
             number.
 
     Example:
@@ -213,7 +213,7 @@ def bpe_tokenizer(
 
 @checked
 def library_passages(*, lines: Count = 3, each: Count | None = 1500) -> Sentences:
-    """Passages of Python's standard library, to be told apart by the package that they are from.
+    """Passages of Python's standard library, to be classified by the package that they are from.
 
     Every installation has them. What they hold depends on the version of Python. No two passages
     share a line of a file, but one module gives many of them.

@@ -1,7 +1,7 @@
 """Batches in a reproducible order, readable at any step and prefetched from any step.
 
 The order is a function of (seed, epoch) alone and a batch one of (seed, step): a run that stops at
-a step and goes on from there sees the batches of the unbroken run, and no iterator needs saving.
+a step and continues from there sees the batches of the unbroken run, and no iterator needs saving.
 Threads and prefetching are Grain's.
 """
 
@@ -96,7 +96,7 @@ def stream(
         weights: how often records appear: ``[n]`` numbers, one a record, or ``{group: number}``
             over the groups of a concatenated source (the share of each in the mixture, spread
             evenly over its records). Batches are then drawn with replacement. The weights may
-            change between steps: make a new stream and go on from the step.
+            change between steps: make a new stream and continue from the step.
         order: ``"shuffled"``, or ``"given"`` for that of the source, as learning online needs;
             weights draw in no order, and refuse it.
         threads: how many threads read ahead.

@@ -1,4 +1,4 @@
-"""Classifiers that never saw some classes in training, with the bias of those classes put right."""
+"""Classifiers that never saw some classes in training, with the bias of those classes corrected."""
 
 from __future__ import annotations
 

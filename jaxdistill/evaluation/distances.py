@@ -55,7 +55,7 @@ def sliced_wasserstein(
 
 
 def modes(samples: jax.Array, means: jax.Array, deviation: float, weights: Any = None) -> dict:
-    r"""How samples are shared out among the known modes of a density.
+    r"""How samples spread over the known modes of a density.
 
     Args:
         samples: ``[n, d]``.

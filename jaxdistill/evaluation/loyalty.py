@@ -1,4 +1,4 @@
-"""Loyalty: how closely a student says what its teachers say, right or wrong."""
+"""Loyalty: how closely a student follows its teachers, right or wrong."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def loyalty(
 ) -> Evaluator:
     """Loyalty of a student to several teachers together, and to each.
 
-    Together they say the mean of their probabilities, or of their scores.
+    Their common output is the mean of their probabilities, or of their scores.
 
     Args:
         net: the student.
@@ -144,7 +144,7 @@ def loyalty(
         several teachers the first two (three) to each of them too, as ``<teacher>_label_loyalty``.
 
     Raises:
-        ValueError: without teachers; when it runs, for outputs of unlike shapes, a teacher that is
+        ValueError: without teachers; when it runs, for outputs of other shapes, a teacher that is
             not in ``frozen``, or a set without records.
     """
     if not teachers:

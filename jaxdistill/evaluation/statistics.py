@@ -32,7 +32,7 @@ def contrast(
         float64 ``[seeds]``.
 
     Raises:
-        ValueError: for no arm, an arm that there is not, or arms with different numbers of seeds.
+        ValueError: for no arm, an unknown arm, or arms with different numbers of seeds.
 
     Example:
         >>> contrast({"new": [0.75, 0.5], "old": [0.5, 0.5]}, {"new": 1, "old": -1})
@@ -120,7 +120,7 @@ def grid_interval(
         ``(mean, low, high)``, the mean against the arm with the best mean.
 
     Raises:
-        ValueError: for an arm that there is not, a grid without another, or what
+        ValueError: for an unknown arm, a grid without another one, or what
             :func:`paired_interval` refuses.
 
     Example:
@@ -168,7 +168,7 @@ def holm(
 
     All intervals are first taken at :math:`1 - \alpha / m`. The contrasts that hold there, or are
     contradicted, are answered; the :math:`m'` others are taken again at :math:`1 - \alpha / m'`,
-    until no more are answered. Each verdict is that of the interval it stands beside, and with no
+    until no more are answered. Each verdict is that of its own interval, and with no
     effect at all any of them is «holds» or «contradicted» by chance in at most :math:`\alpha` of
     all claims.
 

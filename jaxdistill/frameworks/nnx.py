@@ -38,7 +38,7 @@ def from_nnx(given: nnx.Module | Callable[..., Any], *, call: Call | None = None
     """A net from what builds a Flax NNX module, or the net and the variables of a trained one.
 
     The parameters are the variables of type ``nnx.Param``, the state is all others
-    (``nnx.BatchStat``, ...) without the random streams, which are built anew from ``rng`` at every
+    (``nnx.BatchStat``, ...) without the random streams, which are rebuilt from ``rng`` at every
     call. The module is called with the inputs, one pytree, after its ``train()`` or ``eval()``; a
     keyword for it is passed as for Linen. In evaluation mode the state comes back as it was given,
     but for variables of type ``nnx.Cache``.

@@ -80,7 +80,7 @@ def domain_weights(
     Returns:
         ``(result, frozen, plan) -> plan``, for ``Stage.between``: JSON data with ``weights``, the
         share of each domain in the next steps; ``ratio``, the recursion's own weights; ``teacher``;
-        and ``metrics``, the weights as they stand in the log.
+        and ``metrics``, the weights as they are logged.
     """
     ours = next_token(student, groups, batches=batches)
     theirs = next_token(teacher, groups, batches=batches)

@@ -96,7 +96,7 @@ def generate(
     mixed_with: tuple[Net, Variables, Any] | None = None,
     cache: Any = None,
 ) -> Generated:
-    """Continues prompts of unlike lengths, each by at most ``new`` tokens.
+    """Continues prompts of different lengths, each by at most ``new`` tokens.
 
     All shapes are fixed, so it runs inside ``jax.jit``, and inside a training step; the loop ends
     when every row has. Jitted with ``donate_argnames="cache"``, the cache of one call is the memory

@@ -42,7 +42,7 @@ class Teacher(NamedTuple):
 
 
 class Divergence(NamedTuple):
-    """How far a student is from its teacher. None stands for what the loss has by default.
+    """How far a student is from its teacher. None is the default of the loss.
 
     Attributes:
         name: of the loss, see :func:`~jaxdistill.language.divergence_per_token`.
@@ -51,7 +51,7 @@ class Divergence(NamedTuple):
         temperature: of the divergence; of a cache of some classes the one that it was written with.
         skew: of ``"skewed_forward_kl"`` and ``"skewed_reverse_kl"``.
         reverse_weight: of ``"symmetric_kl"``.
-        unlike: what is done about vocabularies of unlike sizes.
+        unlike: what is done about vocabularies of different sizes.
         missing: what becomes of the classes that a cache of some classes does not know, see
             :func:`~jaxdistill.losses.linear_sparse_kl`.
     """

@@ -91,7 +91,7 @@ class Decoder(nn.Module):
 
     Raises:
         ValueError: for heads that do not divide, an odd head width, an unknown input or activation;
-            for the tap of a scanned layer that there is not; for scanned layers that are not alike.
+            for a tap of an unknown scanned layer; for scanned layers that are not alike.
 
     Example:
         >>> from jaxdistill.frameworks.linen import from_linen

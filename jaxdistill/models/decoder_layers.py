@@ -287,7 +287,7 @@ class Layer(nn.Module):
     """A pre-norm block: attention and units, each added to what came in.
 
     With ``post_norms`` what is added is normed as well (Gemma 2 and 3). The names of the norms are
-    those of the published weights: ``post_attention_layernorm`` then stands behind the attention,
+    those of the published weights: ``post_attention_layernorm`` then comes after the attention,
     else before the units.
     """
 

@@ -104,7 +104,7 @@ def layers_of(choice: str | Sequence[int], there: int, here: int) -> tuple[int, 
 
 
 def take_layers(params: Any, layers: Sequence[int]) -> Any:
-    """Some layers of a tree, numbered anew; all else stays as it is.
+    """Some layers of a tree, renumbered; all else stays as it is.
 
     Args:
         params: nested dicts with ``block_0``, ``block_1``, ... or ``layers_0``, ...; of several
@@ -166,7 +166,7 @@ def inherit(
         (an embedding of another vocabulary, say), which is left as it is.
 
     Raises:
-        ValueError: for modules of another or an unlike kind, for layers that are not there, for a
+        ValueError: for modules of a wrong or a different kind, for layers that do not exist, for a
             student with more units than its teacher, naming all kinds, and for fewer units of nets
             whose arrays are made up in other ways (gated MLPs of encoders, narrow embeddings).
 

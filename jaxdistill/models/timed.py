@@ -1,4 +1,4 @@
-"""What nets that are told a time share, and the multilayer perceptron among them."""
+"""What nets with a time as input share, and the multilayer perceptron among them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Conditioning(nn.Module):
 
 
 class TimeMLP(nn.Module):
-    """A residual perceptron for points and small images that is told a time.
+    """A residual perceptron for points and small images, with a time as input.
 
     Inputs are ``{"image": [B, ...], "time": [B]}`` and, if asked for, ``label`` and ``guidance``;
     all axes of the image but the first are flattened, and the output has its shape. Tap paths:

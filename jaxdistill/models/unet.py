@@ -1,4 +1,4 @@
-"""A U-Net that is told a time, and the head that makes a critic of it."""
+"""A U-Net with a time as input, and the head that makes a critic of it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxdistill._errors import unknown
 
-# How a run lies on its devices: batches shared out, all of it on one, or parameters shared out.
+# How a run uses its devices: batches divided, all of it on one, or parameters divided.
 DATA_PARALLEL = {"data": -1, "fsdp": 1}
 ONE_DEVICE = {"data": 1, "fsdp": 1}
 FULLY_SHARDED = {"data": 1, "fsdp": -1}
@@ -27,7 +27,7 @@ def chosen(
 
     Args:
         variants: for each name a function that returns the config.
-        name: what stood behind the colon of ``--config=hinton_mnist:small``.
+        name: what follows the colon of ``--config=hinton_mnist:small``.
         file: the config's own ``__file__``, for the message.
 
     Raises:
@@ -56,15 +56,15 @@ def recipe(
     mesh: Mapping[str, int] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """A whole config: stages in their order, or some of them, with seed 0, batches shared out.
+    """A whole config: stages in their order, or some of them, with seed 0, batches divided.
 
     Args:
         title: of the report.
         sentence: what the run shows.
         data: the data set.
-        stages: by name; where there is no ``order``, all of them run as they stand.
+        stages: by name; where there is no ``order``, all of them run in this order.
         order: the stages that run; others may be those of a claim's arms.
-        mesh: how the run lies on its devices, if not :data:`DATA_PARALLEL`.
+        mesh: how the run uses its devices, if not :data:`DATA_PARALLEL`.
         **settings: ``variants``, ``claim``, ``tune``, ``table``, ``rules``.
 
     Example:

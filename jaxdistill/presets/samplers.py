@@ -121,7 +121,7 @@ def ring_gates(arm: str, before: str = "") -> dict[str, Any]:
 
     Args:
         arm: of which it is asked.
-        before: what stands before the names of the contrasts.
+        before: put before the names of the contrasts.
 
     Example:
         >>> list(ring_gates("plain", "plain, "))

@@ -136,7 +136,7 @@ def write_cache(
     rules: Sequence[tuple[str, Any]] = (),
     quiet: bool = False,
 ) -> Store:
-    """Writes the cache of a stage, goes on with it, or opens it when it is whole."""
+    """Writes the cache of a stage, resumes it, or opens it when it is complete."""
     settings = settings_of(planned)
     chosen = {
         key: settings[key] for key in ("container", "batch_size", "part_bytes") if settings.get(key)

@@ -66,7 +66,7 @@ class Planned:
         """The sets that the stage's own algorithm reads whole, by name, gathered once.
 
         Raises:
-            ValueError: for one that there is not, and for the test set: nothing may be chosen by
+            ValueError: for an unknown one, and for the test set: nothing may be chosen by
                 it.
         """
         found = {}

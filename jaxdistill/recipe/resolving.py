@@ -1,4 +1,4 @@
-"""Every name of a config looked up, and every value held against its domain."""
+"""Every name of a config looked up, and every value checked against its domain."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
     Raises:
         ValueError: listing every unknown key or name, with the nearest valid one, and every value
             outside its domain; for taps, features and results that do not fit, naming the stage;
-            for a mesh that there is not.
+            for a mesh that the devices do not allow.
         FileNotFoundError: for a data set that is not there, with how to prepare it.
     """
     found = resolve(config)

@@ -128,7 +128,7 @@ def call(
         table: names to entries.
         part: ``{"name": ..., ...}``; None where nothing can be None leaves the default.
         context: what the runner offers.
-        key: under which the name stands.
+        key: the one that holds the name.
 
     Raises:
         ValueError: for an unknown name or key, a key that is missing, a value outside its domain.

@@ -84,7 +84,7 @@ def denoiser(
     sigma_max: Positive = 80.0,
     time: Literal["log", "angle"] = "log",
 ) -> Net:
-    r"""A denoiser from a net F that is told the time.
+    r"""A denoiser from a net F with the time as input.
 
     F is a net from ``{"image": [B, ...], "time": [B], ...}`` to ``[B, ...]``; whatever else the
     inputs hold (``label``, ``guidance``) is given to it as it is. With ``sigma_min`` above 0 the
@@ -98,7 +98,7 @@ def denoiser(
         sigma_min: see :func:`scalings`.
         sigma_max: the level of pure noise. An array in place of the inputs is standard normal noise
             of this level: what comes out is a sample in one step.
-        time: what F is told of the noise: ``"log"``, a quarter of its logarithm, or ``"angle"``,
+        time: how F gets the noise: ``"log"``, a quarter of its logarithm, or ``"angle"``,
             :math:`\arctan(\sigma / \sigma_d)`, whose derivatives stay small.
 
     Example:

@@ -101,7 +101,7 @@ def ring(
         modes: how many.
         radius: of the circle.
         deviation: standard deviation of each in every direction.
-        classes: into how many classes neighbouring modes are shared out; 0 for one a mode.
+        classes: into how many classes neighbouring modes are grouped; 0 for one per mode.
 
     Raises:
         ValueError: for more classes than modes.
@@ -159,7 +159,7 @@ def draw(
         count: n.
         label: ``[n]`` or one, of which classes; of all if it is None or -1.
         even: whether the components have their shares exactly, up to rounding, in order: less noise
-            where the points stand for the density itself. Not with a label an example.
+            where the points represent the density itself. Not with a label an example.
 
     Returns:
         The points ``[n, D]``, and from which component each is, ``[n]``.

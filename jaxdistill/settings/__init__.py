@@ -1,6 +1,6 @@
 """Domains of settings: what a number, a name or a list in a config may be.
 
-A domain stands once, beside the parameter that it is of, as its type::
+A domain is stated once, as the type of the parameter::
 
     def noisy(context, *, rate: Share = 0.1, steps: Count = 10, kind: Literal["a", "b"] = "a"):
         ...

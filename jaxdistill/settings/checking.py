@@ -1,4 +1,4 @@
-"""Values held against domains."""
+"""Values checked against domains."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def fault(value: Any, domain: Any) -> str | None:
     """What is wrong with a value, or None: ``"must be a number above 0"``.
 
-    A mapping with the key ``schedule`` passes where a schedule may stand; what it gives is checked
+    A mapping with the key ``schedule`` passes where schedules are possible; its values are checked
     where the number of steps is known, see :func:`jaxdistill.registry.schedule`.
 
     Example:

@@ -60,7 +60,7 @@ class Store:
         """The fields of some rows, ``[B, ...]``, in any order, repeats allowed.
 
         Raises:
-            IndexError: for a row that there is not.
+            IndexError: for a row that does not exist.
             Damaged: naming the file, if a row is not what was written.
         """
         rows = np.asarray(rows)

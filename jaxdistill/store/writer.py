@@ -1,4 +1,4 @@
-"""Writing a store part by part, so that a writer that was killed goes on where it stopped."""
+"""Writing a store part by part, so that a writer that was killed resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Unfinished:
 
         Raises:
             OSError: when it cannot be written, a full disk say. The parts before it stay, and the
-                same call goes on behind them once there is room.
+                same call resumes after them once there is room.
         """
         first, last = self.parts()[number]
         rows = self.layout.pack(arrays)
@@ -164,7 +164,7 @@ def begin(
     part_bytes: int = PART,
     shard: tuple[int, int] = (0, 1),
 ) -> Unfinished:
-    """Begins a store, or goes on with one that was begun for the same.
+    """Begins a store, or resumes one that was begun for the same.
 
     Args:
         path: its folder.

@@ -32,7 +32,7 @@ def live(
     Args:
         net: the teacher's net; for ``"ema"`` and ``"self"`` the student's own.
         source: whose variables it runs with: a name of ``frozen``, ``"ema"`` (the running average
-            of the student) or ``"self"`` (the student as it stands).
+            of the student) or ``"self"`` (the student as it is).
         inputs: which entry of the batch it sees.
         taps: the features to add to its output.
         mode: ``"eval"``, or ``"train"`` for batch statistics and dropout in the teacher; its
@@ -80,8 +80,8 @@ def ensemble(
         A function to ``{"out": [B, K]}`` and, under ``<member>/<name>``, all that the members give.
 
     Raises:
-        ValueError: for no members or bad weights; when it runs, for answers of unlike shapes, such
-            as over other vocabularies.
+        ValueError: for no members or bad weights; when it runs, for outputs of different
+            shapes, such as over other vocabularies.
     """
     if not members:
         raise ValueError("an ensemble needs at least one member")

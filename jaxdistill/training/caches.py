@@ -1,4 +1,4 @@
-"""Caches of teacher outputs: a teacher is run once over its records, and trained from many times.
+"""Caches of teacher outputs: a teacher runs once over its records, students use them often.
 
 cache = Cache(source, targets.live(net), {"teacher": variables}, {"out": {"codec": "dense"}})
 store = write(cache, "caches/teacher")
@@ -53,7 +53,7 @@ AS_THEY_ARE = augmented()
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """What is to be stored, and of whom.
+    """What is to be stored, and of which teachers.
 
     Attributes:
         source: the records.
@@ -209,9 +209,9 @@ def write(
             value that differs is listed), and for a record whose quantisation error exceeds the
             bound asked for.
         FloatingPointError: when an answer is not finite, naming output and records. -inf, a class
-            that is ruled out, may stand where the codec keeps it.
+            that is ruled out, is accepted where the codec keeps it.
         OSError: when it cannot be written, a full disk say, or another process writes it; whole
-            parts stay, and the same call goes on behind them.
+            parts stay, and the same call resumes after them.
         Stopped: on SIGTERM and SIGINT; whole parts stay.
     """
     path = Path(path)

@@ -1,7 +1,7 @@
 """Checkpoints and results of stages, as orbax folders that bear their name only when whole.
 
 Besides the arrays a checkpoint holds a JSON record: the plan of the stage, fingerprints of the
-frozen variables, and whatever else the loop must know to go on as if it had never stopped. A list
+frozen variables, and whatever else the loop needs to resume as if it had never stopped. A list
 of checksums makes sure that what is read is what was written.
 """
 

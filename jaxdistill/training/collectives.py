@@ -33,7 +33,7 @@ class Collective(NamedTuple):
 def collectives(program: Any) -> list[Collective]:
     """All communications in the text of a compiled program, in order.
 
-    One that stands in the body of a loop is listed once.
+    One in the body of a loop is listed once.
 
     Args:
         program: what ``jax.jit(step).lower(...).compile()`` gives, or its text.

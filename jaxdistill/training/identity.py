@@ -1,4 +1,4 @@
-"""What a run is of, so that nothing else is taken for it or gone on with."""
+"""What a run is made from, so that no other run is taken for it or resumed as it."""
 
 from __future__ import annotations
 

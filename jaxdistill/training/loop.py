@@ -1,4 +1,4 @@
-"""The one loop: any distiller over any stream, and a stopped run goes on as if it never had.
+"""The one loop: any distiller over any stream; a stopped run resumes as if it never had been.
 
 Every function here takes a :class:`~jaxdistill.training.position.Run`, which stays the same, and a
 :class:`~jaxdistill.training.position.Position`, and gives the next position.
@@ -240,7 +240,7 @@ def _train(run: Run, position: Position, step: Callable[..., Any], quiet: bool) 
 
 
 def _kept(run: Run, position: Position, stop: Stopped) -> Stopped:
-    """Keeps the position of a run that is told to stop, and says how it goes on."""
+    """Keeps the position of a run that must stop, and says how to resume it."""
     where = f"after step {position.step} of {run.stage.steps} of stage {run.stage.name!r}"
     if run.checkpoints is None:
         return Stopped(stop.number, f"{where}; without a working directory nothing is kept")

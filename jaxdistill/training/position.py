@@ -66,7 +66,7 @@ class Run:
 
 
 class Position(NamedTuple):
-    """Where a run is: all that it must know to go on.
+    """Where a run is: all that it needs to resume.
 
     Attributes:
         step: how many steps are done.

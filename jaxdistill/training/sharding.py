@@ -71,7 +71,7 @@ def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 
 
 def batch_axes(examples: int) -> tuple[str, ...] | None:
-    """The axes of the mesh in context over which so many examples are shared out, or None.
+    """The axes of the mesh in context over which so many examples are divided, or None.
 
     What sweeps over a batch in a loop must be told: of a loop over sharded rows XLA makes one over
     all rows on every device.

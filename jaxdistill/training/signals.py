@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Stopped(SystemExit):
-    """A run was told to stop; it can be gone on with.
+    """A run was stopped by a signal; it can be resumed.
 
     Where nothing catches it, Python ends without a traceback, with status 143 after SIGTERM and 130
     after SIGINT.

@@ -50,7 +50,7 @@ def run_work(
             for a result that is not of the kind of the work.
         OSError: when another process is in the directory, or it cannot be written.
         FloatingPointError: when a value of it is not finite.
-        Stopped: on SIGTERM and SIGINT; a work keeps what it can be gone on with itself.
+        Stopped: on SIGTERM and SIGINT; a work itself keeps what it needs to resume.
 
     Example:
         >>> work = Work(lambda results, data, key: {"best": 2.0}, "choice", ("best",))

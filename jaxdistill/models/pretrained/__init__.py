@@ -1,4 +1,4 @@
-"""Networks that somebody has trained: read from safetensors, written for others to open."""
+"""Published networks: read from safetensors, and written for other libraries to open."""
 
 from jaxdistill.models.pretrained.differences import DIFFERENCES
 from jaxdistill.models.pretrained.loading import (

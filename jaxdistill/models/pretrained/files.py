@@ -64,7 +64,7 @@ class Weights:
         """One tensor, of which only what is looked at is read, and kept as long as the array is.
 
         Raises:
-            ValueError: for a name that there is not, with the nearest one.
+            ValueError: for an unknown name, with the nearest one.
         """
         if name not in self.where:
             raise ValueError(unknown("tensor", name, self.where))
