@@ -10,34 +10,34 @@ from jaxdistill import losses
 _INTRODUCTION = """# Losses
 
 Written by `python -m jaxdistill.losses > docs/losses.md` from the code; a test compares the two,
-and `jaxdistill.testing.check_loss` holds every loss to what its row says.
+and `jaxdistill.testing.check_loss` tests for every loss what its row says.
 
 Every loss is a pure function of arrays, `loss(student, teacher, [labels,] *, hyper_parameters)`,
-and needs nothing else of this library. Arrays are channels last.
+and can be used without the rest of this library. Arrays are channels last.
 
 - **Reduction.** A loss is *per example*, *per token*, or belongs to the *batch*. The first two
   return one value for each, not reduced: average what counts. A batch loss returns a scalar and
-  takes `where`, true where an example counts, so that padding never enters it; with nothing that
-  counts it is 0.
-- **Temperature.** A divergence between softened outputs is multiplied by the square of its
-  temperature, always. Public code that leaves the factor out is listed as *divided by T^2*. The
-  temperature of a contrast (`info_nce`, `clip`, `nt_xent`, `crd`) only scales the similarities.
-- **Precision.** bfloat16 and float16 are widened to float32, float64 is kept; products of matrices
-  ask for the highest precision.
+  takes `where`, true where an example counts, so that padding never enters it; if nothing counts
+  it is 0.
+- **Temperature.** A divergence between softened outputs is always multiplied by the square of its
+  temperature. Public code that leaves the factor out is listed as *divided by T^2*. The temperature
+  of a contrast (`info_nce`, `clip`, `nt_xent`, `crd`) only scales the similarities.
+- **Precision.** bfloat16 and float16 are widened to float32, float64 is kept; matrix products use
+  the highest precision.
 - **Not finite.** NaN, or plus infinity, in a row that counts gives a value that is not finite. The
-  finite answers to *-inf*, zero rows and saturated logits are declared in the last column. A side
-  that rules every class out has no distribution: NaN, with gradient zero.
-- **Masks.** What is masked reaches neither value nor gradient, be it NaN: a batch loss takes
-  `where`, a loss of tokens `mask`, `jaxdistill.objective.match` masks whatever it reads, and
-  `losses.masked(loss)` gives any loss per example a `where`. To select values after the loss is not
-  enough: a zero gradient times the slope of what was dropped is NaN where the slope is.
+  finite values for *-inf*, zero rows and saturated logits are in the last column. A side that rules
+  every class out has no distribution: the value is NaN, the gradient zero.
+- **Masks.** What is masked changes neither value nor gradient, even if it is NaN: a batch loss
+  takes `where`, a loss of tokens `mask`, `jaxdistill.objective.match` masks whatever it reads, and
+  `losses.masked(loss)` gives any loss per example a `where`. Selecting values after the loss is not
+  enough: where the derivative of a dropped value is NaN, its product with a zero gradient is too.
 - **Labels.** A label that is no class (-1, -100, K or more) gives 0, value and gradient, whatever
-  its row holds; to a batch loss the example does not count.
+  its row holds; in a batch loss the example does not count.
 - **Empty.** An empty batch is a `ValueError` that says so.
-- **Gradient.** Nothing is stopped but what the formula stops.
+- **Gradient.** Gradients are stopped only where the formula says so.
 - **Hard values.** Large and saturated logits, zero rows, equal rows, a batch of one, a student that
-  equals its teacher, nothing that counts: finite value, finite gradient, and what the last column
-  says. *-inf* means that the loss accepts it in the teacher, for a class that is ruled out.
+  equals its teacher, nothing that counts: value and gradient are finite, and the last column says
+  more. *-inf* means that the loss accepts it in the teacher, for a class that is ruled out.
 - **Meshes.** A batch loss means the global batch, on Auto and on Explicit meshes.
 
 `s` and `t` are student and teacher; in formulas of losses on logits, their softmax. `y` is the

@@ -59,7 +59,7 @@ CATALOGUE: tuple[Entry, ...] = (
         features((5, 3), (5, 3), (5,)),
         paper="Poole 2019, arXiv 1905.06922",
         equal_to=(("Distiller tuba_lower_bound", ""),),
-        remarks="the exponential goes on along its tangent before it overflows",
+        remarks="the exponential continues along its tangent before it overflows",
         student=(0, 2),
     ),
     Entry(
@@ -71,7 +71,7 @@ CATALOGUE: tuple[Entry, ...] = (
         ALIKE,
         paper="Nguyen 2010, arXiv 0809.0853",
         equal_to=(("Distiller nwj_lower_bound", ""),),
-        remarks="the exponential goes on along its tangent before it overflows",
+        remarks="the exponential continues along its tangent before it overflows",
     ),
     Entry(
         _of_vectors(info_nce_bound),

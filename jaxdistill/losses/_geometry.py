@@ -1,4 +1,4 @@
-"""Geometry of features: pooling of unlike maps, distances, kernels, checks of shapes."""
+"""Geometry of features: pooling of different maps, distances, kernels, checks of shapes."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def feature_match(
         projector) or ``normalise="none", distance="l1"`` (without); G2SD with
         ``normalise="layer_norm", sides="teacher", distance="smooth_l1", beta=2``; torchdistill
         ``FTLoss`` and ``KTALoss`` (p = 1) with ``normalise="l2", distance="l1", axis=(1, 2, 3)``;
-        torch ``mse_loss``, ``l1_loss``, ``smooth_l1_loss`` as they stand.
+        torch ``mse_loss``, ``l1_loss``, ``smooth_l1_loss`` as they are.
 
     Example:
         >>> student, teacher = jnp.array([[3.0, 4.0]]), jnp.array([[4.0, 3.0]])
@@ -243,7 +243,7 @@ def pkd(
     .. math:: \sum_d \Bigl(\frac{s_d}{|s|} - \frac{t_d}{|t|}\Bigr)^2
 
     Args:
-        student: states ``[..., D]`` of the token that stands for the sequence (position 0 in BERT),
+        student: states ``[..., D]`` of the token that represents the sequence (position 0 in BERT),
             e.g. ``[B, D]``, or ``[B, layers, D]`` for several layers at once.
         teacher: states of the same shape.
         over: ``"sum"`` over ``axis`` (the paper), or its ``"mean"``.

@@ -83,7 +83,7 @@ def linear_divergence(
         student_cap: soft cap ``c`` of the student's logits; its slope is part of the gradient.
         teacher_cap: soft cap of the teacher's.
         vocabulary: how many columns are classes, where heads are padded: the others get no mass.
-        unlike: what to do with heads of unlike width: ``"refuse"``, or ``"zero_mass"``, where a
+        unlike: what to do with heads of different width: ``"refuse"``, or ``"zero_mass"``, where a
             class that one side lacks has no mass there (never a logit of zero). In a KL divergence
             that would be infinite, such a class leaves the other side as well.
         chunks: how the tokens are gone over, see :class:`~jaxdistill.losses.Chunks`: how many at a
@@ -94,7 +94,7 @@ def linear_divergence(
         devices).
 
     Raises:
-        ValueError: shapes that do not fit, heads of unlike width, an unknown divergence.
+        ValueError: shapes that do not fit, heads of different width, an unknown divergence.
         NotImplementedError: on a second derivative.
 
     All tokens at weight 0: 0, with zero gradients. Equals Liger's chunked

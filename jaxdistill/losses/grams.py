@@ -249,7 +249,7 @@ def fsp(
 
     Equal to:
         RepDistiller ``FSP`` (summed over neighbouring stages) and TextBrewer ``fsp_loss`` as it
-        stands; torchdistill ``FSPLoss`` with ``form="column_norm", pooling="max"`` (mean over the
+        is; torchdistill ``FSPLoss`` with ``form="column_norm", pooling="max"`` (mean over the
         batch).
 
     Example:

@@ -89,7 +89,7 @@ def tuba_bound(
         ValueError: if the shapes do not fit.
 
     Hard values: 1 plus the mean of what is on the diagonal for a batch of one, which has no other
-    pair; zero where nothing counts. Where the exponential would overflow it goes on along its
+    pair; zero where nothing counts. Where the exponential would overflow it continues along its
     tangent, so that value and gradient stay finite.
 
     Equal to:

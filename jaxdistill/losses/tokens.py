@@ -1,4 +1,4 @@
-"""Losses and weights for language models beyond the divergences: unlike tokenizers, rankings,
+"""Losses and weights for language models beyond the divergences: other tokenizers, rankings,
 MiniLLM."""
 
 from __future__ import annotations
