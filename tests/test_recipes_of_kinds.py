@@ -11,16 +11,21 @@ import copy
 import importlib
 import pprint
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from contract.parts import equal
 from contract.recipes import parts
 
 from jaxdistill import main, recipe, registry
+from jaxdistill.condense import Synthetic
+from jaxdistill.distiller import Distiller, Work
 from jaxdistill.recipe.planned import folder
-from jaxdistill.settings import keys
+from jaxdistill.settings import Count, keys
+from jaxdistill.training.works import run_work
 
 FOLDER = Path(__file__).parent / "contract" / "recipes"
 KINDS = {
@@ -123,3 +128,152 @@ def test_entries_are_what_the_tables_want(name):
     for function in KINDS[name].entries.values():
         assert parts.lines(function) <= 15
         assert all(parameter.annotation is not np.ndarray for parameter in keys(function).values())
+
+
+# --- what earlier stages hand on ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "words"),
+    [
+        ("written", "student.data", {"stage": "writen"}, ["does not come before", "'written'"]),
+        ("written", "student.data", {"stage": "teacher"}, ["'teacher'", "'net'", "'records'"]),
+        ("written", "student.data", {"stage": "written", "shar": 1}, ["'shar'", "'stage'"]),
+        ("written", "student.data", {"share": 1}, ["'name'", "'stage'"]),
+        ("search", "distil.chosen", {"student.hiden": "search/width"}, ["'hiden'", "'hidden'"]),
+        ("search", "distil.chosen", {"student.hidden": "serch/width"}, ["'serch'", "'search'"]),
+        ("search", "distil.chosen", {"student.hidden": "teacher/width"}, ["chooses nothing"]),
+        (
+            "search",
+            "distil.chosen",
+            {"student.hidden": "search"},
+            ["'<stage>/<name in its choice>"],
+        ),
+        ("adapters", "adapted.student.base", "teachr", ["'teachr'", "'teacher'"]),
+    ],
+)
+def test_what_cannot_be_handed_on_is_refused(kind, path, value, words):
+    *path, key = path.split(".")
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011
+        recipe.resolve(changed(kind.config, ("stages", *path), key, value))
+    for word in words:
+        assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "results", "words"),
+    [
+        ("search", {"search": {"width": 0}}, ["'distil'", "'hidden'", "is 0", "1 or more"]),
+        ("search", {"search": {"widths": 4}}, ["'width'", "'widths'"]),
+        ("written", {"written": {"tokens": np.zeros((0, 10), int)}}, ["'student'", "is empty"]),
+    ],
+)
+def test_what_was_handed_on_is_held_against_the_stage(kind, results, words):
+    plan = recipe.resolve(kind.config)
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011
+        recipe.settled(plan, results)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "last"),
+    [
+        ("written", ("written", "work", "count"), 64, "student"),
+        ("search", ("search", "work", "most"), 0.4, "distil"),
+        ("adapters", ("teacher", "steps"), 9, "adapted"),
+    ],
+)
+def test_a_stage_is_another_where_what_it_reads_is(kind, path, value, last):
+    *path, key = path
+    others = [kind.config, changed(kind.config, ("stages", *path), key, value)]
+    one, other = (recipe.resolve(config).stage(last).identity for config in others)
+    assert one != other
+
+
+@pytest.mark.parametrize("name", ["written"])
+def test_what_is_not_written_yet_is_planned_and_not_traced(kind):
+    plan = recipe.plan(kind.config)
+    shapes = recipe.shapes(plan)
+    assert shapes["teacher"] is not None
+    assert shapes["written"] is shapes["student"] is None
+    rows = {row.stage: row for row in recipe.summary(plan)}
+    assert rows["student"].builds_on == ("written",)
+    assert rows["student"].steps == 12
+    assert rows["student"].operations is None
+    with pytest.raises(ValueError, match=r"'student'.*'written'"):
+        recipe.step_flops(plan, "student")
+    rows = np.arange(120).reshape(12, 10) % 8
+    settled = recipe.settled(plan, {"written": {"tokens": rows, "next": rows}})
+    assert recipe.step_flops(settled, "student") >= 0
+
+
+class Descent(NamedTuple):
+    step: Any
+    images: Any
+    targets: Any
+
+
+def small_set(context, *, each: Count = 4):
+    """A data set that nothing was read for: an image of each class goes to where it should be."""
+    targets = jax.nn.one_hot(jnp.repeat(jnp.arange(2), each), 2)
+
+    def init(key, frozen, batch):
+        return Descent(jnp.int32(0), jax.random.uniform(key, (2 * each, 4)), targets)
+
+    def step(state, frozen, batch):
+        gap = state.images - state.targets[:, :1]
+        images = state.images - 0.5 * gap
+        return Descent(state.step + 1, images, state.targets), {"gap": ((gap**2).sum(), 1.0)}
+
+    def result(state):
+        return Synthetic(state.images.reshape(-1, 2, 2, 1), state.targets, jnp.ones(()))
+
+    return Distiller(init, step, result, takes=0, kind="data_set")
+
+
+def test_a_recipe_without_data(monkeypatch, tmp_path):
+    monkeypatch.setitem(registry.TABLES["distiller"], "small_set", small_set)
+    trained = {
+        "data": {"stage": "made"},
+        "student": {"net": "mlp", "widths": (4,), "classes": 2},
+        "objective": {"soft": {"loss": "soft_cross_entropy", "target": "batch/targets"}},
+        "optimizer": parts.ADAM,
+        "steps": 2,
+    }
+    made = {"distiller": {"name": "small_set"}, "steps": 4}
+    config = {"recipe": ("made", "trained"), "stages": {"made": made, "trained": trained}}
+    main.run(config, str(tmp_path), quiet=True)
+    plan = recipe.plan(config)
+    assert plan.stage("made").kind == "data_set"
+    assert plan.stage("made").net is None
+    outcomes = recipe.run(plan, tmp_path, quiet=True)
+    source = recipe.settled(plan, {"made": outcomes["made"].result}).stage("trained").data["train"]
+    np.testing.assert_array_equal(source.labels(), np.repeat([0, 1], 4))
+    assert recipe.restore(tmp_path).params
+
+    trained["data"] = None
+    with pytest.raises(ValueError, match="takes batches, and there is no data"):
+        recipe.resolve(config)
+    made["evaluate"] = {"accuracy": {"evaluator": "classification"}}
+    with pytest.raises(ValueError, match=r"'accuracy'.*'validation'"):
+        recipe.resolve(config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "words"),
+    [
+        ("records", {"a": np.zeros(3), "b": np.zeros(2)}, "one length"),
+        ("records", {}, "nothing"),
+        ("records", {"a": np.zeros((0, 2))}, "one length"),
+        ("records", {"text": np.array(["x"])}, "text must be tokens"),
+        ("records", [1, 2], "by name, not list"),
+        ("images", {"a": np.zeros((2, 4, 4))}, "rows"),
+        ("images", {"a": np.full((2, 4, 4, 1), np.nan)}, r"lie in \[0, 1\]"),
+    ],
+)
+def test_a_result_is_of_the_kind_that_was_promised(kind, result, words, tmp_path):
+    work = Work(lambda results, data, key: result, kind)
+    with pytest.raises(ValueError, match=words):
+        run_work(work, {}, {}, directory=tmp_path)
+    assert not (tmp_path / "result").exists()
