@@ -10,8 +10,8 @@ authors' code does not hold theirs. Loyalty to the teachers is measured on tasks
 fine-tuned for, each by itself: the share of equal labels, one minus the root of the Jensen-Shannon
 divergence (Xu et al., EMNLP 2021), and for scores their correlation.
 
-Two published BERTs of one vocabulary (teachers of unlike vocabularies have no logits in common and
-are refused), texts to distil on, and LaRoSeDa to fine-tune and measure on:
+Two published BERTs of one vocabulary (teachers of different vocabularies have no logits in common
+and are refused), texts to distil on, and LaRoSeDa to fine-tune and measure on:
 
     python -m jaxdistill.main --config=configs/bert_distil.py --workdir=runs/bert
         --config.stages.first.checkpoint=<folder> --config.stages.second.checkpoint=<folder>
@@ -54,7 +54,7 @@ def published() -> dict:
     tokenizer = {"name": "file", "path": "", "end": "[SEP]", "start": "[CLS]"}
     files = {"dir": "", "length": 512, "tokenizer": tokenizer, "test": 0.0}
     task = {"name": "laroseda", **files}
-    # A folder of BertForMaskedLM is taken in place of training it.
+    # A folder of BertForMaskedLM is taken instead of training it.
     given = pretraining(12, MASK, 1e-4, 1_000_000, 10_000, checkpoint="")
     student = pretraining(6, MASK, 5e-4, 200_000, 5_000)
     student["student"]["dropout"] = 0.1

@@ -5,7 +5,7 @@ Zhang et al., Towards the Law of Capacity Gap in Distilling Language Models (Min
 best teacher's size is proportional to the student's, about 2.5 times, so a 3B model learns from 7B.
 Half of the loss is cross-entropy, half the divergence to the teacher.
 
-The published sizes, with the student started anew (the paper prunes it from the teacher), on a
+The published sizes, with a newly initialised student (the paper prunes it from the teacher), on a
 JSON-lines file; a finished teacher with ``--config.stages.teacher.checkpoint=<folder>``:
 
     python -m jaxdistill.main --config=configs/capacity_gap.py --workdir=runs/minima

@@ -1,21 +1,21 @@
-"""DataDAM: a set whose maps of attention and mean features in random nets are those of real images.
+"""DataDAM: a set whose attention maps and mean features in random nets are those of real images.
 
 Sajedi et al., DataDAM: Efficient Dataset Distillation with Attention Matching, ICCV 2023: up to 6.5
 points above the methods before it on CIFAR-100. The published code takes maps of the first power,
-and batch statistics in place of the paper's instance norm; the default here is the paper's norm.
+and batch statistics instead of the paper's instance norm; the default here is the paper's norm.
 
-CIFAR-10, 10 images of a class, from a folder with `train.npz` and `test.npz`:
+CIFAR-10, 10 images per class, from a folder with `train.npz` and `test.npz`:
 
     python -m jaxdistill.main --config=configs/datadam.py --workdir=runs/datadam
         --config.data.dir=<folder>
 
-`:cifar100`, `:mnist`, `:fashion_mnist` are the others. Digits, one image of a class; a minute:
+`:cifar100`, `:mnist`, `:fashion_mnist` are the others. Digits, one image per class; a minute:
 
     python -m jaxdistill.main --config=configs/datadam.py:small --workdir=runs/datadam_small
     python -m jaxdistill.claim --config=configs/datadam.py:small --seeds=5
         --workdir=runs/datadam_claim
 
-Beside DM on 10,000 images of Fashion-MNIST, by a small protocol of our own:
+Compared with DM on 10,000 images of Fashion-MNIST, by a small protocol of our own:
 
     python -m jaxdistill.claim --config=configs/datadam.py:order --seeds=3
         --workdir=runs/datadam_order --config.data.dir=<folder>
@@ -48,7 +48,7 @@ def published(name: str, each: int = 10) -> dict:
         checkpoint_every=1000,
         evaluate={"fresh": condense.fresh_nets(10, protocol)},
     )
-    title = f"DataDAM on {name}, {each} images of a class"
+    title = f"DataDAM on {name}, {each} images per class"
     return condense.published(title, SENTENCE, name, {"distil": distil})
 
 
@@ -65,7 +65,7 @@ def small() -> dict:
 
 
 def order() -> dict:
-    """DataDAM beside DM, with 10 images of a class, at the published rate of either."""
+    """DataDAM beside DM, with 10 images per class, at the published rate of either."""
     distil = condense.synthetic(
         student=condense.MIDDLE,
         distiller=matched(10, ("relu_0",), condense.augmentation()),
@@ -78,7 +78,7 @@ def order() -> dict:
         sentence="Where nets look says more of images than their mean features do.",
         stages={"distil": distil},
         claim={
-            "sentence": "Nets on ten images of a class by DataDAM are above those by DM.",
+            "sentence": "Nets on ten images per class by DataDAM are above those by DM.",
             "held_equal": ("start, steps, real batches, fresh nets and their training",),
             "arms": {"datadam": {}, "dm": at("stages/distil/distiller", attention=())},
             "contrasts": {"order": above("datadam", "dm", "DataDAM is above DM")},

@@ -1,16 +1,16 @@
-"""DATM: experts are matched where they are as difficult as a set of that size can learn.
+"""DATM: matches experts where they are as difficult as a set of that size can learn.
 
 Guo et al., Towards Lossless Dataset Distillation via Difficulty-Aligned Trajectory Matching, ICLR
 2024: small sets learn from early epochs, large ones from late ones; labels are learned too. 46.9,
-66.8 and 76.1 % on CIFAR-10 with 1, 10 and 50 images of a class, 27.9, 47.2 and 55.0 on CIFAR-100,
+66.8 and 76.1 % on CIFAR-10 with 1, 10 and 50 images per class, 27.9, 47.2 and 55.0 on CIFAR-100,
 the best of all evaluations on the test set.
 
-CIFAR-10, 10 images of a class, from a folder with `train.npz` and `test.npz`:
+CIFAR-10, 10 images per class, from a folder with `train.npz` and `test.npz`:
 
     python -m jaxdistill.main --config=configs/datm.py --workdir=runs/datm
         --config.data.dir=<folder>
 
-`:cifar100`, `:mnist`, `:fashion_mnist` are the others. Digits, one image of a class; minutes:
+`:cifar100`, `:mnist`, `:fashion_mnist` are the others. Digits, one image per class; minutes:
 
     python -m jaxdistill.main --config=configs/datm.py:small --workdir=runs/datm_small
     python -m jaxdistill.claim --config=configs/datm.py:small --seeds=5 --workdir=runs/datm_claim
@@ -57,7 +57,7 @@ def published(name: str) -> dict:
     )
     experts = condense.published_experts(name, epochs=100, flatness=condense.FLAT)
     return condense.published(
-        f"DATM on {name}, 10 images of a class",
+        f"DATM on {name}, 10 images per class",
         SENTENCE,
         name,
         {"experts": experts, "distil": distil},
@@ -80,7 +80,7 @@ def small() -> dict:
 
 
 def order() -> dict:
-    """Early and late windows for one and for ten images of a class."""
+    """Early and late windows for one and for ten images per class."""
     window = {"first": 0, "last": 3}
     distil = condense.synthetic(
         student=condense.MIDDLE,
@@ -112,10 +112,10 @@ def order() -> dict:
             },
             "contrasts": {
                 "one": above(
-                    "one, early", "one, late", "with one image of a class early epochs are better"
+                    "one, early", "one, late", "with one image per class early epochs are better"
                 ),
                 "ten": above(
-                    "ten, late", "ten, early", "with ten images of a class late epochs are better"
+                    "ten, late", "ten, early", "with ten images per class late epochs are better"
                 ),
                 "crossing": {
                     "sentence": "late epochs gain on early ones from one image to ten",

@@ -99,7 +99,7 @@ def claim() -> dict:
         "metric": "distil/test/accuracy",
         "held_equal": (
             "net, steps, batches, optimizer and labels of the student",
-            "the share of the labels' loss, for the student alone 1 in place of 0.8",
+            "the share of the labels' loss, for the student alone 1 instead of 0.8",
         ),
         "arms": {
             "weighted": {},

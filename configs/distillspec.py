@@ -18,7 +18,7 @@ The source of Python's own standard library, byte by byte, split by module; minu
     python -m jaxdistill.claim --config=configs/distillspec.py:small --seeds=3
         --workdir=runs/distillspec_claim
 
-Expect ``acceptance`` of the distilled draft above that of the arm that goes on with labels alone.
+Expect ``acceptance`` of the distilled draft above that of the arm that continues with labels alone.
 """
 
 from typing import Any

@@ -1,15 +1,15 @@
 """DM: a set whose mean features in random nets are those of the real images of each class.
 
 Zhao and Bilen, Dataset Condensation with Distribution Matching, WACV 2023: ConvNet-3 trained on it
-reaches 26.0, 48.9 and 63.0 % on CIFAR-10 with 1, 10 and 50 images of a class (random real ones:
+reaches 26.0, 48.9 and 63.0 % on CIFAR-10 with 1, 10 and 50 images per class (random real ones:
 14.4, 26.0, 43.4).
 
-CIFAR-10, 10 images of a class, from a folder with `train.npz` and `test.npz`:
+CIFAR-10, 10 images per class, from a folder with `train.npz` and `test.npz`:
 
     python -m jaxdistill.main --config=configs/dm.py --workdir=runs/dm --config.data.dir=<folder>
 
 `:cifar100`, `:mnist` and `:fashion_mnist` are the published settings for these. Digits, one image
-of a class; about a minute:
+per class; about a minute:
 
     python -m jaxdistill.main --config=configs/dm.py:small --workdir=runs/dm_small
     python -m jaxdistill.claim --config=configs/dm.py:small --seeds=5 --workdir=runs/dm_claim
@@ -34,7 +34,7 @@ def published(name: str, each: int = 10) -> dict:
         checkpoint_every=1000,
         evaluate={"fresh": condense.fresh_nets(20, protocol)},
     )
-    title = f"DM on {name}, {each} images of a class"
+    title = f"DM on {name}, {each} images per class"
     return condense.published(title, SENTENCE, name, {"distil": distil})
 
 

@@ -1,5 +1,5 @@
-"""DMD2: a generator of one step whose samples a teacher and an estimate of their own density agree
-on.
+"""DMD2: a generator of one step, trained until a teacher and an estimate of its own density agree
+on its samples.
 
 Yin et al., Improved Distribution Matching Distillation, NeurIPS 2024: on ImageNet-64 one step
 reaches an FID of 1.28. Five updates of the estimate for one of the generator, and a discriminator

@@ -1,20 +1,20 @@
-"""FTD: trajectories are matched that lead through flat places, where errors add up less.
+"""FTD: matches trajectories through flat regions, where errors add up less.
 
 Du et al., Minimizing the Accumulated Trajectory Error to Improve Dataset Distillation, CVPR 2023:
-46.8, 66.6 and 73.8 % on CIFAR-10 with 1, 10 and 50 images of a class, 25.2, 43.4 and 50.7 on
+46.8, 66.6 and 73.8 % on CIFAR-10 with 1, 10 and 50 images per class, 25.2, 43.4 and 50.7 on
 CIFAR-100, the averaged images being measured by nets that were trained on the others before. What
 others measured afresh is 46.0, 65.3, 73.2 and 24.4, 42.5, 48.5.
 
-CIFAR-10, 10 images of a class, from a folder with `train.npz` and `test.npz`:
+CIFAR-10, 10 images per class, from a folder with `train.npz` and `test.npz`:
 
     python -m jaxdistill.main --config=configs/ftd.py --workdir=runs/ftd --config.data.dir=<folder>
 
-`:cifar100`, `:mnist`, `:fashion_mnist` are the others. Digits, one image of a class; minutes:
+`:cifar100`, `:mnist`, `:fashion_mnist` are the others. Digits, one image per class; minutes:
 
     python -m jaxdistill.main --config=configs/ftd.py:small --workdir=runs/ftd_small
     python -m jaxdistill.claim --config=configs/ftd.py:small --seeds=5 --workdir=runs/ftd_claim
 
-Beside MTT on 10,000 images of Fashion-MNIST, by a small protocol of our own:
+Compared with MTT on 10,000 images of Fashion-MNIST, by a small protocol of our own:
 
     python -m jaxdistill.claim --config=configs/ftd.py:order --seeds=3
         --workdir=runs/ftd_order --config.data.dir=<folder>
@@ -50,7 +50,7 @@ def published(name: str) -> dict:
         evaluate={"fresh": condense.fresh_nets(5, protocol)},
     )
     return condense.published(
-        f"FTD on {name}, 10 images of a class",
+        f"FTD on {name}, 10 images per class",
         SENTENCE,
         name,
         {"experts": condense.published_experts(name, 50, flatness=flat), "distil": distil},
@@ -73,7 +73,7 @@ def small() -> dict:
 
 
 def order() -> dict:
-    """FTD beside MTT, with one image of a class."""
+    """FTD beside MTT, with one image per class."""
     window = {"first": 0, "last": 4}
     distil = condense.synthetic(
         student=condense.MIDDLE,
@@ -88,7 +88,7 @@ def order() -> dict:
         sentence=SENTENCE,
         stages={"experts": condense.middle_experts(flatness=condense.FLAT), "distil": distil},
         claim={
-            "sentence": "Nets on one image of a class by FTD are above those by MTT.",
+            "sentence": "Nets on one image per class by FTD are above those by MTT.",
             "held_equal": (
                 "steps and rate of the experts, and where students start",
                 "start, steps and rates of the set, fresh nets and their training",

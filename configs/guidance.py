@@ -1,7 +1,7 @@
 """Guidance distilled: one pass of a student with the scale as an input replaces two of its teacher.
 
 Meng et al., On Distillation of Guided Diffusion Models, CVPR 2023, stage one: the student sees the
-scale of guidance as an input and learns what the teacher, guided with it, says of the noised data.
+scale of guidance as an input and learns what the teacher, guided with it, predicts.
 
 ImageNet at 64 x 64; the teacher is trained first, or given by
 ``--config.stages.teacher.checkpoint=<folder of a stage>``:
@@ -18,7 +18,7 @@ Digits, minutes:
 
     python -m jaxdistill.main --config=configs/guidance.py:small --workdir=runs/guidance_small
 
-Expect samples as near those of the exact guided teacher as two passes of a net are.
+Expect samples as close to those of the exact guided teacher as two passes of a net are.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,10 @@
-"""Distilling a regularised net on MNIST, and what the soft targets say of digits that the student
+"""Distilling a regularised net on MNIST, and what soft targets teach about digits that the student
 never saw.
 
 Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015, section 3: a teacher of
 two layers of 1200 with dropout and shifted images makes 67 test errors, a student of two layers of
 800 alone 146, and distilled at a temperature of 20, from images that are not shifted, 74. Distilled
-without any three it makes 206, and 109 once the bias of the threes is put right; from sevens and
+without any three it makes 206, and 109 once the bias of the threes is corrected; from sevens and
 eights alone 47.3 % errors, and 13.2 % after the correction.
 
 The whole of MNIST:

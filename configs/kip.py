@@ -4,7 +4,7 @@ Nguyen, Chen, Lee, Dataset Meta-Learning from Kernel Ridge-Regression, ICLR 2021
 kernel of a fully connected net of one hidden layer 10, 100 and 500 points reach 85.5, 97.2 and
 98.4 % on MNIST. Kernels of convolutional nets are not offered.
 
-MNIST, one image of a class, from a folder with `train.npz` and `test.npz` or the official files:
+MNIST, one image per class, from a folder with `train.npz` and `test.npz` or the official files:
 
     python -m jaxdistill.main --config=configs/kip.py --workdir=runs/kip --config.data.dir=<folder>
 
@@ -14,7 +14,7 @@ MNIST, one image of a class, from a folder with `train.npz` and `test.npz` or th
     python -m jaxdistill.claim --config=configs/kip.py:small --seeds=5 --workdir=runs/kip_claim
 
 The small recipe has a stage `frepo` too (Zhou et al., NeurIPS 2022: features of nets that are
-trained on the set, in place of a kernel), which its claim compares with herding.
+trained on the set, instead of a kernel), which its claim compares with herding.
 """
 
 from functools import partial
@@ -64,7 +64,7 @@ def published(name: str) -> dict:
         steps=2000,
         evaluate={"kernel": by_kernel("test")},
     )
-    title = f"KIP on {name}, one image of a class"
+    title = f"KIP on {name}, one image per class"
     return condense.published(title, SENTENCE, name, {"distil": distil})
 
 
@@ -119,7 +119,7 @@ def claim() -> dict:
         **base,
         "metric": "last/test/kernel_accuracy",
         "held_equal": (
-            "images of a class, the kernel and its ridge",
+            "images per class, the kernel and its ridge",
             "fresh nets, their loss and their training, for FRePo",
         ),
     }

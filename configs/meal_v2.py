@@ -1,4 +1,4 @@
-"""MEAL V2: a trained student goes on from an ensemble's soft labels alone, with a discriminator
+"""MEAL V2: a trained student continues with only an ensemble's soft labels, with a discriminator
 that it helps, and without hard labels or weight decay.
 
 Shen and Savvides, MEAL V2, 2020: ResNet-50 reaches 80.67 % on ImageNet at 224 pixels, from
@@ -58,7 +58,7 @@ def published() -> dict:
     taught = going_on(ensemble("resnet152", "resnet101"))
     return recipe(
         title="MEAL V2, ResNet-50",
-        sentence="A trained ResNet-50 goes on from two teachers' soft labels.",
+        sentence="A trained ResNet-50 continues with two teachers' soft labels.",
         data={"name": "imagenet2012", "dir": "", "image_size": 256, "validation": 0.01},
         stages={
             "resnet152": imagenet_resnet(152, decayed, epochs=100, **common),
@@ -80,7 +80,7 @@ def small() -> dict:
     grid = {arm: rates("distil", (3e-3, 1e-2, 3e-2, 1e-1)) for arm in ("ensemble", "labels")}
     return recipe(
         title="MEAL V2 in small",
-        sentence="A trained student goes on from three teachers' cached soft labels.",
+        sentence="A trained student continues with three teachers' cached soft labels.",
         data={"name": "digits", "dir": "", "validation": 0.15, "test": 0.2},
         stages={
             "wide": classifier(wide, 800, view=shift),

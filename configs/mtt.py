@@ -1,16 +1,16 @@
-"""MTT, and TESLA's gradient: a set on which a few steps lead where epochs of training on all images
-do.
+"""MTT, and TESLA's gradient: a small set on which a few steps of training lead where epochs on all
+images do.
 
 Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022: ConvNet-3
-reaches 46.3, 65.3 and 71.6 % on CIFAR-10 with 1, 10 and 50 images of a class, 24.3, 40.1 and 47.7
+reaches 46.3, 65.3 and 71.6 % on CIFAR-10 with 1, 10 and 50 images per class, 24.3, 40.1 and 47.7
 on CIFAR-100, the best of all evaluations on the test set. Cui et al., ICML 2023: `gradient` of
 memory that does not grow with a student's steps, 48.5, 66.4, 72.6; it is another gradient.
 
-CIFAR-10, 10 images of a class, from a folder with `train.npz` and `test.npz`:
+CIFAR-10, 10 images per class, from a folder with `train.npz` and `test.npz`:
 
     python -m jaxdistill.main --config=configs/mtt.py --workdir=runs/mtt --config.data.dir=<folder>
 
-`:cifar100`, `:mnist`, `:fashion_mnist` are the others. Digits, one image of a class; minutes:
+`:cifar100`, `:mnist`, `:fashion_mnist` are the others. Digits, one image per class; minutes:
 
     python -m jaxdistill.main --config=configs/mtt.py:small --workdir=runs/mtt_small
     python -m jaxdistill.claim --config=configs/mtt.py:small --seeds=5 --workdir=runs/mtt_claim
@@ -47,11 +47,11 @@ def published(name: str) -> dict:
         evaluate={"fresh": condense.fresh_nets(5, protocol)},
     )
     return condense.published(
-        f"MTT on {name}, 10 images of a class",
+        f"MTT on {name}, 10 images per class",
         SENTENCE,
         name,
         {"experts": condense.published_experts(name, epochs=50), "distil": distil},
-        # CIFAR-100 with 10 images of a class is the one that was not whitened.
+        # CIFAR-100 with 10 images per class is the one that was not whitened.
         whiten="channels" if hundred or grey else "absolute",
     )
 

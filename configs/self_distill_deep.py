@@ -7,7 +7,7 @@ Borup and Andersen, Even your Teacher Needs Guidance, NeurIPS 2021: at every ste
 
 with the student of the step before as teacher. Two nets tell the best `a`: one trained on labels
 alone, the first, and one trained on the teacher alone. Where nets are linear in their parameters
-the formula is exact; here it is an estimate, for 3 trainings in place of 11.
+the formula is exact; here it is an estimate, for 3 trainings instead of 11.
 
 CIFAR-10, ResNet-18, five generations with a fixed weight of 0.6, as the official code runs it (75
 epochs, batches of 16, Adam at 1e-4). Two differences: selection there is by the test set, here by
@@ -16,7 +16,7 @@ none; the sum of the norms of its parameters (1e-4) is left out:
     python -m jaxdistill.main --config=configs/self_distill_deep.py --workdir=runs/generations
         --config.data.dir=<folder of tensorflow_datasets>
 
-Digits of which 30 % bear a wrong label, in training and validation; seconds, and about 10 minutes:
+Digits of which 30 % have a wrong label, in training and validation; seconds, and about 10 minutes:
 
     python -m jaxdistill.main --config=configs/self_distill_deep.py:small --workdir=runs/deep
     python -m jaxdistill.claim --config=configs/self_distill_deep.py:small --seeds=5
@@ -100,7 +100,7 @@ def small() -> dict:
 
 
 def fixed(tenths: int) -> dict:
-    """The arm that guides with a weight of the grid in place of the estimated one."""
+    """The arm that guides with a weight of the grid instead of the estimated one."""
     path = "stages/guided"
     return {
         "recipe": ("first", "guided"),
@@ -115,7 +115,7 @@ def claim() -> dict:
     true_labels = "the true test labels are met better than from noisy labels alone"
     return {
         "sentence": "The estimated weight is as good as the best of a grid, for 3 trainings "
-        "in place of 11.",
+        "instead of 11.",
         "metric": "guided/validation/brier",
         "held_equal": (
             "net, start, order of the data, steps, batch size, optimizer, rate; the same wrong "
@@ -124,7 +124,7 @@ def claim() -> dict:
         "arms": {"estimated": {}, **grid},
         "contrasts": {
             "grid": {
-                "sentence": "within one standard error of the best of eleven weights",
+                "sentence": "behind the best of eleven weights by at most a tenth of their range",
                 "chosen": "estimated",
                 "grid": tuple(grid),
             },

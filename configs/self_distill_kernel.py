@@ -4,13 +4,13 @@ Borup and Andersen, Even your Teacher Needs Guidance, NeurIPS 2021: without grou
 regularises more, until nothing is left; with a share of it the steps converge to a single ridge fit
 with a larger ridge; the best share has a closed form.
 
-The toy of the paper's notebook is held by the tests to five digits. This config fits real data:
+Tests compare the toy example of the paper's notebook to five digits. This config fits real data:
 scikit-learn's diabetes patients, whose labels are noisy by themselves, with a ridge that is too
 small. Seconds:
 
     python -m jaxdistill.main --config=configs/self_distill_kernel.py:small --workdir=runs/kernel
 
-Handwritten digits of which 30 % bear a wrong label:
+Handwritten digits of which 30 % have a wrong label:
 
     python -m jaxdistill.main --config=configs/self_distill_kernel.py:small
         --workdir=runs/kernel_digits --config.data.name=digits
