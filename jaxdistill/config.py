@@ -89,7 +89,7 @@ class StageKeys:
         keep: how many of the newest checkpoints stay.
         best: ``(metric, "max" or "min")``, by which a best checkpoint is kept.
         select: whether the last or the best state is the result.
-        checkpoint: a finished stage's folder or published weights, taken in place of running.
+        checkpoint: a finished stage's folder or published weights, used instead of running.
         pictures: what the report shows of it, see :mod:`jaxdistill.pictures`.
     """
 
@@ -253,7 +253,7 @@ def _handed_faults(name: str, settings: Mapping[str, Any]) -> list[str]:
 
 
 def with_choices(settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a stage with what earlier choices say of them.
+    """The settings of a stage with the values that earlier choices decide.
 
     Raises:
         ValueError: for a path that the settings do not have, and a name that a choice lacks.
@@ -319,9 +319,9 @@ def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 
 
 def smoke(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with every stage cut to two steps, and so every training in its evaluations and
-    what its schedules wait for; what says of how many batches it measures, or how many tokens it
-    writes, is cut to two of them."""
+    """The config with every stage cut to two steps. Trainings in its evaluations and waits of its
+    schedules are cut as well, and so are the numbers of batches that are measured and of tokens
+    that are written."""
     config = copy.deepcopy(dict(config))
     for name in config["recipe"]:
         settings = config["stages"].get(name) or {}
@@ -392,7 +392,7 @@ def data_stage(settings: Mapping[str, Any]) -> str | None:
 
 
 def choice_stages(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """The earlier stages whose choices say settings of a stage."""
+    """The earlier stages whose choices decide settings of a stage."""
     sources = (settings["chosen"] or {}).values()
     return tuple(dict.fromkeys(source.split("/", 1)[0] for source in sources))
 

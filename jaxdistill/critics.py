@@ -39,7 +39,7 @@ def cooperative_discriminator(
         \mathrm{BCE}(D(z_t)_j, [0, 1]_j)
 
     This is not adversarial: the student gains by being recognised, which keeps it from
-    copying the teachers to the last. It is the published form of MEAL V2.
+    copying the teachers exactly. It is the published form of MEAL V2.
 
     Args:
         name: the term's name.

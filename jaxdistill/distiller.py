@@ -32,11 +32,10 @@ class Distiller(NamedTuple):
         init: ``(key, frozen, batch) -> state``.
         step: ``(state, frozen, batch) -> (state, metrics)``; every metric is a pair (sum, count).
             The state has a field ``step``, the number of steps done. ``frozen`` (teacher weights,
-            trajectories, scores) is an
-            argument: never closed over, donated or differentiated.
+            trajectories, scores) is an argument: never closed over, donated or differentiated.
         result: ``state -> result``, what the algorithm was for: a student's ``(params, state)``, a
             synthetic set.
-        takes: how many batches one step eats; with more than one they are stacked on a new first
+        takes: how many batches one step takes; with more than one they are stacked on a new first
             axis, with 0 the batch is an empty dict.
         kind: what the result is. Export, restoring, pictures and reports ask for it.
     """
@@ -53,8 +52,8 @@ class Work(NamedTuple):
 
     Attributes:
         run: ``(results, data, key) -> result``: the results of earlier stages by name, the sets of
-            the stage by name, a key of its own. It runs on the host and may take long; what
-            it needs to resume it keeps itself, in a store.
+            the stage by name, a key of its own. It runs on the host and may take long; it
+            keeps what it needs to resume itself, in a store.
         kind: what the result is.
         metrics: the names of the numbers that a choice holds, so that claims may ask for them.
         weighs: the entries of an objective that a choice of ``weights`` multiplies.
@@ -76,7 +75,7 @@ class State(NamedTuple):
         key: the key of the run; the randomness of a step is drawn from ``fold_in(key, step)``.
         params: all that is trained, by part: ``{"net": ..., "objective": ...}``, or the parts that
             players train.
-        state: the same parts of what moves without being trained: batch statistics, memory banks.
+        state: the same parts, of what changes without training: batch statistics, memory banks.
         opt: the optimizer's state over ``params``; of players one for each of them.
         ema: the running average of the student's ``(params, state)``, or None; of players those of
             the parts that have one.

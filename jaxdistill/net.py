@@ -31,7 +31,7 @@ class Forward(NamedTuple):
     Attributes:
         out: the output of the model.
         taps: ``{path: feature}`` for every tap that was asked for.
-        state: what moves without being trained, after the call: batch statistics, a cache of keys
+        state: what changes without being trained, after the call: batch statistics, a cache of keys
             and values.
         params: the parameters the call was made with, for losses that read a head's weights.
     """
@@ -77,7 +77,7 @@ class Trained(NamedTuple):
     """A trained module: ``net, variables = from_nnx(model)``.
 
     Attributes:
-        net: it as a net, whose ``init`` gives these variables whatever the key.
+        net: the module as a net, whose ``init`` gives these variables whatever the key.
         variables: its ``(params, state)``.
     """
 

@@ -65,9 +65,9 @@ def per_example(
         weight: a number or a schedule.
         values: ``[B, ...]``, one value per example or token.
         where: ``[B]`` or ``[B, ...]``, true or 1 where a value counts; it may weigh values by
-            fractions. Values that do not count never reach the sum, be they NaN, and get the
-            gradient zero. What a loss makes of a zero gradient is its own matter, and NaN where its
-            slope is: inputs that may not be finite are masked before the loss, by :func:`match` or
+            fractions. Values that do not count never reach the sum, even NaN, and get the
+            gradient zero. A loss still turns a zero gradient into NaN where its own derivative is
+            NaN: inputs that may not be finite are masked before the loss, by :func:`match` or
             :func:`jaxdistill.losses.masked`.
 
     Example:
@@ -193,7 +193,7 @@ def match(
         target: likewise for what it is compared with; ``None`` for losses of the student alone.
         weight: a number or a schedule.
         where: likewise for the mask; the batch's own ``where`` (padding) by default. Where it is
-            zero, nothing that was read reaches value or gradient, be it NaN or infinite.
+            zero, nothing that was read reaches value or gradient, not even NaN or infinity.
         arguments: further arrays by keyword, e.g. ``{"labels": "batch/label"}``.
         projector: builds, from the shapes of student and target, a net that maps the student's
             array before it is compared. It is trained with the student and is no part of the

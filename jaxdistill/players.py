@@ -1,7 +1,7 @@
 """Several networks that are trained in turn: generators and critics, students and bounds.
 
-Two-player algorithms supply their losses alone. What a player does not train is fixed while it is
-its turn, and those after it see what it became.
+Algorithms supply only their losses. What a player does not train is fixed during its turn, and the
+players after it see its new value.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def players(
         metrics are those of all players, summed over their updates.
 
     Raises:
-        ValueError: for a player without an update; when it starts, for a part that is not there or
-            that nobody trains, and for two players with a metric of one name.
+        ValueError: for a player without an update; when it starts, for an unknown part or one
+            that no player trains, and for two players with a metric of one name.
 
     Example:
         >>> def near(nets, turn):  # the follower goes to the leader, which goes to the data

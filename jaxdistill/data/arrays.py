@@ -18,14 +18,14 @@ def arrays(
     name: str = "arrays",
     info: Mapping[str, Any] | None = None,
 ) -> Source:
-    """Records in memory, or in memory-mapped files: an array a name, records on the first axis.
+    """Records in memory, or in memory-mapped files: one array per name, records on the first axis.
 
     Args:
         columns: ``{name: array [n, ...]}``. Images are ``[n, H, W, C]``, uint8 in 0..255 or
             floating in [0, 1]. Integer labels become int32; everything else keeps its type.
         ids: the identity of every record; ``"<name>/0000"`` and so on if not given.
         name: what the set is called.
-        info: more to know about the set, e.g. ``class_names``; it goes before what the arrays tell.
+        info: more to know about the set, e.g. ``class_names``; it overrides what the arrays say.
 
     Raises:
         ValueError: for no arrays or no records, lengths that differ, ids that differ in number or

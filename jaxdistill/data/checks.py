@@ -31,9 +31,9 @@ def check_sets(
     one type. Labels are read without images where the source can, of images one a set.
 
     Args:
-        sets: sources by part, e.g. :class:`jaxdistill.data.split.Splits`. The others are held
-            against ``"train"``, or the first where there is no such part.
-        classes: how many the net tells apart; as many as the training set knows of if not given.
+        sets: sources by part, e.g. :class:`jaxdistill.data.split.Splits`. The others are compared
+            with ``"train"``, or the first where there is no such part.
+        classes: how many the net has; as many as the training set knows of if not given.
             Without either nothing is asked of labels but that they are of one kind.
         image_shape: what the net sees, (H, W, C); as in the training set if not given.
         files: whether the files of each set are looked at, see :meth:`Source.check`.

@@ -1,4 +1,4 @@
-"""What records and files hold, as numbers: equal for what is equal, cheap to know again.
+"""What records and files hold, as numbers: equal for what is equal, and cheap to compute again.
 
 Nothing here is meant against forgery; an accident that leaves a hash as it was has odds of one in
 billions.

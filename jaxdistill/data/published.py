@@ -1,4 +1,4 @@
-"""Published sets of texts that are classified or scored, as they lie on a disk."""
+"""Published sets of texts that are classified or scored, as files on a disk."""
 
 from __future__ import annotations
 

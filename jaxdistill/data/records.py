@@ -55,14 +55,14 @@ class Source:
 
     Attributes:
         name: what the set is called; it begins most ids.
-        ids: the stable identity of every record, any string. Splits, caches and subsets go by it,
-            never by position.
+        ids: the stable identity of every record, any string. Splits, caches and subsets use it,
+            never the position.
         read: ``indices [B] -> {name: array [B, ...]}``, a whole batch of records at once; a
             function, or a :class:`Reader`.
         info: what is known beforehand: ``image_shape`` (H, W, C), ``classes``, ``class_names``,
             ``groups``; ``inputs``, the entries that nets see, where these are neither images nor
             texts; ``hidden``, where -1 is a hidden label; ``declared``,
-            where whoever wrote the set has held its labels against its classes.
+            where the labels were checked against the classes when the set was written.
         read_labels: ``() -> [n]``, all labels without their records, where that is cheap.
 
     Example:

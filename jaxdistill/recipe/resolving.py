@@ -160,10 +160,10 @@ def _check_handed(stage: Planned, earlier: Sequence[Planned]) -> None:
 
 
 def settled(plan: Plan, results: Mapping[str, Any]) -> Plan:
-    """The plan with all that was left to results that are there by now.
+    """The plan with everything that waited for results that now exist.
 
     A stage that is trained on what an earlier one leaves gets it as its training set, and settings
-    that an earlier choice says get their values. Both are checked as when the recipe was planned.
+    that an earlier choice decides get their values. Both are checked as while planning.
 
     Args:
         plan: the recipe.

@@ -40,7 +40,7 @@ from jaxdistill.training.works import refuse_other_kind, run_work
 def plan(config: Mapping[str, Any]) -> Plan:
     """Resolves every name of a config, and traces every stage on shapes alone.
 
-    A misspelt tap of the last stage is said before the first one trains.
+    A misspelt tap of the last stage is reported before the first one trains.
 
     Raises:
         ValueError: listing every unknown key or name, with the nearest valid one, and every value
@@ -189,7 +189,7 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
 
     Returns:
         The net with its ``params`` and ``state``, so that ``net.apply(params, state, images).out``
-        is its answer, and the config.
+        is its output, and the config.
 
     Raises:
         ValueError: if there is no such run or stage, or the stage is not done.

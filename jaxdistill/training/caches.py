@@ -188,8 +188,8 @@ def write(
     rules: Sequence[tuple[str, Any]] = (),
     quiet: bool = False,
 ) -> Store:
-    """Runs the teachers over all records and stores what they give, or goes on with it, or opens
-    what is there.
+    """Runs the teachers over all records and stores their outputs; resumes a cache that was begun,
+    or opens a complete one.
 
     Args:
         cache: what is stored.

@@ -17,8 +17,8 @@ from jaxdistill.training.stage import Stage
 
 
 def check(distiller: Distiller, key: Any, started: Any, fixed: Any, batch: Any) -> Any:
-    """Traces init and one step on shapes alone, so that what does not fit is said before anything
-    is compiled.
+    """Traces init and one step on shapes alone, so that what does not fit is reported before
+    anything is compiled.
 
     Returns:
         The shapes of the state.

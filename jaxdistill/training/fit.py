@@ -50,8 +50,8 @@ def fit(
         evaluations: what is measured on the way and at the end.
         between: ``(every, fn)``, host work between steps, see
             :class:`~jaxdistill.training.loop.Stage`.
-        workdir: where metrics, checkpoints and the result are kept; the same call goes on with what
-            is there.
+        workdir: where metrics, checkpoints and the result are kept; the same call resumes what is
+            there.
         spans: parts of the run whose mean metrics are wanted, by name: ``(first step, step behind
             the last)``.
         log_every: after how many steps mean metrics are written.

@@ -96,7 +96,7 @@ def machine(mesh: jax.sharding.Mesh) -> dict[str, Any]:
 
 
 def say_if_elsewhere(path: Path, record: Mapping[str, Any], mesh: jax.sharding.Mesh) -> None:
-    """Warns when a run goes on where the last bits come out otherwise."""
+    """Warns when a run is resumed where the last bits may differ."""
     there, here = record["machine"], machine(mesh)
     changed = [f"{name}: {there.get(name)} there, {here[name]} now" for name in here]
     changed = [
@@ -110,9 +110,9 @@ def say_if_elsewhere(path: Path, record: Mapping[str, Any], mesh: jax.sharding.M
 
 
 def refuse_other(path: Path, identity: Mapping[str, Any]) -> None:
-    """Compares what a checkpoint or a result is of with what is to be run. Of the data is compared
-    what both know; traces are compared where the same version of JAX made them for the same kind of
-    device.
+    """Compares the identity of a checkpoint or a result with that of the run. Of the data only what
+    both know is compared; traces are compared where the same version of JAX made them for the same
+    kind of device.
 
     Raises:
         ValueError: listing every value that differs, both values.

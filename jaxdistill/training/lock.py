@@ -20,7 +20,7 @@ NAME = "lock"
 def locked(directory: Path) -> Iterator[None]:
     """Keeps other processes out of a folder, which is made where it is missing.
 
-    The system holds the lock and lets go of it when the process ends, however it ends; the file
+    The system holds the lock and frees it when the process ends, however it ends; the file
     only says who holds it. Of several processes of one run the first takes it for all.
 
     Raises:

@@ -86,8 +86,7 @@ def run_stage(
     writers: Sequence[metric.Writer] = (),
     quiet: bool = False,
 ) -> Outcome:
-    """Runs a stage, or goes on with it where its checkpoints end, or returns what it left when it
-    is done.
+    """Runs a stage, resumes it from its last checkpoint, or returns its result if it is done.
 
     Args:
         stage: what to run.
