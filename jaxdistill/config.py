@@ -213,13 +213,13 @@ def _stage_faults(name: str, settings: Mapping[str, Any]) -> list[str]:
     found += [
         f"stage {name!r} needs {key!r}"
         for key in ("student", "objective", "optimizer")
-        # What another algorithm needs it says itself.
+        # Another algorithm says itself what it needs.
         if not settings[key] and not settings["distiller"]
     ]
     if settings["distiller"]:
         found += [
             f"stage {name!r} has an algorithm of its own, {settings['distiller'].get('name')!r}, "
-            f"which does not read {key!r}: what it needs stands in 'distiller'"
+            f"which does not read {key!r}: its settings belong in 'distiller'"
             for key in changed
             if key in _MODEL_TO_MODEL
         ]

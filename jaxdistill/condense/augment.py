@@ -1,4 +1,4 @@
-r"""Differentiable augmentation of synthetic images, the same for the real ones beside them.
+r"""Differentiable augmentation of synthetic images, and of the real ones, alike.
 
 One family of changes is drawn for the whole batch. Its numbers are drawn for every image, or once
 for all of them (siamese). What was drawn is a tree of arrays, so that it can be applied to

@@ -1,8 +1,8 @@
 r"""Experts: nets that are trained on real data, and the trajectories of their parameters.
 
 A distiller trains several at once and leaves ``[experts, epochs + 1, P]``: every expert's
-parameters at its start and after each epoch. :func:`save_trajectories` keeps them beside what they
-are of.
+parameters at its start and after each epoch. :func:`save_trajectories` keeps them together with a
+record of what they were made from.
 """
 
 from __future__ import annotations
@@ -201,8 +201,8 @@ def clock(step: jax.Array, epochs: int, per_epoch: int) -> Clock:
 def started(
     state: Training, now: Clock, model: Flat, epochs: int, at_once: int, decay: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Keys, parameters and momenta with which the experts of a group begin a step: drawn anew where
-    the group begins; momenta are zero there, and where the rate falls."""
+    """Keys, parameters and momenta with which the experts of a group begin a step: newly drawn
+    where the group begins; momenta are zero there, and where the rate falls."""
     numbers = now.group * at_once + jnp.arange(at_once)
     keys = jax.vmap(lambda n: jax.random.fold_in(state.key, n))(numbers)
     fresh = now.inside == 0
@@ -333,7 +333,7 @@ def loss_direction(loss: Any, vector: jax.Array, flatness: Flatness | None):
 def save_trajectories(
     path: Path | str, trajectories: Any, identity: Mapping[str, Any], **settings: Any
 ) -> store.Store:
-    """Keeps trajectories on disk, a row for every expert and epoch, beside what they are of.
+    """Keeps trajectories on disk, a row for every expert and epoch, with what they were made from.
 
     Args:
         path: a folder; writing that was stopped is resumed there.
@@ -365,7 +365,7 @@ def open_trajectories(path: Path | str, identity: Mapping[str, Any] | None = Non
 
     Args:
         path: their folder.
-        identity: what they must be of.
+        identity: what they must have been made from.
 
     Raises:
         ValueError: if there are none, they are not whole, or of something else; every value that

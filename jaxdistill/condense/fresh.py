@@ -40,8 +40,8 @@ class Protocol:
         learning_rate: None for the one that goes with the set.
         momentum: of SGD; None for Adam.
         weight_decay: of all parameters.
-        decay: what the rate is multiplied by after half of the steps, where the optimizer begins
-            anew.
+        decay: what the rate is multiplied by after half of the steps, where the optimizer is
+            reset.
         augment: families of :func:`~jaxdistill.condense.augment.siamese`, drawn for every image.
         loss: ``"soft"`` cross-entropy with the set's targets, ``"hard"`` with their largest, or
             half the ``"squared"`` error.

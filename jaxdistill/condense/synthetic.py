@@ -51,7 +51,7 @@ def save_npz(
     whitening: Whitening | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes a set as one numpy archive that needs nothing of this library to be read.
+    """Writes a set as one numpy archive that can be read without this library.
 
     Its arrays are ``x`` (images as nets are to see them, float32), ``y`` (classes, int32),
     ``targets`` (float32), ``rate``, ``pixels`` (uint8, to look at), and of a whitening ``mean``,

@@ -1,4 +1,4 @@
-"""DDK: domains are drawn more often the further the student is behind its teacher there."""
+"""DDK: domains are drawn more often the farther the student is behind its teacher in them."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def drafting(
     batches: Count | None = None,
     prefix: str = "",
 ) -> Evaluator:
-    """How well a net drafts for another: on what the *target* writes behind held-out prompts.
+    """How well a net drafts for another: on what the *target* writes after held-out prompts.
 
     Args:
         draft: the net whose result it is called with.

@@ -76,7 +76,7 @@ def read(
 def prefill(net: Net, variables: Variables, cache: Any, prompts: jax.Array) -> Any:
     """The cache with prompts ``[B, P]`` in it; no logits are computed.
 
-    Shorter prompts are filled up behind: what lies there is overwritten before it is seen.
+    Shorter prompts are padded at the end: the padding is overwritten before it is seen.
     """
     positions = jnp.broadcast_to(jnp.arange(prompts.shape[1])[None], prompts.shape)
     return read(net, variables, cache, prompts, positions)[1]
@@ -105,7 +105,7 @@ def generate(
     Args:
         net: a decoder, see :func:`empty_cache`.
         variables: its ``(params, state)``.
-        prompts: int ``[B, P]``; what lies behind a row's own length is not read.
+        prompts: int ``[B, P]``; what comes after a row's own length is not read.
         lengths: int ``[B]``, 1 to P.
         key: of the draws.
         new: the most tokens that are written.
@@ -183,7 +183,7 @@ def is_one_of(tokens: jax.Array, ids: Sequence[int]) -> jax.Array:
 
 
 def check_prompts(prompts: jax.Array, lengths: jax.Array, new: int) -> None:
-    """Refuses prompts that nothing can be written behind.
+    """Refuses prompts that cannot be continued.
 
     Raises:
         ValueError: for shapes that do not fit, no prompt token, nothing to write; and, outside of

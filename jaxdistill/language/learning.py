@@ -28,7 +28,7 @@ from jaxdistill.targets import cached
 
 
 class Teacher(NamedTuple):
-    """Who a student learns from.
+    """Whom a student learns from.
 
     Attributes:
         net: a decoder.
@@ -117,10 +117,10 @@ def language_model(
         student_cap: soft cap of its logits.
         end: the token that ends a text, where ``writing`` names none.
         divergence: from the teacher; None for forward KL where there is one.
-        ce_weight: of the labels beside a teacher, a number or a schedule.
+        ce_weight: of the labels where there is a teacher, a number or a schedule.
         teacher_cap: soft cap of the teacher's logits.
         chunk: tokens for which there are logits at a time.
-        writing: who writes on behind prompts; None for texts as they are.
+        writing: who continues prompts; None for texts as they are.
         accumulate: microbatches.
         ema: decay of a running average, a number or a schedule.
         returns: whether the result is the student or its running average.

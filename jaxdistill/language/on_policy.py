@@ -22,7 +22,7 @@ Models = Sequence[tuple[Net, Any]]
 
 
 class Writing(NamedTuple):
-    """Who writes on behind prompts, and how.
+    """Who continues prompts, and how.
 
     Attributes:
         prompt: the tokens given, at most those of a text.

@@ -1,4 +1,4 @@
-"""What the networks share: how images come in, places with a name, and loops over layers."""
+"""What the networks share: how images come in, named places, and loops over layers."""
 
 from __future__ import annotations
 

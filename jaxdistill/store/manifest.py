@@ -32,7 +32,7 @@ def refuse_other(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) 
     if faults:
         raise ValueError(
             f"{path} holds arrays of something else:\n" + "\n".join(faults) + "\nTake another "
-            "folder, or write the arrays anew."
+            "folder, or write the arrays again."
         )
 
 

@@ -207,6 +207,6 @@ def _missing(path: Path, found: Mapping[str, Any]) -> list[str]:
 
 def _advice(path: Path, fault: str) -> str:
     return (
-        f"{path} is damaged: {fault}. Write it anew, or open the store with damage='skip' to go on "
-        "with the rest."
+        f"{path} is damaged: {fault}. Write it again, or open the store with damage='skip' to use "
+        "the rest."
     )

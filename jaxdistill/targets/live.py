@@ -93,8 +93,8 @@ def ensemble(
         shapes = {name: jnp.shape(found[f"{name}/out"]) for name in members}
         if len(set(shapes.values())) > 1:
             raise ValueError(
-                "the members of an ensemble answer over the same classes (teachers of unlike "
-                f"vocabularies have no mean): these answer {shapes}"
+                "the members of an ensemble must have the same classes (teachers of different "
+                f"vocabularies have no mean): their outputs are {shapes}"
             )
         logits = jnp.stack([found[f"{name}/out"] for name in members])
         shares = shares_of(batch).astype(logits.dtype)

@@ -104,8 +104,8 @@ def say_if_elsewhere(path: Path, record: Mapping[str, Any], mesh: jax.sharding.M
     ]
     if changed:
         logging.warning(
-            "%s was written elsewhere (%s): the run goes on, but not to the last bit as it would "
-            "have there", path, "; ".join(changed),
+            "%s was written elsewhere (%s): the run is resumed, but its last bits may differ from "
+            "those that it would have had there", path, "; ".join(changed),
         )  # fmt: skip
 
 
