@@ -67,7 +67,7 @@ def test_every_sample_may_weigh_the_teachers_in_its_own_way(average):
         (lambda: targets.ensemble({"a": given(A)}, weights={"a": 0.0}), "not all be zero"),
         (lambda: targets.snapshot_every(2.5), "steps=2.5 must be a whole number"),
         (lambda: ask(targets.ensemble({"a": given(A)}, weights="trust")), "'trust'"),
-        (lambda: ask(targets.ensemble({"a": given(A), "b": given(B[:, 1:])})), "unlike vocabul"),
+        (lambda: ask(targets.ensemble({"a": given(A), "b": given(B[:, 1:])})), "different vocabul"),
         (
             lambda: ask(targets.ensemble({"a": given(A)}, weights="w"), {"w": jnp.ones((5, 2))}),
             r"a weight for each of 1 members, \[B, 1\], got \(5, 2\)",
