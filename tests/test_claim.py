@@ -191,7 +191,7 @@ def test_metrics_that_no_stage_measures(path, value, words):
     names = {name: recipe.metrics(recipe.plan(arm)) for name, arm in arms.items()}
     with pytest.raises(ValueError, match=words):
         claims.refuse_others(config, names)
-    names = {name: claim.measured(recipe.plan(arm)) for name, arm in claim.arms_of(CONFIG).items()}
+    names = {name: recipe.metrics(recipe.plan(arm)) for name, arm in claim.arms_of(CONFIG).items()}
     claims.refuse_others({**CONFIG, "table": ("test/accuracy",)}, names)
     with pytest.raises(ValueError, match="metric of the table 'tset/accuracy': did you mean"):
         claims.refuse_others({**CONFIG, "table": ("tset/accuracy",)}, names)
