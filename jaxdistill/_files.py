@@ -1,4 +1,4 @@
-"""Files that bear their name only when they are whole, and on the disk."""
+"""Files that get their final name only when they are complete and on the disk."""
 
 from __future__ import annotations
 

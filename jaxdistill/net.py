@@ -4,7 +4,7 @@ Everything in this library that trains, freezes, averages or distils a model doe
 :class:`Net`. One is made from two plain functions here, and from modules of Flax Linen, Flax NNX
 and Equinox in :mod:`jaxdistill.frameworks`.
 
-A tap is a feature named by the path of the module that puts it out, ``"encoder/block_3"``. Taps
+A tap is a feature named by the path of the module that outputs it, ``"encoder/block_3"``. Taps
 cost nothing: under ``jax.jit`` XLA removes whatever nobody reads, so a teacher that is tapped at
 mid depth, and whose output is not used, runs half its layers. Inside a loop over layers
 (``nn.scan``) XLA cannot do that: a Linen module may define ``for_taps(taps) -> module`` and return
@@ -149,7 +149,7 @@ def feature(tap: str, fired: Sequence[Any]) -> Any:
 
     Args:
         tap: the path, with or without an index.
-        fired: what the tapped layer put out, one entry per call.
+        fired: what the tapped layer returned, one entry per call.
 
     Raises:
         TapError: if the layer was not called exactly once, or if its index is beyond the stack.

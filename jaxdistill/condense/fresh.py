@@ -133,7 +133,7 @@ def ranked(
 
     Returns:
         ``(result, frozen, data) -> metrics``: ``label_robust``, ``augmentation_robust`` in [0, 1],
-        and what they are of: ``hard_recovery``, ``over_random``.
+        and what they are made from: ``hard_recovery``, ``over_random``.
 
     Raises:
         ValueError: for no nets.

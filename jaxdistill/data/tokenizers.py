@@ -84,7 +84,7 @@ def file_tokenizer(
 ) -> Tokenizer:
     """A tokenizer of Hugging Face's ``tokenizers``, as models are published with.
 
-    Texts are neither cut nor filled up, whatever the file says of that. The vocabulary is the
+    Texts are neither truncated nor padded, whatever the file says about it. The vocabulary is the
     largest token and one more: numbers that no token has are logged.
 
     Args:

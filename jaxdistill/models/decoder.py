@@ -1,6 +1,6 @@
 """A decoder of language: grouped queries, rotary positions, RMSNorm, gated units, a cache.
 
-Parameters bear the names of the Llama and Qwen families, so that a loader of their weights renames
+Parameters have the names of the Llama and Qwen families, so that a loader of their weights renames
 nothing: ``embed_tokens``, ``layers_0/self_attn/q_proj``, ``layers_0/mlp/gate_proj``, ``norm``,
 ``lm_head``.
 """

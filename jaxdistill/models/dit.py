@@ -1,4 +1,4 @@
-"""The diffusion transformer, told a time by adaptive norms."""
+"""The diffusion transformer, with the time in adaptive norms."""
 
 from __future__ import annotations
 

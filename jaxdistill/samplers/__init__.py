@@ -1,6 +1,6 @@
 """Samplers: probability paths, solvers, exact teachers, and distilling many steps into few.
 
-What :math:`\\alpha`, :math:`\\sigma`, t and its direction mean is said once, in
+What :math:`\\alpha`, :math:`\\sigma`, t and its direction mean is stated once, in
 :mod:`jaxdistill.samplers.paths`.
 """
 

@@ -34,7 +34,7 @@ def starting(
     guidance: bool = False,
 ) -> Callable[..., dict[str, tuple[Any, Any]]]:
     """``(key, frozen, batch) -> {name: variables}`` of denoisers: their own, or those of an earlier
-    one in their place.
+    stage.
 
     Raises:
         ValueError: when it is called, for a net that keeps statistics: its passes are at different

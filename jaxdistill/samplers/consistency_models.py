@@ -61,7 +61,7 @@ def consistency_training(
             ``low``.
         tx: its optimizer.
         steps: how many there will be, for the grid.
-        teacher: whose flow is distilled; without one the data and its own noise say where it goes.
+        teacher: whose flow is distilled; without one the data and its own noise give the direction.
         prepare: ``(batch, key) -> batch``; what it gives as ``student`` is the data.
         initial: the entry of the frozen variables to start from.
         first: intervals of the grid at the start.
@@ -71,7 +71,7 @@ def consistency_training(
         low: the least level.
         high: the largest.
         c: of :func:`~jaxdistill.samplers.losses.pseudo_huber`.
-        target: ``"student"``, as iCT found to be right, or ``"ema"``.
+        target: ``"student"``, as in iCT, or ``"ema"``.
         labels: whether labels are inputs.
         ema: decay of the running average, a number or a schedule; with one the result is the
             average.
@@ -167,7 +167,7 @@ def continuous_consistency(
     Args:
         net: -F, a net from ``{"image", "time"}``; it must be differentiable in forward mode.
         tx: its optimizer.
-        teacher: whose flow is distilled; without one the data and its own noise say where it goes.
+        teacher: whose flow is distilled; without one the data and its own noise give the direction.
         prepare: ``(batch, key) -> batch``; what it gives as ``student`` is the data.
         initial: the entry of the frozen variables to start from, a denoiser of the same net.
         sigma_data: standard deviation of the data.

@@ -1,4 +1,4 @@
-r"""Nets as denoisers: what is put before and behind a net, so that it sees all noise levels alike.
+r"""Nets as denoisers: what comes before and after a net, so that it sees all noise levels alike.
 
 A denoiser is a :class:`~jaxdistill.net.Net` from ``{"image": x, "sigma": [B], ...}`` to the data,
 on the path :func:`~jaxdistill.samplers.edm` (:math:`x = x_0 + \sigma \epsilon`). Teachers,
@@ -67,7 +67,7 @@ def latent_scalings(step: jax.Array, sigma_data: float = 0.5, scale: float = 10.
         \frac{s t}{\sqrt{(s t)^2 + \sigma_d^2}}
 
     Returns:
-        Those of the input and of what the net says of the data.
+        The factors of the input and of the net's prediction of the data.
 
     Equal to:
         diffusers ``scalings_for_boundary_conditions``.

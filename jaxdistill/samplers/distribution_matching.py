@@ -60,7 +60,7 @@ class Discriminator(NamedTuple):
 
     Attributes:
         tap: the feature of the estimate that the discriminator reads.
-        generator_weight: of what the generator pays for being found out.
+        generator_weight: of what the generator pays for being recognised.
         critic_weight: of what the discriminator pays.
     """
 

@@ -1,6 +1,6 @@
 r"""What samplers are distilled by: values per example, and targets of the same kind as predictions.
 
-All take the data that denoisers say, ``[B, ...]``, and are float32 or wider. Means are over all
+All take the data that denoisers predict, ``[B, ...]``, and are float32 or wider. Means are over all
 axes of an example but the first, so that a step size does not depend on the resolution.
 """
 
@@ -56,7 +56,7 @@ def denoising(
     score.
 
     Args:
-        said: ``[B, ...]``, what the denoiser says.
+        said: ``[B, ...]``, what the denoiser predicts.
         data: of the same shape.
         sigma: ``[B]``, above 0.
         sigma_data: standard deviation of the data.
@@ -81,11 +81,11 @@ def matching_gradient(x: jax.Array, real: jax.Array, fake: jax.Array) -> jax.Arr
 
     Args:
         x: samples, ``[B, ...]``.
-        real: what the teacher says of the noised samples.
-        fake: what the estimate of the samples' own density says of them.
+        real: what the teacher predicts from the noised samples.
+        fake: what the estimate of the samples' own density predicts from them.
 
     Returns:
-        Of the shape of ``x``; zero where both say the same.
+        Of the shape of ``x``; zero where both predict the same.
 
     References:
         Yin et al., One-step Diffusion with Distribution Matching Distillation, 2024, (8); DMD2,
@@ -101,7 +101,7 @@ def gradient_as_loss(x: jax.Array, gradient: jax.Array) -> jax.Array:
     r"""A value whose gradient by x is a given one over the numbers of an example,
     :math:`\tfrac12 \mathrm{mean} (x - \mathrm{sg}(x - g))^2`.
 
-    The value itself is half the mean square of the gradient, which says nothing of progress.
+    The value itself is half the mean square of the gradient, which says nothing about progress.
 
     Returns:
         ``[B]``.
@@ -121,8 +121,8 @@ def score_identity(
 
     Args:
         x: samples, ``[B, ...]``.
-        real: what the teacher says of the noised samples.
-        fake: what the estimate of the samples' own density says of them.
+        real: what the teacher predicts from the noised samples.
+        fake: what the estimate of the samples' own density predicts from them.
         alpha: 1 is the plain identity; the paper's best is 1.2 on some sets and 1 on others.
 
     Returns:
@@ -143,7 +143,7 @@ Kind = Literal["softplus", "hinge"]
 
 
 def adversarial_generator(logits: jax.Array, *, kind: Kind = "softplus") -> jax.Array:
-    """What a generator pays for being found out: ``softplus(-l)``, or ``-l`` with ``hinge``.
+    """What a generator pays for being recognised: ``softplus(-l)``, or ``-l`` with ``hinge``.
 
     Args:
         logits: of its samples, any shape; high for real.
@@ -226,13 +226,13 @@ def progressive_target(
     middle: jax.Array,
     s: jax.Array,
 ) -> jax.Array:
-    r"""What a student must say at t to reach in one step of DDIM what its teacher reaches in two.
+    r"""What a student must predict at t to reach in one DDIM step what its teacher reaches in two.
 
     Args:
         path: which.
         x: ``[B, ...]`` at t.
-        first: what the teacher says of it.
-        second: what it says of where that step led.
+        first: what the teacher predicts from it.
+        second: what it predicts where that step led.
         t: ``[B]``.
         middle: where the first step goes.
         s: where the second goes; without noise there, the target is ``second``.

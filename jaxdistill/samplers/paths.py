@@ -245,7 +245,7 @@ def convert(
 def to_data(
     x: jax.Array, prediction: jax.Array, given: str, alpha: Any, sigma: Any, rates: Any = None
 ) -> jax.Array:
-    """What a prediction says of the data, from the coefficients of the path at its time.
+    """What a prediction means for the data, from the coefficients of the path at its time.
 
     Args:
         x: the noisy data, ``[B, ...]``.

@@ -116,7 +116,7 @@ def density_quality(
     second step takes away at least 30 % of what the first is above the floor.
 
     With a scale of guidance the density does not say which samples are right: those that the exact
-    guided teacher makes in 60 steps of Heun's method do, and nothing is said of modes.
+    guided teacher makes in 60 steps of Heun's method do, and modes are not measured.
 
     Args:
         net: the denoiser.
@@ -213,8 +213,8 @@ def image_quality(
     r"""An evaluator: how far samples are from data in features of a classifier.
 
     For every number of steps n ``kid_n``, and with ``fid`` also ``fid_n``; ``kid_real`` and
-    ``fid_real`` are those of the training data, the floor: no sampler is to be below it. All sets
-    hold the same number of points. Figures in features of one classifier say nothing of those in
+    ``fid_real`` are those of the training data, the floor: no sampler should be below it. All sets
+    hold the same number of points. Figures in features of one classifier say nothing about those in
     features of another.
 
     With a teacher also ``kid_teacher_m``, and ``closed_n``: which part of the gap between the

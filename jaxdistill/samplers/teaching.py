@@ -33,7 +33,7 @@ def denoising(
     scales: tuple[Finite, Finite] | None = None,
     ema: Scheduled[Fraction] | None = None,
 ) -> Distiller:
-    r"""Trains a denoiser: on data as EDM does, or on what a teacher says of the noised data.
+    r"""Trains a denoiser: on data as EDM does, or on what a teacher predicts from the noised data.
 
     With ``scales`` the teacher is guided, and the net is given the scale: it says in one pass what
     takes the teacher two.

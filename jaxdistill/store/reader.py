@@ -138,7 +138,7 @@ def open_store(
 
     Args:
         path: its folder.
-        expect: what it must be of: parts of the identity it was written with, JSON data.
+        expect: what it must be made from: parts of the identity it was written with, JSON data.
         damage: ``"refuse"`` a store of which a file is missing or truncated, or ``"skip"`` the rows
             of such files, and of those whose checksum is wrong, for which all are read once.
 

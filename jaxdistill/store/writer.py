@@ -60,7 +60,7 @@ class Unfinished:
     def write(
         self, number: int, arrays: Mapping[str, np.ndarray], measures: Mapping[str, np.ndarray]
     ) -> None:
-        """Writes one part; it bears its name only when it is whole.
+        """Writes one part; it gets its name only when it is complete.
 
         Args:
             number: which, counted from 0.
@@ -168,7 +168,7 @@ def begin(
 
     Args:
         path: its folder.
-        identity: what it is of, JSON data; it is compared at opening.
+        identity: what it is made from, JSON data; it is compared at opening.
         layout: the fields of a row.
         rows: how many there will be, over all processes.
         container: ``"array_record"``, ``"npy"`` or ``"zarr"``.

@@ -151,7 +151,7 @@ def output_specs(cache: Cache) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def identity(cache: Cache) -> dict[str, Any]:
-    """What a store of this cache must be of: fingerprints of the teachers, and all settings."""
+    """What a store of this cache must be made from: teachers, by fingerprint, and all settings."""
     specs = output_specs(cache)
     outputs = {
         name: {

@@ -1,4 +1,4 @@
-"""Checkpoints and results of stages, as orbax folders that bear their name only when whole.
+"""Checkpoints and results of stages, as orbax folders, named only when they are complete.
 
 Besides the arrays a checkpoint holds a JSON record: the plan of the stage, fingerprints of the
 frozen variables, and whatever else the loop needs to resume as if it had never stopped. A list
@@ -77,7 +77,7 @@ class Checkpoints:
 
 
 def save_tree(path: Path, tree: Any, record: Mapping[str, Any]) -> None:
-    """Writes arrays and a JSON record into one folder, which bears its name only when it is whole.
+    """Writes arrays and a JSON record into one folder, which is named only when it is complete.
 
     Raises:
         OSError: when it cannot be written, a full disk say. What was written of it is removed.
@@ -155,7 +155,7 @@ def load_record(path: Path) -> dict[str, Any]:
 
 
 def load_arrays(path: Path) -> Any:
-    """The arrays of a folder as nested dicts, without being told their shapes, on one device.
+    """The arrays of a folder as nested dicts, without knowing their shapes, on one device.
 
     Raises:
         Damaged: if the folder or a file in it is missing or not what was written, naming it.

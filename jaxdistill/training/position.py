@@ -33,7 +33,7 @@ class Run:
     Attributes:
         stage: what is run.
         directory: where it is kept, or None.
-        identity: what it is of.
+        identity: what it is made from.
         mesh: where it runs.
         rules: how arrays lie on it.
         on_batch: how batches lie on it.

@@ -73,8 +73,8 @@ def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 def batch_axes(examples: int) -> tuple[str, ...] | None:
     """The axes of the mesh in context over which so many examples are divided, or None.
 
-    What sweeps over a batch in a loop must be told: of a loop over sharded rows XLA makes one over
-    all rows on every device.
+    What loops over a batch must know them: XLA turns a loop over sharded rows into one over all
+    rows on every device.
 
     Example:
         >>> batch_axes(8) is None  # no mesh
