@@ -83,7 +83,7 @@ def blamed(what: str, where: str | Path = "") -> Iterator[None]:
         >>> with blamed("stage 'distil'"):
         ...     {}["width"]
         Traceback (most recent call last):
-        ValueError: stage 'distil': KeyError: 'width' (...)
+        ValueError: stage 'distil': KeyError: 'width'
     """
     try:
         yield
