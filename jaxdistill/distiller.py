@@ -11,7 +11,7 @@ import optax
 
 from jaxdistill import gradients
 from jaxdistill._errors import unknown
-from jaxdistill.net import Net, check_function
+from jaxdistill.net import Net, check_function, described
 from jaxdistill.objective import Objective, as_objective, at
 from jaxdistill.settings import Count, Fraction, Scheduled
 
@@ -155,6 +155,10 @@ def model_to_model(
         check_function("student", student, "of what is frozen to a net, or a Net")
     check_function("targets", targets, "(sources, batch, key, step) -> dict, see targets.live")
     objective = as_objective(objective)
+    if not callable(getattr(tx, "init", None)) or not callable(getattr(tx, "update", None)):
+        raise TypeError(
+            f"tx must be an optimizer of optax, such as optax.adam(1e-3), not {described(tx)}"
+        )
     gradients_of = gradients.accumulated(accumulate)
     taps = tuple(taps)
     if returns not in ("student", "ema"):

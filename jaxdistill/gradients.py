@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.loops import scan
-from jaxdistill.objective import Term, at, mean, weighted
+from jaxdistill.objective import Term, at, mean, refuse_others, weighted
 
 
 class Whole(NamedTuple):
@@ -128,6 +128,7 @@ def _is_whole(x: Any) -> bool:
 
 
 def _refuse_coupled(terms: dict[str, Term]) -> None:
+    refuse_others(terms)
     coupled = [name for name, term in terms.items() if term.coupled]
     if coupled:
         raise ValueError(

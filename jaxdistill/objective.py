@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses.masking import harmless
-from jaxdistill.net import Forward, Net
+from jaxdistill.net import Forward, Net, check_function, described
 from jaxdistill.settings import Finite, Scheduled
 
 Number = float | jax.Array
@@ -101,12 +101,51 @@ def per_batch(weight: Number | Schedule, value: jax.Array) -> Term:
 
 def weighted(terms: Mapping[str, Term], step: jax.Array) -> tuple[jax.Array, dict[str, tuple]]:
     """The loss of a step, and every term's (sum, count) for the metrics."""
+    refuse_others(terms)
     loss, metrics = jnp.zeros(()), {}
     for name, term in terms.items():
         total, count = jnp.asarray(term.total), jnp.asarray(term.count, jnp.result_type(term.total))
         loss = loss + at(term.weight, step) * mean(total, count)
         metrics[name] = (total, count)
     return loss, {"loss": (loss, jnp.ones(())), **metrics}
+
+
+def refuse_others(terms: Any) -> None:
+    """Refuses what is no ``{name: Term}``.
+
+    Raises:
+        TypeError: saying what it is, and what makes terms.
+
+    Example:
+        >>> refuse_others({"l2": jnp.ones(8)})
+        Traceback (most recent call last):
+        ...
+        TypeError: an objective gives {name: Term}, and 'l2' is an array (8,): per_example(weight,
+        values) makes a term of values, per_batch(weight, value) of a value that couples the batch
+    """
+    hint = (
+        "per_example(weight, values) makes a term of values, per_batch(weight, value) of a value "
+        "that couples the batch"
+    )
+    if not isinstance(terms, Mapping):
+        raise TypeError(f"an objective gives {{name: Term}}, not {_said(terms)}: {hint}")
+    for name, term in terms.items():
+        if not isinstance(term, Term):
+            raise TypeError(
+                f"an objective gives {{name: Term}}, and {name!r} is {_said(term)}: {hint}"
+            )
+        if jnp.ndim(term.total) or jnp.ndim(term.count):
+            raise TypeError(
+                f"the total of term {name!r} has shape {jnp.shape(term.total)}, its count "
+                f"{jnp.shape(term.count)}: both are single numbers; {hint}"
+            )
+
+
+def _said(given: Any) -> str:
+    """What something is that is no term."""
+    if hasattr(given, "shape"):
+        return f"an array {tuple(given.shape)}"
+    return described(given)
 
 
 def mean(total: jax.Array, count: jax.Array) -> jax.Array:
@@ -126,6 +165,11 @@ def as_objective(objective: Objective | Callable) -> Objective:
     """
     if isinstance(objective, Objective):
         return objective
+    if isinstance(objective, Mapping):
+        raise TypeError(f"objective is {described(objective)}: combine(objective) makes one of it")
+    check_function(
+        "objective", objective, "(forward, targets, batch) -> {name: Term}, or what match gives"
+    )
     takes_step = "step" in inspect.signature(objective).parameters
 
     def terms(params, state, forward, targets, batch, *, step):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.distiller import Distiller
+from jaxdistill.net import described
 from jaxdistill.training.sharding import path_name, replicated
 from jaxdistill.training.stage import Stage
 
@@ -51,7 +52,12 @@ def check(distiller: Distiller, key: Any, started: Any, fixed: Any, batch: Any) 
 
 def stream_of(data: Any, plan: Any) -> Any:
     """The stream of a stage under a plan of its host."""
-    return data(plan) if callable(data) else data
+    found = data(plan) if callable(data) else data
+    if found is not None and not hasattr(found, "at"):
+        raise TypeError(
+            f"data must be a stream, see jaxdistill.data.stream, not {described(found)}"
+        )
+    return found
 
 
 def first_batch(stage: Stage) -> Any:

@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxdistill.distiller import Distiller
+from jaxdistill.training.arguments import (
+    as_stream,
+    check_distiller,
+    check_host_work,
+    check_numbers,
+    explained,
+    variables,
+)
 from jaxdistill.training.checkpoint import load_arrays
 from jaxdistill.training.loop import Evaluation, Outcome, Stage, run_stage
 
@@ -20,7 +27,7 @@ def fit(
     data: Any,
     steps: int,
     *,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
     initial: Mapping[str, Any] | None = None,
     evaluations: Sequence[Evaluation] = (),
@@ -44,7 +51,8 @@ def fit(
         data: a dict of arrays with records on the first axis, a source, a stream, or a function
             from the plan to a stream; None for a distiller that takes no batches.
         steps: how many steps to do.
-        batch_size: how many records a batch holds, where ``data`` is no stream.
+        batch_size: how many records a batch holds, where ``data`` is no stream: 128, or all where
+            there are fewer, if not given.
         seed: of the run's key and of the order of the records.
         initial: variables that only ``distiller.init`` reads, by name.
         evaluations: what is measured on the way and at the end.
@@ -67,15 +75,27 @@ def fit(
     Raises:
         ValueError: before anything is compiled, when shapes do not fit, or when the working
             directory holds a run with another teacher, seed, length, batch size, other data, or a
-            distiller that computes something else.
+            distiller that computes something else; and for numbers that cannot be, arrays that
+            are no records, labels that are no classes, and an entry of ``frozen`` or a batch that
+            is asked for and not there.
+        TypeError: for what is of another kind, saying what was given and what is wanted.
     """
+    check_distiller(distiller)
+    check_numbers(steps=steps, seed=seed, log_every=log_every)
+    if batch_size is not None:
+        check_numbers(batch_size=batch_size)
+    check_host_work(evaluations, between)
+    frozen, initial = variables("frozen", frozen), variables("initial", initial or {})
+    held = as_stream(data, batch_size, seed)
+    if held is None and distiller.takes:
+        raise TypeError("data is None, and this distiller takes batches")
     stage = Stage(
         name="fit",
         distiller=distiller,
-        data=_as_stream(data, batch_size, seed),
+        data=held,
         steps=steps,
-        frozen=dict(frozen),
-        initial=dict(initial or {}),
+        frozen=frozen,
+        initial=initial,
         seed=seed,
         evaluations=tuple(evaluations),
         between=between,
@@ -85,7 +105,8 @@ def fit(
         checkpoint_minutes=checkpoint_minutes,
         identity=None,
     )
-    return run_stage(stage, workdir, mesh=mesh, rules=rules, quiet=quiet)
+    with explained(held, frozen):
+        return run_stage(stage, workdir, mesh=mesh, rules=rules, quiet=quiet)
 
 
 def load_result(directory: Path | str) -> Any:
@@ -99,15 +120,3 @@ def load_result(directory: Path | str) -> Any:
         return load_arrays(path)
     except ValueError as fault:
         raise ValueError(f"{directory} holds no result: the stage is not done ({fault})") from fault
-
-
-def _as_stream(data: Any, batch_size: int, seed: int) -> Any:
-    from jaxdistill.data.sources import Source, arrays
-    from jaxdistill.data.stream import stream
-
-    if isinstance(data, Mapping):
-        data = arrays({name: np.asarray(value) for name, value in data.items()})
-    if isinstance(data, Source):
-        shard = (jax.process_index(), jax.process_count())
-        return stream(data, min(batch_size, len(data)), seed=seed, shard=shard)
-    return data

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jaxdistill._errors import unknown
 from jaxdistill.distiller import Distiller
+from jaxdistill.settings import Count, Natural, NonNegative, fault
 
 Evaluator = Callable[[Any, Mapping[str, Any], Iterable[Any]], Mapping[str, float]]
 
@@ -91,12 +92,13 @@ class Stage:
         self._check_selection()
 
     def _check_numbers(self) -> None:
-        for key, least in (("steps", 0), ("log_every", 1), ("checkpoint_every", 0), ("keep", 1)):
-            value = getattr(self, key)
-            if value != int(value) or value < least:
-                raise ValueError(f"{key} of stage {self.name!r} is {value}, not {least} or more")
-        if not self.checkpoint_minutes >= 0:
-            raise ValueError(f"checkpoint_minutes is {self.checkpoint_minutes}, not 0 or more")
+        domains = {"steps": Natural, "log_every": Count, "checkpoint_every": Natural, "keep": Count}
+        domains["checkpoint_minutes"] = NonNegative
+        domains["spans"] = Mapping[str, tuple[Natural, Count]]
+        for key, domain in domains.items():
+            if (wrong := fault(getattr(self, key), domain)) is not None:
+                value = getattr(self, key)
+                raise ValueError(f"{key} of stage {self.name!r} is {value!r}: it {wrong}")
         for name, (first, last) in self.spans.items():
             if not 0 <= first < last <= self.steps:
                 raise ValueError(

@@ -469,10 +469,10 @@ def test_a_distiller_without_data_and_its_resumption(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 2.5}, "steps of stage 'trial' is 2.5, not 0 or more"),
-        ({"log_every": 0}, "log_every of stage 'trial' is 0, not 1 or more"),
-        ({"keep": -1}, "keep of stage 'trial' is -1, not 1 or more"),
-        ({"checkpoint_minutes": float("nan")}, "checkpoint_minutes is nan"),
+        ({"steps": 2.5}, "steps of stage 'trial' is 2.5: it must be a whole number, 0 or more"),
+        ({"log_every": 0}, "log_every of stage 'trial' is 0: it must be a whole number, 1 or more"),
+        ({"keep": -1}, "keep of stage 'trial' is -1: it must be a whole number, 1 or more"),
+        ({"checkpoint_minutes": float("nan")}, "checkpoint_minutes of stage .trial. is nan"),
         ({"spans": {"late": (8, 13)}}, r"span 'late' .* is \(8, 13\): wanted .* in 0..12"),
     ],
 )
