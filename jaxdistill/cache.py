@@ -81,9 +81,16 @@ def _write() -> int:
     for planned in recipe.cached_stages(plan):
         quiet = command.QUIET.value
         outcomes = recipe.run(plan, root, stages=planned.needs, quiet=quiet)
-        results = {name: outcomes[name].result for name in planned.needs}
+        results = {name: outcome.result for name, outcome in outcomes.items()}
+        settled = recipe.settled(plan, results)
         store = recipe.write_cache(
-            plan, planned, results, root, mesh=mesh, rules=rules, quiet=quiet
+            settled,
+            settled.stage(planned.name),
+            results,
+            root,
+            mesh=mesh,
+            rules=rules,
+            quiet=quiet,
         )
         print(describe(store) + "\n")
         written.append(summary(store))
@@ -95,7 +102,6 @@ def _verify(folders: list[str]) -> int:
     from jaxdistill import recipe
     from jaxdistill.store import open_store
     from jaxdistill.training import caches
-    from jaxdistill.training.fit import load_result
 
     found = []
     for folder in folders:
@@ -104,13 +110,11 @@ def _verify(folders: list[str]) -> int:
     if not folders:
         plan, root = _planned()
         for planned in recipe.cached_stages(plan):
-            results = {}
-            for name in planned.needs:
-                stage = plan.stage(name)
-                given = stage.settings["checkpoint"]
-                results[name] = load_result(given or recipe.folder(root, name, stage.identity))
-            store = recipe.open_cache(plan, planned, results, root, damage="skip")
-            cache = recipe.cache_of(plan, planned, results)
+            results = recipe.finished(plan, root, planned.needs)
+            settled = recipe.settled(plan, results)
+            held = settled.stage(planned.name)
+            store = recipe.open_cache(settled, held, results, root, damage="skip")
+            cache = recipe.cache_of(settled, held, results)
             answer = caches.verify(cache, store, samples=SAMPLES.value)
             found.append({"path": str(store.path), **answer})
     for each in found:

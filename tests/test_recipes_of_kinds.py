@@ -24,7 +24,7 @@ from jaxdistill import main, recipe, registry
 from jaxdistill.condense import Synthetic
 from jaxdistill.distiller import Distiller, Work
 from jaxdistill.recipe.planned import folder
-from jaxdistill.settings import Count, keys
+from jaxdistill.settings import Count, Earlier, keys
 from jaxdistill.training.works import run_work
 
 FOLDER = Path(__file__).parent / "contract" / "recipes"
@@ -277,3 +277,28 @@ def test_a_result_is_of_the_kind_that_was_promised(kind, result, words, tmp_path
     with pytest.raises(ValueError, match=words):
         run_work(work, {}, {}, directory=tmp_path)
     assert not (tmp_path / "result").exists()
+
+
+@pytest.mark.parametrize("name", ["search"])
+def test_a_cache_is_of_the_records_that_were_written(kind, monkeypatch, tmp_path):
+    def copied(context, *, of: Earlier):
+        def run(results, data, key):
+            return {k: v for k, v in data["train"].gather(np.arange(64)).items() if k != "index"}
+
+        return Work(run, "records")
+
+    monkeypatch.setitem(registry.TABLES["work"], "copied", copied)
+    copies = {"work": {"name": "copied", "of": "teacher"}}
+    targets = {"stage": "teacher", "cached": {"views": 1}}
+    student = {**kind.config["stages"]["distil"], "data": {"stage": "copies"}, "targets": targets}
+    stages = {**kind.config["stages"], "copies": copies, "distil": student}
+    config = {**kind.config, "recipe": ("teacher", "search", "copies", "distil"), "stages": stages}
+    plan = recipe.plan(config)
+    with pytest.raises(ValueError, match="is not done"):
+        recipe.finished(plan, tmp_path, ("teacher",))
+    recipe.run(plan, tmp_path, quiet=True)
+    results = recipe.finished(plan, tmp_path, plan.stage("distil").needs)
+    settled = recipe.settled(plan, results)
+    store = recipe.open_cache(settled, settled.stage("distil"), results, tmp_path)
+    assert store.records == 64
+    assert settled.stage("distil").data["train"].ids[0].startswith("copies/")

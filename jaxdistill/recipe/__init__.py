@@ -9,7 +9,7 @@ from jaxdistill.recipe.arms import check_claim, metrics
 from jaxdistill.recipe.caches import cache_of, cached_stages, open_cache, write_cache
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
 from jaxdistill.recipe.resolving import resolve, settled
-from jaxdistill.recipe.running import plan, restore, run, shapes, step_flops
+from jaxdistill.recipe.running import finished, plan, restore, run, shapes, step_flops
 from jaxdistill.recipe.stages import stage_of
 from jaxdistill.recipe.summary import summary, table
 
@@ -20,6 +20,7 @@ __all__ = [
     "cache_of",
     "cached_stages",
     "check_claim",
+    "finished",
     "folder",
     "metrics",
     "open_cache",

@@ -111,6 +111,21 @@ def run(
     return outcomes
 
 
+def finished(plan: Plan, root: Path | str, stages: Sequence[str]) -> dict[str, Any]:
+    """The results of stages that are done, and of those that they build on, by name.
+
+    Raises:
+        ValueError: for one that is not.
+    """
+    for name in _with_needs(plan, stages):
+        planned = plan.stage(name)
+        where = folder(root, name, planned.identity)
+        if not planned.settings["checkpoint"] and not (where / "result").is_dir():
+            raise ValueError(f"{where} holds no result: stage {name!r} is not done")
+    outcomes = run(plan, root, stages=stages, quiet=True)
+    return {name: outcome.result for name, outcome in outcomes.items()}
+
+
 def shapes(plan: Plan) -> dict[str, Any]:
     """The shapes of every stage's result, from a trace of its step; None for what is known only
     when something has run: a work, what is trained on records that are not written yet, and what
