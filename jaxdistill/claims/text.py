@@ -60,13 +60,13 @@ def notes(result: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
             "such claims. A contrast that is answered early has the wider interval."
         )
     found.append(
-        f"Intervals are over {len(seeds)} seeds (Student's t, paired by seed). They do not hold "
+        f"Intervals are over {_seeds(len(seeds))} (Student's t, paired by seed). They do not hold "
         f"what {_missing(result.get('scope') or {})} would change."
     )
     if len(seeds) < ENOUGH:
         own, enough = _power(len(seeds)), _power(ENOUGH)
         found.append(
-            f"{len(seeds)} seeds are few: an effect of one standard deviation is shown in "
+            f"{_seeds(len(seeds))} {'is' if len(seeds) == 1 else 'are'} few: an effect of one standard deviation is shown in "
             f"{own[0]:.0f} % of cases, one of two in {own[1]:.0f} %; with {ENOUGH} seeds in "
             f"{enough[0]:.0f} % and {enough[1]:.0f} %."
         )
@@ -90,6 +90,10 @@ def _missing(scope: Mapping[str, Any]) -> str:
         f"another result of {name!r}, which all seeds share," for name in scope.get("shared", ())
     ]
     return " or ".join(found)
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _asked(contrast: Mapping[str, Any]) -> str:
