@@ -164,8 +164,12 @@ def _end_if_alone(fault: Exception) -> None:
 
 def parsed(argv: list[str]) -> list[str]:
     """Reads the flags of a command, those that set values of the config among them."""
+    from absl import logging
+
     from jaxdistill.config_files import spelt
 
+    # That there is no TPU here is no news.
+    logging.set_verbosity(logging.WARNING)
     try:
         return flags.FLAGS(spelt(argv))
     except flags.Error as fault:

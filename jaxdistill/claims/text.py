@@ -65,8 +65,9 @@ def notes(result: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
     )
     if len(seeds) < ENOUGH:
         own, enough = _power(len(seeds)), _power(ENOUGH)
+        verb = "is" if len(seeds) == 1 else "are"
         found.append(
-            f"{_seeds(len(seeds))} {'is' if len(seeds) == 1 else 'are'} few: an effect of one standard deviation is shown in "
+            f"{_seeds(len(seeds))} {verb} few: an effect of one standard deviation is shown in "
             f"{own[0]:.0f} % of cases, one of two in {own[1]:.0f} %; with {ENOUGH} seeds in "
             f"{enough[0]:.0f} % and {enough[1]:.0f} %."
         )

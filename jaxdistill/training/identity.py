@@ -130,6 +130,10 @@ def refuse_other(path: Path, identity: Mapping[str, Any]) -> None:
         for name in sorted(names)
         if there.get(name, "absent") != here.get(name, "absent")
     ]
+    if any(fault.startswith("- computes.") for fault in faults):
+        faults.append(
+            "(what is computed depends on net, loss, temperature, optimizer and its rate)"
+        )
     if faults:
         raise ValueError(
             f"{path} is of another run, going on would mix the two:\n"
