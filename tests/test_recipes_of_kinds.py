@@ -224,7 +224,9 @@ def small_set(context, *, each: Count = 4):
     def step(state, frozen, batch):
         gap = state.images - state.targets[:, :1]
         images = state.images - 0.5 * gap
-        return Descent(state.step + 1, images, state.targets), {"gap": ((gap**2).sum(), 1.0)}
+        return Descent(state.step + 1, images, state.targets), {
+            "gap": ((gap**2).sum(), jnp.ones(()))
+        }
 
     def result(state):
         return Synthetic(state.images.reshape(-1, 2, 2, 1), state.targets, jnp.ones(()))

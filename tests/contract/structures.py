@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +31,13 @@ from contract.parts import (
 from jaxdistill import targets
 from jaxdistill.data.sources import arrays
 from jaxdistill.data.stream import stream
-from jaxdistill.distiller import Student, model_to_model
+from jaxdistill.distiller import model_to_model
 from jaxdistill.gradients import Whole
 from jaxdistill.net import Forward, Net
 from jaxdistill.objective import per_example
 
 
-def adapted_on(net: Net, base: str, rank: int) -> Student:
+def adapted_on(net: Net, base: str, rank: int) -> Callable[[Any], Net]:
     """Low-rank adapters on the frozen weights of a name, of which nothing is copied."""
 
     def adapted(frozen):
