@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from contract.parts import agreement
 from contract.recipes.parts import ADAM, TEACHER, Kind, recipe, series
@@ -27,7 +29,8 @@ def spread(context, *, classes: Count):
         return jax.vmap(lambda own: context.net.apply(*own, image).out)(result)
 
     def measure(result, frozen, data):
-        right, total = 0.0, 0
+        right: Any = 0
+        total = 0
         for batch in data:
             said = answers(result, batch["image"])[..., :classes].argmax(-1)
             right += (said == batch["label"][None]).sum(1)
