@@ -84,6 +84,25 @@ def _seal(rest: str) -> str:
     return f'{{\n  "checksum": "{found}"'
 
 
+def inside(folder: Path, name: Any, source: Path) -> Path:
+    """The file of a folder that an index or a manifest names.
+
+    Its parts are looked at, not what it resolves to: files from the hub are links.
+
+    Raises:
+        ValueError: naming the source, for a name that leads out of the folder.
+
+    Example:
+        >>> inside(Path("a"), "../b", Path("a/index.json"))
+        Traceback (most recent call last):
+        ValueError: a/index.json names '../b', which is no file in its folder
+    """
+    parts = Path(name).parts if isinstance(name, str) else ()
+    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
+        raise ValueError(f"{source} names {name!r}, which is no file in its folder")
+    return folder / name
+
+
 def checksum(path: Path) -> str:
     """A hash of every byte of a file, or of all files of a folder with their names.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -136,6 +137,10 @@ _WORK = ("work", "data", "chosen", "evaluate", "seed", "checkpoint", "pictures")
 _NOT_IDENTITY = ("log_every", "checkpoint_every", "checkpoint_minutes", "keep", "pictures")
 
 
+# What names of stages, which are names of folders too, are made of.
+_NAME = re.compile(r"\w[\w.-]*")
+
+
 # Where entries bear names of the config's own choice.
 _FREE = (["claim", "arms"], ["claim", "contrasts"])
 
@@ -191,6 +196,12 @@ def _faults(where: str, kind: type, given: Mapping[str, Any]) -> list[str]:
 def _recipe_faults(config: Mapping[str, Any]) -> list[str]:
     recipe, stages = list(config["recipe"]), config["stages"]
     found = [unknown("stage in the recipe", name, stages) for name in recipe if name not in stages]
+    found += [
+        f"the stage {name!r} cannot be called so, as a folder bears its name: letters, digits, "
+        "'_', '-' and '.' make one"
+        for name in recipe
+        if not _NAME.fullmatch(name)
+    ]
     twice = sorted({name for name in recipe if recipe.count(name) > 1})
     found += [f"the recipe names the stage {name!r} twice" for name in twice]
     if not recipe:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from jaxdistill._errors import differences
-from jaxdistill._files import Damaged, read_sealed, write_sealed
+from jaxdistill._files import Damaged, inside, read_sealed, write_sealed
 
 # The manifest of a store that is whole, and that of one which is being written.
 MANIFEST, BEGUN = "manifest.json", "begun.json"
 # The records of a store: the digest of every id, in order.
 INDEX = "ids.npy"
 FORMAT = 2
+_NEEDED = ("container", "files", "identity", "index", "layout", "measures", "records", "rows")
 DIGEST = 16  # bytes of an id's digest
 
 
@@ -47,18 +48,24 @@ def read(path: Path, name: str = MANIFEST) -> dict[str, Any]:
         state = "is not finished: write it on" if (path / BEGUN).exists() else "is no store"
         raise ValueError(f"{path} {state} (it has no {name})")
     try:
-        return read_sealed(file)
+        found = read_sealed(file)
     except Damaged:
-        if (found := _format(file)) != FORMAT:
-            raise ValueError(f"{file} has format {found!r}, this library {FORMAT}") from None
+        if (other := _format(file)) != FORMAT:
+            raise ValueError(f"{file} has format {other!r}, this library {FORMAT}") from None
         raise
+    for key in _NEEDED if name == MANIFEST else ():
+        if key not in found:
+            raise ValueError(f"{file} lacks {key!r}: it is no manifest of a store")
+    for part in found.get("files", ()):
+        inside(path, part["name"], file)
+    return found
 
 
 def _format(file: Path) -> Any:
     """The format that a manifest says it has; one that cannot be read has this library's."""
     try:
         return json.loads(file.read_text()).get("format", FORMAT)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return FORMAT
 
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill._files import Damaged, checksum, give_name, read_sealed, write_sealed
+from jaxdistill._files import Damaged, checksum, give_name, inside, read_sealed, write_sealed
 from jaxdistill.training.processes import barrier, is_first, whole
 from jaxdistill.training.sharding import path_name
 
@@ -263,7 +263,7 @@ def _verify(path: Path, below: float = math.inf) -> None:
     except Damaged as fault:
         raise Damaged(f"{path} is damaged: {fault}") from fault
     for name in files:
-        if not (path / name).is_file():
+        if not inside(path, name, path / _CHECKSUMS).is_file():
             raise Damaged(f"{path} is damaged: {name} is missing")
         if name != _RECORD and (path / name).stat().st_size >= below:
             continue

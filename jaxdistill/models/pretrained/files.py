@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill._files import write_json
+from jaxdistill._files import inside, write_json
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -133,14 +133,13 @@ def _index(folder: Path) -> dict[str, Path]:
                 f"{folder / INDEX} is no index of shards: its 'weight_map' must give the file of "
                 "every tensor"
             )
-        for file in names.values():
-            # Parts of a name, not what it resolves to: shards from the hub are links.
-            if Path(file).is_absolute() or ".." in Path(file).parts:
-                raise ValueError(f"{folder / INDEX} names {file!r}, which lies outside its folder")
-        missing = sorted({f for f in names.values() if not (folder / f).is_file()})
+        found = {name: inside(folder, file, folder / INDEX) for name, file in names.items()}
+        missing = sorted(
+            str(path.relative_to(folder)) for path in found.values() if not path.is_file()
+        )
         if missing:
             raise FileNotFoundError(f"{folder} lacks the shard {missing[0]} that {INDEX} names")
-        return {name: folder / file for name, file in names.items()}
+        return found
     if (folder / WHOLE).is_file():
         return dict.fromkeys(_open(folder / WHOLE).keys(), folder / WHOLE)
     if not folder.is_dir():
