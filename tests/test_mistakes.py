@@ -21,7 +21,17 @@ import optax
 import pytest
 from absl.testing import flagsaver
 
-from jaxdistill import cache, claim, config_files, fit, from_linen, main, model_to_model, models
+from jaxdistill import (
+    cache,
+    claim,
+    claims,
+    config_files,
+    fit,
+    from_linen,
+    main,
+    model_to_model,
+    models,
+)
 from jaxdistill._errors import blamed
 from jaxdistill._files import write_sealed
 from jaxdistill.losses import hinton_kd
@@ -346,6 +356,11 @@ def test_caches(said, tmp_path):
 def test_claims(said, tmp_path):
     refused(said("--seeds=0", module=claim), "--seeds=0: 0 is not a positive integer")
     refused(said(config(tmp_path), module=claim), "this config makes no claim")
+    (tmp_path / "seeds").mkdir()
+    for content in ("", "[]", "{}", "[" * 100_000):
+        (tmp_path / "seeds" / "3.json").write_text(content)
+        with pytest.raises(ValueError, match=r"3\.json is damaged: without it the seed runs again"):
+            claims.read_seed(tmp_path, 3)
 
 
 @pytest.mark.parametrize(
@@ -534,6 +549,7 @@ FIT = {
     "a function": ({"evaluations": [live]}, "evaluations must be a list of Evaluation"),
     "one": ({"evaluations": Evaluation("test", live)}, "evaluations must be a list: write"),
     "no pair": ({"between": live}, r"between must be \(every so many steps, function\)"),
+    "a name": ({"mesh": "data"}, "mesh must be a Mesh.* not a str"),
     "spans": ({"spans": {"late": 3}}, "spans of stage 'fit' is {'late': 3}"),
 }
 

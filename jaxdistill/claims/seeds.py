@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdistill._errors import differences
-from jaxdistill._files import write_json
+from jaxdistill._files import read_sealed, write_json
 from jaxdistill.identities import identities
 from jaxdistill.training.checkpoint import digest
 from jaxdistill.training.report import plain
@@ -44,7 +44,7 @@ def read_seed(root: Path, seed: int) -> dict[str, Any] | None:
     path = _path(root, seed)
     if not path.exists():
         return None
-    record = json.loads(path.read_text())
+    record = _record(path)
     for values in record["arms"].values():
         for metric, value in values.items():
             values[metric] = float(value)  # what is not finite stands there in words
@@ -57,11 +57,11 @@ def refuse_other_configs(root: Path, config: Mapping[str, Any], own: str) -> Non
     Raises:
         ValueError: naming the seeds and every value of the config that differs.
     """
-    records = [json.loads(path.read_text()) for path in sorted((root / "seeds").glob("*.json"))]
+    records = [_record(path) for path in sorted((root / "seeds").glob("*.json"))]
     stale = sorted(record["seed"] for record in records if record["config"] != own)
     if not stale:
         return
-    there = json.loads((root / "config.json").read_text())
+    there = read_sealed(root / "config.json")
     changed = differences(there, json.loads(json.dumps(config)))
     said = "\n".join(changed) or "- not in its values, but in what this version makes of them"
     raise ValueError(
@@ -69,6 +69,18 @@ def refuse_other_configs(root: Path, config: Mapping[str, Any], own: str) -> Non
         f"{root}:\n{said}\nTake another --workdir, and seeds that have not been seen: "
         f"--first_seed={max(stale) + 1}"
     )
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What :func:`write_seed` wrote."""
+    try:
+        found = json.loads(path.read_text())
+        whole = {"seed", "config", "environment", "arms"} <= found.keys()
+    except (ValueError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is damaged: without it the seed runs again")
+    return found
 
 
 def _path(root: Path, seed: int) -> Path:

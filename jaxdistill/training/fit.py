@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jaxdistill.distiller import Distiller
+from jaxdistill.net import described
 from jaxdistill.training.arguments import (
     as_stream,
     check_distiller,
@@ -85,6 +86,8 @@ def fit(
     if batch_size is not None:
         check_numbers(batch_size=batch_size)
     check_host_work(evaluations, between)
+    if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
+        raise TypeError(f"mesh must be a Mesh, which make_mesh gives, not {described(mesh)}")
     frozen, initial = variables("frozen", frozen), variables("initial", initial or {})
     held = as_stream(data, batch_size, seed)
     if held is None and distiller.takes:
