@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxdistill._errors import blamed, unknown
-from jaxdistill.config import (
-    CONFIG_KEYS,
-    STAGE_DEFAULTS,
-    flattened,
-    override,
-    plain,
-    refuse_faults,
-    stage_settings,
-)
+from jaxdistill.config import CONFIG_KEYS, STAGE_DEFAULTS, refuse_faults, stage_settings
+from jaxdistill.overrides import flattened, override, plain
 
 _PACKAGE = Path(__file__).parent
 # In a clone the configs stand beside the package, in what pip installed inside of it.

@@ -48,7 +48,7 @@ TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "write TensorBoard events 
 def read_config() -> dict[str, Any]:
     """The config as plain data, varied for its data set, cut for a smoke run."""
     from jaxdistill import config_files
-    from jaxdistill.config import smoke
+    from jaxdistill.overrides import smoke
 
     if CONFIG.value is None:
         raise ValueError("which config? Give --config=<system>, and :small for a run of minutes")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaxdistill import config_files, recipe
-from jaxdistill.config import override
+from jaxdistill.overrides import override
 from jaxdistill.store import open_store
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from absl.flags import FLAGS
 from absl.testing import flagsaver
 
 from jaxdistill import claim, claims, config_files, recipe
-from jaxdistill.config import override
+from jaxdistill.overrides import override
 from jaxdistill.training.report import write_claim
 
 ALONE = {

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxdistill import config_files, recipe, registry
-from jaxdistill.config import override, smoke
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import MAE, export, masking
+from jaxdistill.overrides import override, smoke
 
 WEIGHT = 30.0
 

@@ -7,8 +7,8 @@ import pytest
 
 from jaxdistill import claim, config_files, recipe, theory
 from jaxdistill.condense import Synthetic
-from jaxdistill.config import override
 from jaxdistill.distiller import Work
+from jaxdistill.overrides import override
 from jaxdistill.training.works import run_work
 
 

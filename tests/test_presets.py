@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from jaxdistill import config_files
-from jaxdistill.config import plain
+from jaxdistill.overrides import plain
 
 NAMES = config_files.names()
 # A whole file, and a function of it.

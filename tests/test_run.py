@@ -13,7 +13,7 @@ import pytest
 
 import jaxdistill as jd
 from jaxdistill import config_files, main, present, recipe
-from jaxdistill.config import override, smoke, vary
+from jaxdistill.overrides import override, smoke
 from jaxdistill.training.export import load_exported, read_named_arrays
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def smoked(request, tmp_path_factory):
         done = command(f"--config=configs/{request.param}:small", "--smoke", f"--workdir={workdir}")
         assert done.returncode == 0, done.stderr
         return workdir, done
-    config = vary(smoke(config_of(request.param)), {})
+    config = smoke(config_of(request.param))
     # A part of the texts has all that a whole has.
     config["data"] |= FEW.get(config["data"]["name"], {})
     main.run({**config, "mesh": {"data": 1, "fsdp": 1}}, str(workdir), quiet=True)
@@ -241,16 +241,6 @@ def test_refusals_before_anything_is_written(changes, words):
 def test_a_change_of_nothing_is_refused(path):
     with pytest.raises(ValueError, match=r"'(alone|name|steps)'"):
         recipe.plan(small(**{path: 3}))
-
-
-def test_variants_yield_to_the_command_line():
-    config = {
-        "data": {"name": "b"},
-        "stages": {"s": {"steps": 1, "width": 2}},
-        "variants": {"b": {"stages/s/steps": 5, "stages/s/width": 6}},
-    }
-    varied = vary(config, {"stages.s.width": 2})
-    assert varied["stages"]["s"] == {"steps": 5, "width": 2}
 
 
 @pytest.fixture(scope="module")

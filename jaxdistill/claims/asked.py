@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jaxdistill._errors import unknown
-from jaxdistill.config import flattened, override
+from jaxdistill.overrides import flattened, override
 from jaxdistill.settings import Count, fault
 
 CLAIM_KEYS: dict[str, Any] = {

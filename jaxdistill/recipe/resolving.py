@@ -15,7 +15,6 @@ from jaxdistill.config import (
     ConfigKeys,
     choice_stages,
     data_stage,
-    override,
     stage_settings,
     teachers,
     with_choices,
@@ -29,6 +28,7 @@ from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.identities import identities, needs_of
 from jaxdistill.models import pretrained
 from jaxdistill.net import Net
+from jaxdistill.overrides import override
 from jaxdistill.recipe import caches
 from jaxdistill.recipe import initial as start
 from jaxdistill.recipe.planned import Plan, Planned

@@ -10,9 +10,10 @@ from jaxdistill.registry.condense import KERNELS, kernel_named
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.data import DATA, data
 from jaxdistill.registry.distillers import DISTILLERS, distiller
-from jaxdistill.registry.entries import checked, named, record, without
+from jaxdistill.registry.entries import checked, named, record, schedule, without
 from jaxdistill.registry.evaluators import BATCH, EVALUATORS, Evaluated, evaluated, evaluator
 from jaxdistill.registry.language import BETWEEN, TOKENIZERS, between
+from jaxdistill.registry.nets import NETS, net, net_module, shared
 from jaxdistill.registry.objectives import (
     CRITICS,
     LOSSES,
@@ -24,10 +25,10 @@ from jaxdistill.registry.objectives import (
     target,
     target_paths,
 )
+from jaxdistill.registry.optimizers import OPTIMIZERS, transformation
 from jaxdistill.registry.records import pool, records
 from jaxdistill.registry.samplers import BACKBONES, DENSITIES
-from jaxdistill.registry.schedules import SCHEDULES, schedule
-from jaxdistill.registry.training import NETS, OPTIMIZERS, net, net_module, shared, transformation
+from jaxdistill.registry.schedules import SCHEDULES
 from jaxdistill.registry.views import AUGMENTATIONS, MASKS, MIXES, fixed_view, seen, view
 from jaxdistill.registry.works import WORKS, needed, work
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from jaxdistill import settings as domains
 from jaxdistill._errors import unknown
 from jaxdistill.registry.context import OFFERED, Context
+from jaxdistill.registry.schedules import SCHEDULES
 
 Entry = Callable[..., Any]
 Record = TypeVar("Record")
@@ -182,8 +183,6 @@ def _checked(
     keywords: Mapping[str, Any],
     context: Context | None,
 ) -> dict[str, Any]:
-    from jaxdistill.registry.schedules import scheduled
-
     faults, made = [], {}
     for key, value in keywords.items():
         if key not in keys:
@@ -208,6 +207,40 @@ def _checked(
     if faults:
         raise ValueError("\n".join(faults))
     return made
+
+
+def scheduled(where: str, steps: int, value: Mapping[str, Any], domain: Any = Any) -> Any:
+    """The function of the step that ``{"schedule": name, ...}`` stands for.
+
+    Args:
+        where: what it is the value of, for messages.
+        steps: of the stage.
+        value: the part of the config.
+        domain: what it may be; what the schedule gives at its start, its middle and its end must
+            lie there.
+
+    Raises:
+        ValueError: for an unknown schedule or key, and for one that leaves the domain.
+    """
+    made = call("schedule", SCHEDULES, value, Context(steps=steps), "schedule")
+    for step in sorted({0, steps // 2, max(steps - 1, 0)}):
+        given = float(made(step))
+        if (wrong := domains.fault(given, domain)) is not None:
+            raise ValueError(f"{where} is {given:g} at step {step} of its schedule: it {wrong}")
+    return made
+
+
+def schedule(value: Any, steps: int) -> Any:
+    """A number as it is; a dict that names a ``schedule`` as a function of the step.
+
+    Example:
+        >>> rate = schedule({"schedule": "linear", "start": 1.0, "end": 0.0}, steps=10)
+        >>> float(rate(5))
+        0.5
+    """
+    if isinstance(value, Mapping) and "schedule" in value:
+        return scheduled("the value", steps, value)
+    return value
 
 
 def found(kind: str, table: Mapping[str, Any], name: Any) -> Any:

@@ -10,7 +10,7 @@ from jaxdistill import evaluation
 from jaxdistill._errors import unknown
 from jaxdistill.data import split
 from jaxdistill.data.stream import evaluation_batches
-from jaxdistill.registry import condense, language, samplers, sentences, training
+from jaxdistill.registry import condense, language, nets, samplers, sentences
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding, less, named, offered, record
 from jaxdistill.registry.views import seen
@@ -120,7 +120,7 @@ def evaluator(label: str, part: Mapping[str, Any], context: Context) -> Evaluato
     info = context.info
     changes: dict[str, Any] = seen(own.augment, info)
     if own.student:
-        changes["student_net"] = training.net(own.student, info)
+        changes["student_net"] = nets.net(own.student, info)
     if not own.teacher:
         changes |= {"teacher": None, "teacher_name": ""}
     shared = (key for key in SHARED if key != "evaluator")

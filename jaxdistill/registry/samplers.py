@@ -17,6 +17,7 @@ from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Net
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding, less, module, offered, record
+from jaxdistill.registry.optimizers import transformation
 from jaxdistill.samplers import quality
 from jaxdistill.settings import Count, Natural
 
@@ -127,8 +128,6 @@ def _distribution_matching(
     labels: bool = False,
     **rest: Any,
 ) -> Distiller:
-    from jaxdistill.registry.training import transformation
-
     found = _teacher(teacher, context)
     assert found is not None  # the key is needed
     return samplers.distribution_matching(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optax
 
 from jaxdistill import settings, targets
 from jaxdistill.registry.context import Context
-from jaxdistill.registry.entries import Entry, call
 from jaxdistill.settings import Count, Finite, Natural, Positive
 
 
@@ -51,7 +50,7 @@ def _snapshot_every(context: Context, *, every: Count) -> Any:
     return targets.snapshot_every(every)
 
 
-SCHEDULES: dict[str, Entry] = {
+SCHEDULES: dict[str, Callable[..., Any]] = {
     "warmup_cosine": _warmup_cosine,
     "step_decay": _step_decay,
     "linear": _linear,
@@ -59,40 +58,6 @@ SCHEDULES: dict[str, Entry] = {
     "exponential": _exponential,
     "snapshot_every": _snapshot_every,
 }
-
-
-def scheduled(where: str, steps: int, value: Mapping[str, Any], domain: Any = Any) -> Any:
-    """The function of the step that ``{"schedule": name, ...}`` stands for.
-
-    Args:
-        where: what it is the value of, for messages.
-        steps: of the stage.
-        value: the part of the config.
-        domain: what it may be; what the schedule gives at its start, its middle and its end must
-            lie there.
-
-    Raises:
-        ValueError: for an unknown schedule or key, and for one that leaves the domain.
-    """
-    made = call("schedule", SCHEDULES, value, Context(steps=steps), "schedule")
-    for step in sorted({0, steps // 2, max(steps - 1, 0)}):
-        given = float(made(step))
-        if (wrong := settings.fault(given, domain)) is not None:
-            raise ValueError(f"{where} is {given:g} at step {step} of its schedule: it {wrong}")
-    return made
-
-
-def schedule(value: Any, steps: int) -> Any:
-    """A number as it is; a dict that names a ``schedule`` as a function of the step.
-
-    Example:
-        >>> rate = schedule({"schedule": "linear", "start": 1.0, "end": 0.0}, steps=10)
-        >>> float(rate(5))
-        0.5
-    """
-    if isinstance(value, Mapping) and "schedule" in value:
-        return scheduled("the value", steps, value)
-    return value
 
 
 def _within(name: str, key: str, value: int, steps: int) -> None:

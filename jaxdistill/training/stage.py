@@ -92,7 +92,12 @@ class Stage:
         self._check_selection()
 
     def _check_numbers(self) -> None:
-        domains = {"steps": Natural, "log_every": Count, "checkpoint_every": Natural, "keep": Count}
+        domains: dict[str, Any] = {
+            "steps": Natural,
+            "log_every": Count,
+            "checkpoint_every": Natural,
+            "keep": Count,
+        }
         domains["checkpoint_minutes"] = NonNegative
         domains["spans"] = Mapping[str, tuple[Natural, Count]]
         for key, domain in domains.items():

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from jaxdistill import config_files, recipe
-from jaxdistill.config import override
+from jaxdistill.overrides import override
 from jaxdistill.training.sharding import make_mesh, shardings
 
 # Llama 2 7B and TinyLlama, Qwen 1.5 14B and 1.8B, MiniMA's teacher and a student of its sizes.

@@ -121,7 +121,7 @@ def test_none_leaves_the_default_where_it_is_no_value():
     ],
 )
 def test_schedules_stay_within_the_run_and_the_domain(spec, words):
-    from jaxdistill.registry.schedules import scheduled
+    from jaxdistill.registry.entries import scheduled
 
     with pytest.raises(ValueError) as refusal:  # noqa: PT011
         scheduled("'rate' of x", 10, spec, Scheduled[Positive])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxdistill import config_files, models, pictures, present, recipe, samplers
-from jaxdistill.config import override, smoke
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import from_function
+from jaxdistill.overrides import override, smoke
 from jaxdistill.samplers import quality
 
 SMALLER = ({"name": "resize", "size": 4}, {"name": "normalise", "mean": (0.5,), "std": (0.5,)})

@@ -1,43 +1,17 @@
-"""Nets and optimizers."""
+"""Optimizers by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import optax
 
-from jaxdistill import models
 from jaxdistill._errors import unknown
-from jaxdistill.distiller import Student
-from jaxdistill.frameworks.linen import from_linen
-from jaxdistill.net import Net
-from jaxdistill.registry import samplers
-from jaxdistill.registry.condense import kernel_named
 from jaxdistill.registry.context import Context
-from jaxdistill.registry.entries import Entry, call, forwarding, module, named, stages_in, without
+from jaxdistill.registry.entries import Entry, call, forwarding, named, without
 from jaxdistill.settings import Fraction, NonNegative, Positive, keys
-from jaxdistill.theory import machines
 from jaxdistill.training import optimizer
-
-
-def _kernel_machine(context: Context, *, kernel: Mapping[str, Any]) -> Net:
-    return machines.kernel_machine(kernel_named(kernel), context.classes or 1)
-
-
-NETS: dict[str, Entry] = {
-    "mlp": module(models.MLP),
-    "convnet": module(models.ConvNet),
-    "cifar_resnet": module(models.cifar_resnet),
-    "imagenet_resnet": module(models.imagenet_resnet),
-    "vit": module(models.ViT),
-    "mae": module(models.MAE),
-    "kernel_machine": _kernel_machine,
-    **samplers.NETS,
-    "decoder": module(models.Decoder),
-    "text_encoder": module(models.TextEncoder),
-}
 
 
 def _adam(
@@ -88,39 +62,6 @@ OPTIMIZERS: dict[str, Entry] = {
     "lion": _by_path(_lion),
     "radam": _by_path(_radam),
 }
-
-
-def net_module(part: Mapping[str, Any], info: Mapping[str, Any]) -> Any:
-    """The Linen module of a stage's net, or the net itself where it is none.
-
-    What it must know of the data comes from there unless it is given.
-    """
-    return _made(part, info, {})
-
-
-def net(
-    part: Mapping[str, Any], info: Mapping[str, Any], nets: Mapping[str, Net] | None = None
-) -> Student:
-    """The net of a stage, or a function to it of the results that it shares weights with.
-
-    Args:
-        part: of the config.
-        info: what is known of the data.
-        nets: those of earlier stages.
-    """
-    made = _made(part, info, nets or {})
-    return from_linen(made) if isinstance(made, nn.Module) else made
-
-
-def shared(part: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The earlier stages that the net of a stage shares weights with, by the domains of its
-    keywords; such an entry gives a function of their results to a net."""
-    entry = NETS.get((part or {}).get("net", ""))
-    return stages_in(entry, part) if entry is not None and part is not None else ()
-
-
-def _made(part: Mapping[str, Any], info: Mapping[str, Any], nets: Mapping[str, Net]) -> Any:
-    return call("net", NETS, part, Context(info=info, nets=nets), "net")
 
 
 def transformation(part: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
