@@ -97,9 +97,9 @@ class Stage:
             "log_every": Count,
             "checkpoint_every": Natural,
             "keep": Count,
+            "checkpoint_minutes": NonNegative,
+            "spans": Mapping[str, tuple[Natural, Count]],
         }
-        domains["checkpoint_minutes"] = NonNegative
-        domains["spans"] = Mapping[str, tuple[Natural, Count]]
         for key, domain in domains.items():
             if (wrong := fault(getattr(self, key), domain)) is not None:
                 value = getattr(self, key)
