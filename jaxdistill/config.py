@@ -42,7 +42,7 @@ class ConfigKeys:
     sentence: str = ""
     seed: Natural = 0
     mesh: Mapping[str, int] | None = None
-    rules: Sequence[Any] | None = None
+    rules: Sequence[tuple[str, Any]] | None = None
     variants: Mapping[str, Mapping[str, Any]] | None = None
     claim: Mapping[str, Any] | None = None
     tune: Mapping[str, Any] | None = None

@@ -159,6 +159,7 @@ VALUES = {
     "config['data'] = 3": "'data' of the config is 3",
     "data['name'] = {'a': 1}": "unknown data set",
     "config['variants'] = {'mnist': 3}": "'variants' of the config",
+    "config['rules'] = ((1, 2),)": "'rules' of the config is ((1, 2),)",
     "config['seed'] = 'x'": "'seed' of the config is 'x': it must be a whole number",
     "student['evaluate'] = 3": "'evaluate' of stage 'student' is 3",
     "student['steps'] = 2.5": "'steps' of stage 'student' is 2.5",
