@@ -32,6 +32,7 @@ from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import ConvNet
 from jaxdistill.theory.ridge import predict
 from jaxdistill.training.fit import fit
+from jaxdistill.training.progress import Progress
 from jaxdistill.training.sharding import make_mesh
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -150,7 +151,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_methods_learn_and_resume(name, tmp_path):
+def test_methods_learn_and_resume(name, tmp_path, monkeypatch):
     distiller = METHODS[name]()
     whole = run(distiller, 12)
     assert np.isfinite(whole.result.images).all()
@@ -159,13 +160,14 @@ def test_methods_learn_and_resume(name, tmp_path):
     if name == "KIP":
         assert np.mean(losses(whole)[-4:]) < np.mean(losses(whole)[:4])
 
-    def until_seven(state, frozen, batch):
-        state, metrics = distiller.step(state, frozen, batch)
-        broken = jnp.where(state.step > 7, jnp.nan, 0.0)
-        return state, {**metrics, "loss": (metrics["loss"][0] + broken, metrics["loss"][1])}
+    def until_seven(progress, done, means):
+        if done == 8:
+            raise InterruptedError("step 8")
 
-    with pytest.raises(FloatingPointError, match="step 8"):
-        run(distiller._replace(step=until_seven), 12, workdir=tmp_path, checkpoint_every=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "update", until_seven)
+        with pytest.raises(InterruptedError, match="step 8"):
+            run(distiller, 12, workdir=tmp_path, checkpoint_every=3)
     resumed = run(distiller, 12, workdir=tmp_path, checkpoint_every=3)
     jax.tree.map(np.testing.assert_array_equal, whole.result, resumed.result)
 

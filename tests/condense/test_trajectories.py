@@ -29,6 +29,7 @@ from jaxdistill.condense.students import balanced, dealt, perturbed
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import ConvNet
 from jaxdistill.training.fit import fit
+from jaxdistill.training.progress import Progress
 
 DIGITS = load_digits()
 IMAGES = (DIGITS.images[:200, ..., None] / 16).astype(np.float32)
@@ -335,24 +336,19 @@ def test_the_loss_falls(trained):
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
-def test_a_stopped_and_resumed_run_is_the_same(trained, tmp_path):
+def test_a_stopped_and_resumed_run_is_the_same(trained, tmp_path, monkeypatch):
     frozen = {"experts": trained, "train": RECORDS}
     distiller = matching(augment=("crop", "color"), ema=0.9)
     whole = run(distiller, frozen, 6)
 
-    class Stop(Exception):
-        pass
+    def until_four(progress, done, means):
+        if done == 5:
+            raise InterruptedError("step 5")
 
-    def stopping(state, frozen, batch):
-        jax.debug.callback(lambda s: stops(int(s)), state.step)
-        return distiller.step(state, frozen, batch)
-
-    def stops(step):
-        if step == 4:
-            raise Stop
-
-    with pytest.raises(Exception, match="Stop"):
-        run(distiller._replace(step=stopping), frozen, 6, workdir=tmp_path, checkpoint_every=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "update", until_four)
+        with pytest.raises(InterruptedError, match="step 5"):
+            run(distiller, frozen, 6, workdir=tmp_path, checkpoint_every=2)
     assert not (tmp_path / "result").exists()
     resumed = run(distiller, frozen, 6, workdir=tmp_path, checkpoint_every=2)
     jax.tree.map(np.testing.assert_array_equal, whole.result, resumed.result)
