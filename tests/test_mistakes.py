@@ -529,6 +529,11 @@ FIT = {
     "another net": ({"frozen": {"teacher": NET}}, r"frozen\['teacher'\] must be .* is a Net"),
     "strings": ({"frozen": {"teacher": ("a", "b")}}, r"holds a str at '0'"),
     "no teacher": ({"frozen": {}}, "there is no 'teacher': frozen holds nothing"),
+    "labels of more classes": (
+        {"classes": 3, "data": {**ARRAYS, "label": np.arange(len(ARRAYS["image"])) % 5}},
+        r"train 'data': labels are from 0 to 2, but not those of",
+    ),
+    "half a class": ({"classes": 2.5}, r"classes=2\.5 must be a whole number"),
     "no data": ({"data": None}, "data is None, and this distiller takes batches"),
     "a list": ({"data": [1, 2]}, r"data must be \{'image': array.* not a list of \(int, int\)"),
     "an array": ({"data": ARRAYS["image"]}, "data must be .* not a ndarray"),

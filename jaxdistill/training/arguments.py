@@ -78,8 +78,9 @@ def variables(name: str, given: Any) -> dict[str, Any]:
     return dict(given)
 
 
-def as_stream(data: Any, batch_size: int | None, seed: int) -> Any:
-    """The stream of arrays or records; one that is given stays as it is.
+def as_stream(data: Any, batch_size: int | None, seed: int, classes: int | None = None) -> Any:
+    """The stream of arrays or records, whose labels are held against the ``classes``; one that is
+    given stays as it is.
 
     Raises:
         TypeError: for what cannot be data.
@@ -91,7 +92,7 @@ def as_stream(data: Any, batch_size: int | None, seed: int) -> Any:
     if isinstance(data, Mapping):
         data = arrays({name: _array(name, value) for name, value in data.items()}, name="data")
     if isinstance(data, Source):
-        check_sets({"train": data})
+        check_sets({"train": data}, classes=classes)
         if batch_size is not None and batch_size > len(data):
             raise ValueError(
                 f"batch_size={batch_size} is more than there are records: the data has {len(data)}"

@@ -29,6 +29,7 @@ def fit(
     steps: int,
     *,
     batch_size: int | None = None,
+    classes: int | None = None,
     seed: int = 0,
     initial: Mapping[str, Any] | None = None,
     evaluations: Sequence[Evaluation] = (),
@@ -54,6 +55,9 @@ def fit(
         steps: how many steps to do.
         batch_size: how many records a batch holds, where ``data`` is no stream: 128, or all where
             there are fewer, if not given.
+        classes: how many classes the student tells apart, where ``data`` holds records with a
+            ``label``: one that is no class of these is refused (losses give 0 for it, so that it
+            would be learnt from in silence).
         seed: of the run's key and of the order of the records.
         initial: variables that only ``distiller.init`` reads, by name.
         evaluations: what is measured on the way and at the end.
@@ -83,13 +87,13 @@ def fit(
     """
     check_distiller(distiller)
     check_numbers(steps=steps, seed=seed, log_every=log_every)
-    if batch_size is not None:
-        check_numbers(batch_size=batch_size)
+    given = {"batch_size": batch_size, "classes": classes}
+    check_numbers(**{name: number for name, number in given.items() if number is not None})
     check_host_work(evaluations, between)
     if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
         raise TypeError(f"mesh must be a Mesh, which make_mesh gives, not {described(mesh)}")
     frozen, initial = variables("frozen", frozen), variables("initial", initial or {})
-    held = as_stream(data, batch_size, seed)
+    held = as_stream(data, batch_size, seed, classes)
     if held is None and distiller.takes:
         raise TypeError("data is None, and this distiller takes batches")
     stage = Stage(
