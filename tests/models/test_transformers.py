@@ -377,7 +377,7 @@ def fails(net, inputs=INPUTS):
         (fails(ViT(**SMALL), {"image": IMAGE, "keep": jnp.zeros((3, 2))}), "float32"),
         (fails(ViT(**SMALL, pool="man")), "did you mean 'mean'"),
         (fails(ViT(**SMALL, class_token=False)), "needs class_token"),
-        (fails(ViT(**SMALL, positions="fix")), "positions='fix': .* did you mean 'fixed'"),
+        (fails(ViT(**SMALL, positions="fix")), "positions='fix' .* did you mean 'fixed'"),
         (fails(ViT(**SMALL, drop_path=1.0)), "drop_path=1.0 must be"),
         (lambda: vit_size("bse"), "did you mean 'base'"),
         (lambda: mae_size("tiny"), "unknown MAE size 'tiny'"),

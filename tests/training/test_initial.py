@@ -103,7 +103,11 @@ def test_a_dense_decoder_becomes_a_sparse_one_of_fewer_layers():
         ({"layer": "first"}, {}, "did you mean 'layers'"),
         ({"layers": "every_other"}, {"depth": 2}, "stage 'student': .*choice of layers"),
         ({"layers": "every_second"}, {"depth": 3}, "are 2 of the teacher's 4"),
-        ({"units": "best"}, {}, "choice of units to start from 'best'"),
+        (
+            {"units": "best"},
+            {},
+            "'units' of 'initial' is 'best': it must be 'first' or 'importance'",
+        ),
         ({"units": "first"}, {"width": 16}, "width: 8 there, 16 here"),
         ({"records": 8}, {}, "units='importance' alone"),
         ({"upcycle": True}, {}, "experts=0"),
