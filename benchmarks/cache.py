@@ -8,9 +8,9 @@ both read from their sources as the loop does, in turn, over and over; ResNet-56
 32 x 32 images, and a small decoder on tokens with a top-k cache. The target is a median ratio of
 1.05 (the losses differ: a divergence to the teacher is part of the cached step).
 
-Writing: records a second that ``caches.write`` stores against those that the bare compiled teacher
-gives on the same batches, dense logits; the target is 0.9. What a write costs once, compilation
-first of all, is taken off by writing some and then three times as many records.
+Writing: records a second that ``teacher_cache.write`` stores against those that the bare compiled
+teacher gives on the same batches, dense logits; the target is 0.9. What a write costs once,
+compilation first of all, is taken off by writing some and then three times as many records.
 
 Reading: random reads of single records and of batches from each container. Sizes: bytes of every
 codec, per sample of 1,000 classes and per token of 151,936.
@@ -45,7 +45,7 @@ from jaxdistill.data.stream import stream
 from jaxdistill.distiller import model_to_model
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.store import CODECS, CONTAINERS, Layout, begin, codecs, open_store
-from jaxdistill.training import caches
+from jaxdistill.training import teacher_cache
 
 STEP_TARGET, WRITE_TARGET = 1.05, 0.9
 
@@ -128,14 +128,14 @@ def residual(args: argparse.Namespace, root: Path) -> dict[str, Any]:
     student = from_linen(models.cifar_resnet(depth=shallow, classes=100))
     variables = jax.jit(teacher.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     view = views.augmented()
-    cache = caches.Cache(
+    cache = teacher_cache.Cache(
         source,
         targets.merge({"teacher": targets.live(teacher, inputs="teacher")}),
         {"teacher": variables},
         {"teacher/out": {"codec": "dense"}},
         prepare=view,
     )
-    store = caches.write(cache, root / "residual", batch_size=args.batch, quiet=True)
+    store = teacher_cache.write(cache, root / "residual", batch_size=args.batch, quiet=True)
     labels = objective.match(losses.cross_entropy, name="labels", target="batch/label")
     kd = objective.match(losses.hinton_kd, name="kd", temperature=4.0, weight=0.9)
     tx = optax.sgd(0.05, momentum=0.9)
@@ -145,7 +145,7 @@ def residual(args: argparse.Namespace, root: Path) -> dict[str, Any]:
 
     alone = distiller(lambda *_: {}, labels)
     both = distiller(
-        targets.cached(caches.codecs(cache)), objective.combine({"kd": kd, "labels": labels})
+        targets.cached(teacher_cache.codecs(cache)), objective.combine({"kd": kd, "labels": labels})
     )
     return paired(
         {
@@ -163,14 +163,14 @@ def decoder(args: argparse.Namespace, root: Path) -> dict[str, Any]:
     teacher = from_linen(Decoder(vocabulary, width, 4))
     student = from_linen(Decoder(vocabulary, width // 2, 3))
     variables = jax.jit(teacher.init)(jax.random.key(0), jnp.zeros((1, length), jnp.int32))
-    cache = caches.Cache(
+    cache = teacher_cache.Cache(
         source,
         targets.merge({"teacher": targets.live(teacher, inputs="teacher")}),
         {"teacher": variables},
         {"teacher/out": {"codec": "top_k", "k": 32, "missing": "sparse"}},
         prepare=tokens_view,
     )
-    store = caches.write(cache, root / "decoder", batch_size=args.sequences, quiet=True)
+    store = teacher_cache.write(cache, root / "decoder", batch_size=args.sequences, quiet=True)
     tx = optax.adam(1e-3)
 
     def distiller(goal, terms):
@@ -180,7 +180,7 @@ def decoder(args: argparse.Namespace, root: Path) -> dict[str, Any]:
         {
             "cached": steps(
                 targets.attach(source, store),
-                distiller(targets.cached(caches.codecs(cache)), sparse),
+                distiller(targets.cached(teacher_cache.codecs(cache)), sparse),
                 args.sequences,
             ),
             "student": steps(seeded(source), distiller(lambda *_: {}, next_token), args.sequences),
@@ -197,14 +197,14 @@ def writing(args: argparse.Namespace, root: Path) -> dict[str, Any]:
     variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
     def seconds(records: int, folder: Path) -> float:
-        cache = caches.Cache(
+        cache = teacher_cache.Cache(
             subset(source, np.arange(records)),
             targets.live(net, inputs="teacher"),
             {"teacher": variables},
             {"out": {"codec": "dense"}},
         )
         begun = time.perf_counter()
-        caches.write(cache, folder, batch_size=size, quiet=True)
+        teacher_cache.write(cache, folder, batch_size=size, quiet=True)
         return time.perf_counter() - begun
 
     size = min(args.write_batch, args.records)

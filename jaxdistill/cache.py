@@ -101,7 +101,7 @@ def _write() -> int:
 def _verify(folders: list[str]) -> int:
     from jaxdistill import recipe
     from jaxdistill.store import open_store
-    from jaxdistill.training import caches
+    from jaxdistill.training import teacher_cache
 
     found = []
     for folder in folders:
@@ -115,7 +115,7 @@ def _verify(folders: list[str]) -> int:
             held = settled.stage(planned.name)
             store = recipe.open_cache(settled, held, results, root, damage="skip")
             cache = recipe.cache_of(settled, held, results)
-            answer = caches.verify(cache, store, samples=SAMPLES.value)
+            answer = teacher_cache.verify(cache, store, samples=SAMPLES.value)
             found.append({"path": str(store.path), **answer})
     for each in found:
         print(each["path"])

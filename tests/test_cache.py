@@ -135,11 +135,11 @@ def test_bad_weights_by_likeness_are_refused(changes, words):
 
 
 def test_arms_share_a_cache_only_where_it_is_the_same(tmp_path):
-    from jaxdistill.recipe import caches
+    from jaxdistill.recipe import stage_cache
 
     def path(**changes):
         plan = recipe.plan(small(**changes))
-        return caches.path_of(plan, plan.stage("distil"), tmp_path)
+        return stage_cache.path_of(plan, plan.stage("distil"), tmp_path)
 
     own = path()
     assert path(**{"stages.distil.steps": 70}) == own

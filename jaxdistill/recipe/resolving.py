@@ -29,8 +29,8 @@ from jaxdistill.identities import identities, needs_of
 from jaxdistill.models import pretrained
 from jaxdistill.net import Net
 from jaxdistill.overrides import override
-from jaxdistill.recipe import caches
 from jaxdistill.recipe import initial as start
+from jaxdistill.recipe import stage_cache
 from jaxdistill.recipe.planned import Plan, Planned
 from jaxdistill.recipe.stages import context_of, distiller_of, evaluator_of, work_of
 
@@ -111,7 +111,7 @@ def _resolved(stage: Planned, config: Mapping[str, Any], nets: Mapping[str, Net]
         check_sets(stage.data, classes=told, files=False)
     if "train" in stage.data:
         registry.records(stage.data["train"], settings["records"], seed)
-    caches.settings_of(stage)
+    stage_cache.settings_of(stage)
     start.check(stage)
     given = settings["checkpoint"]
     if given and not pretrained.is_published(given) and not (Path(given) / "result").is_dir():
@@ -212,7 +212,7 @@ def _kind_of(stage: Planned, nets: Mapping[str, Net], seed: int) -> Kind:
         registry.between(stage.settings["between"], context)
     data = "train" in stage.data
     # Codecs of a cache are known when shapes are.
-    if data and caches.is_cached(stage) and not stage.settings["distiller"]:
+    if data and stage_cache.is_cached(stage) and not stage.settings["distiller"]:
         context = dataclasses.replace(context, codecs={})
         for name, entry in stage.settings["objective"].items():
             registry.match(name, entry, context.steps)
@@ -229,7 +229,7 @@ def _metrics(
     """The names of what is measured of a stage; None where an evaluator does not say them."""
     names: list[str] = list(numbers)
     said = True
-    compared = () if caches.is_cached(stage) else teachers(stage.settings["targets"])
+    compared = () if stage_cache.is_cached(stage) else teachers(stage.settings["targets"])
     for label, spec in stage.settings["evaluate"].items():
         evaluator = evaluator_of(label, spec, stage, seed, nets, compared)
         found = getattr(evaluator, "metrics", None)

@@ -20,7 +20,7 @@ from jaxdistill.data.checks import warn_of_duplicates
 from jaxdistill.distiller import on_base, with_base
 from jaxdistill.identities import identities
 from jaxdistill.models import pretrained
-from jaxdistill.recipe import caches
+from jaxdistill.recipe import stage_cache
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
 from jaxdistill.recipe.resolving import net_of, resolve, settled
 from jaxdistill.recipe.stages import (
@@ -96,8 +96,8 @@ def run(
         if planned.settings["work"]:
             outcomes[name] = _worked(plan, planned, results, root)
             continue
-        cached = caches.is_cached(planned)
-        store = caches.write_cache(plan, planned, results, root, **how) if cached else None
+        cached = stage_cache.is_cached(planned)
+        store = stage_cache.write_cache(plan, planned, results, root, **how) if cached else None
         stage = stage_of(plan, planned, results, store)
         if planned.settings["checkpoint"]:
             outcome = _given(planned, stage)

@@ -15,8 +15,8 @@ from jaxdistill.data.stream import Stream, evaluation_batches, stream
 from jaxdistill.distiller import Distiller, Work, model_to_model
 from jaxdistill.net import Net
 from jaxdistill.objective import combine
-from jaxdistill.recipe import caches
 from jaxdistill.recipe import initial as start
+from jaxdistill.recipe import stage_cache
 from jaxdistill.recipe.planned import Plan, Planned
 from jaxdistill.store import Codec, Store
 from jaxdistill.training.loop import Evaluation, Evaluator, Stage
@@ -40,8 +40,8 @@ def stage_of(
     source: Source | None = None
     if "train" in planned.data:
         source = registry.records(planned.data["train"], settings["records"], seed)
-    if caches.is_cached(planned):
-        source, codecs = caches.attached(plan, planned, results, store)
+    if stage_cache.is_cached(planned):
+        source, codecs = stage_cache.attached(plan, planned, results, store)
     initial = {}
     if settings["initial"]:
         initial = {"initial": start.variables(plan, planned, results)}
@@ -83,7 +83,7 @@ def stage_of(
 def _frozen(planned: Planned, results: Mapping[str, Any]) -> dict[str, Any]:
     settings = planned.settings
     held = (*target_stages(settings["targets"]), *frozen_stages(settings), *planned.shares)
-    if caches.is_cached(planned):
+    if stage_cache.is_cached(planned):
         # What is read from disk is there only for what measures against it.
         others = (*settings["evaluate"].values(), settings["between"] or {})
         held = tuple(name for name in held if any(spec.get("against") == name for spec in others))
@@ -185,7 +185,7 @@ def measured_of(plan: Plan, planned: Planned) -> Measured:
     settings, sets, seed = planned.settings, planned.data, plan.config["seed"]
     shard = (jax.process_index(), jax.process_count())
     # A cached teacher is not there to be measured: its own stage has done that.
-    compared = () if caches.is_cached(planned) else teachers(settings["targets"])
+    compared = () if stage_cache.is_cached(planned) else teachers(settings["targets"])
     evaluations: list[Evaluation] = []
     before: list[tuple[str, Evaluation]] = []
     for label, spec in settings["evaluate"].items():

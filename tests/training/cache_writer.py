@@ -15,7 +15,7 @@ from jaxdistill.data import sources
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import MLP
 from jaxdistill.store import open_store, writer
-from jaxdistill.training import caches
+from jaxdistill.training import teacher_cache
 
 WHOLE = writer.Unfinished.write
 
@@ -29,14 +29,14 @@ def write(folder):
     net = from_linen(MLP(widths=(32, 16)))
     digits = sources.digits()
     variables = net.init(jax.random.key(0), digits.gather(np.arange(2))["image"])
-    cache = caches.Cache(
+    cache = teacher_cache.Cache(
         digits,
         targets.live(net, inputs="teacher"),
         {"teacher": variables},
         {"out": {"codec": "dense"}},
         views=3,
     )
-    caches.write(cache, folder, quiet=True, batch_size=64, part_bytes=15_000)
+    teacher_cache.write(cache, folder, quiet=True, batch_size=64, part_bytes=15_000)
 
 
 def fill(disk):

@@ -20,7 +20,7 @@ from contract import networks, streams, students
 from jaxdistill.data import sources
 from jaxdistill.data.records import subset
 from jaxdistill.store import writer
-from jaxdistill.training import caches
+from jaxdistill.training import teacher_cache
 from jaxdistill.training.loop import Evaluation, run_stage, stream_of
 from jaxdistill.training.sharding import make_mesh
 from jaxdistill.training.signals import Stopped
@@ -92,7 +92,7 @@ def write_cache(root: Path) -> None:
         WHOLE(self, *args)
 
     writer.Unfinished.write = slow
-    cache = caches.Cache(
+    cache = teacher_cache.Cache(
         subset(sources.digits(), np.arange(RECORDS)),
         goal,
         {"teacher": jnp.asarray(np.random.default_rng(0).normal(size=(64, 5)), jnp.float32)},
@@ -100,7 +100,7 @@ def write_cache(root: Path) -> None:
         prepare=lambda batch, key: batch,
     )
     width = 5 * 4 + 16 + 8 + 4
-    caches.write(
+    teacher_cache.write(
         cache,
         root / "cache",
         container="npy",

@@ -22,7 +22,7 @@ from jaxdistill.losses import cross_entropy, hinton_kd
 from jaxdistill.main import guarded
 from jaxdistill.models import MLP
 from jaxdistill.objective import per_example
-from jaxdistill.training import caches, processes
+from jaxdistill.training import processes, teacher_cache
 from jaxdistill.training.checkpoint import fingerprint
 from jaxdistill.training.loop import Stage, run_stage
 from jaxdistill.training.sharding import make_mesh
@@ -64,17 +64,17 @@ def main(root: Path, seconds: float) -> dict:
         return run_stage(stage, root / name, mesh=mesh, quiet=True).result
 
     result = run("teacher", model_to_model(teacher, targets.labels(), labels, tx), source, 0.0)
-    cache = caches.Cache(
+    cache = teacher_cache.Cache(
         source,
         targets.merge({"teacher": targets.live(teacher, inputs="teacher")}),
         {"teacher": result},
         {"teacher/out": {"codec": "dense"}},
     )
-    store = caches.write(
+    store = teacher_cache.write(
         cache, root / "cache", batch_size=64, part_bytes=20_000, mesh=mesh, quiet=True
     )
     distiller = model_to_model(
-        student, targets.cached(caches.codecs(cache)), soft, tx, inputs="student",
+        student, targets.cached(teacher_cache.codecs(cache)), soft, tx, inputs="student",
         prepare=cache.prepare,
     )  # fmt: skip
     result = run("student", distiller, targets.attach(source, store), seconds)

@@ -28,7 +28,7 @@ from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import MLP
 from jaxdistill.objective import match
 from jaxdistill.store import CODECS, CONTAINERS, Damaged, open_store
-from jaxdistill.training import caches
+from jaxdistill.training import teacher_cache
 from jaxdistill.training.lock import locked
 
 DIGITS = subset(sources.digits(), np.arange(300))
@@ -59,17 +59,17 @@ def a_cache(variables, view="plain", **settings):
         "pairs": view in ("mixup", "cutmix"),
         "about": {"preprocessing": {"view": view}},
     }
-    return caches.Cache(**{**fixed, **settings})
+    return teacher_cache.Cache(**{**fixed, **settings})
 
 
 def decoded(cache, name, batch):
-    codec = caches.codecs(cache)[name]
+    codec = teacher_cache.codecs(cache)[name]
     return codec.decode({field: batch[f"cached/{name}/{field}"] for field in codec.fields})
 
 
 def write(cache, path, **settings):
     fixed = {"container": "npy", "batch_size": 64}
-    return caches.write(cache, path, quiet=True, **{**fixed, **settings})
+    return teacher_cache.write(cache, path, quiet=True, **{**fixed, **settings})
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -123,7 +123,7 @@ def test_a_student_cannot_tell_a_cache_from_its_teacher(tmp_path, variables, vie
     )  # fmt: skip
     store = write(cache, tmp_path / "c")
     attached = targets.attach(DIGITS, store)
-    cached = targets.cached(caches.codecs(cache))
+    cached = targets.cached(teacher_cache.codecs(cache))
     live = targets.live(TEACHER, inputs="teacher")
     from_cache = student_losses(attached, cached, {}, view)
     from_teacher = student_losses(attached, live, {"teacher": variables}, view)
@@ -181,7 +181,7 @@ def test_a_cache_of_something_else_is_refused(tmp_path, variables, change, words
     write(cache, tmp_path / "c")
     other = dataclasses.replace(cache, **change(cache))
     with pytest.raises(ValueError, match=words):
-        open_store(tmp_path / "c", caches.identity(other))
+        open_store(tmp_path / "c", teacher_cache.identity(other))
     with pytest.raises(ValueError, match=words):
         write(other, tmp_path / "c")
 
@@ -220,7 +220,7 @@ def test_other_tokens_are_refused_when_they_are_read(tmp_path):
     text = arrays({"tokens": tokens}, name="text")
     view = lambda batch, key: {**batch, "teacher": batch["tokens"]}  # noqa: E731
     frozen = {"teacher": net.init(jax.random.key(0), tokens[:1])}
-    cache = caches.Cache(
+    cache = teacher_cache.Cache(
         text,
         targets.live(net, inputs="teacher"),
         frozen,
@@ -240,20 +240,20 @@ def test_other_tokens_are_refused_when_they_are_read(tmp_path):
 def test_verify_recomputes_and_finds_another_teacher(tmp_path, variables):
     cache = a_cache(variables, "crops")
     store = write(cache, tmp_path / "c", part_bytes=20_000)
-    good = caches.verify(cache, store)
+    good = teacher_cache.verify(cache, store)
     assert good["passed"]
     assert good["outputs"]["out"] == {"largest": pytest.approx(0, abs=1e-6), "agree": 1.0}
     other = dataclasses.replace(
         cache, frozen={"teacher": TEACHER.init(jax.random.key(1), np.zeros((1, 8, 8, 1)))}
     )
-    bad = caches.verify(other, store)
+    bad = teacher_cache.verify(other, store)
     assert not bad["passed"]
     assert bad["outputs"]["out"]["agree"] < 0.5
     part = tmp_path / "c" / store.manifest["files"][1]["name"]
     content = bytearray(part.read_bytes())
     content[-50] ^= 1
     part.write_bytes(bytes(content))
-    harmed = caches.verify(cache, open_store(tmp_path / "c", damage="skip"))
+    harmed = teacher_cache.verify(cache, open_store(tmp_path / "c", damage="skip"))
     assert harmed["faults"] == [f"{part.name}: its checksum is not that of the manifest"]
     rest = targets.attach(DIGITS, open_store(tmp_path / "c", damage="skip"))
     assert 0 < len(rest) < 600
@@ -369,7 +369,7 @@ def answering(spoil):
 
     frozen = {"teacher": jnp.ones(())}
     outputs = {"fine": {"codec": "dense"}, "out": {"codec": "dense"}}
-    return caches.Cache(LINES, goal, frozen, outputs, prepare=lambda batch, key: batch)
+    return teacher_cache.Cache(LINES, goal, frozen, outputs, prepare=lambda batch, key: batch)
 
 
 def one(place, value):
@@ -383,7 +383,7 @@ def test_a_teacher_whose_answer_is_no_number_is_refused(tmp_path, spoil):
     cache = answering(spoil)
     said = r"'out' is not finite for 1 of the records 0 to 39, .* 'digits/0007'"
     with pytest.raises(FloatingPointError, match=said):
-        caches.write(cache, tmp_path / "cache", quiet=True, batch_size=8)
+        teacher_cache.write(cache, tmp_path / "cache", quiet=True, batch_size=8)
     assert not list((tmp_path / "cache").glob("000-*"))
     with pytest.raises(ValueError, match="is not finished"):
         open_store(tmp_path / "cache")
@@ -408,9 +408,9 @@ def test_a_class_that_is_ruled_out_passes_where_the_codec_keeps_it(tmp_path, cod
     cache = dataclasses.replace(answering(one(1, -jnp.inf)), outputs={"out": own})
     if settings is None:
         with pytest.raises(FloatingPointError, match="'out' is not finite for 1 of"):
-            caches.write(cache, tmp_path / "cache", quiet=True, batch_size=8)
+            teacher_cache.write(cache, tmp_path / "cache", quiet=True, batch_size=8)
         return
-    store = caches.write(cache, tmp_path / "cache", quiet=True, batch_size=8)
+    store = teacher_cache.write(cache, tmp_path / "cache", quiet=True, batch_size=8)
     batch = targets.attach(LINES, store).gather(np.arange(8))
     out = decoded(cache, "out", batch)
     assert out[7, 1] == -jnp.inf
@@ -420,5 +420,5 @@ def test_a_class_that_is_ruled_out_passes_where_the_codec_keeps_it(tmp_path, cod
 def test_two_writers_of_one_cache_are_refused(tmp_path):
     cache = answering(lambda out: out)
     with locked(tmp_path / "cache"), pytest.raises(OSError, match="is in use by process"):
-        caches.write(cache, tmp_path / "cache", quiet=True, batch_size=8)
-    assert len(caches.write(cache, tmp_path / "cache", quiet=True, batch_size=8)) == 40
+        teacher_cache.write(cache, tmp_path / "cache", quiet=True, batch_size=8)
+    assert len(teacher_cache.write(cache, tmp_path / "cache", quiet=True, batch_size=8)) == 40

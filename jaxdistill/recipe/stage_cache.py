@@ -18,7 +18,7 @@ from jaxdistill.recipe.planned import Plan, Planned
 from jaxdistill.settings import Count, Natural
 from jaxdistill.store import Codec, Store, open_store
 from jaxdistill.targets.cached import CACHED, decoded
-from jaxdistill.training import caches
+from jaxdistill.training import teacher_cache
 from jaxdistill.training.checkpoint import digest
 
 
@@ -55,7 +55,7 @@ def cached_stages(plan: Plan) -> list[Planned]:
     return [planned for planned in plan.stages if is_cached(planned)]
 
 
-def cache_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> caches.Cache:
+def cache_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> teacher_cache.Cache:
     """What the cache of a stage holds.
 
     Raises:
@@ -84,7 +84,7 @@ def cache_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> caches
             f"the views of stage {planned.name!r} are those of its cache: give 'views' to "
             "'cached', not to 'records'"
         )
-    return caches.Cache(
+    return teacher_cache.Cache(
         source=registry.pool(planned.data["train"], records, plan.config["seed"]),
         targets=targets.merge(live),
         frozen={name: results[name] for name in stored},
@@ -143,7 +143,7 @@ def write_cache(
     }
     cache = cache_of(plan, planned, results)
     path = path_of(plan, planned, root)
-    return caches.write(cache, path, mesh=mesh, rules=rules, quiet=quiet, **chosen)
+    return teacher_cache.write(cache, path, mesh=mesh, rules=rules, quiet=quiet, **chosen)
 
 
 def open_cache(
@@ -156,7 +156,7 @@ def open_cache(
 ) -> Store:
     """Opens the cache of a stage, and refuses one of anything else."""
     cache = cache_of(plan, planned, results)
-    return open_store(path_of(plan, planned, root), caches.identity(cache), damage=damage)
+    return open_store(path_of(plan, planned, root), teacher_cache.identity(cache), damage=damage)
 
 
 def attached(
@@ -167,7 +167,7 @@ def attached(
     Without a store, zeros stand for it, so that the stage can be traced.
     """
     cache = cache_of(plan, planned, results)
-    codecs = caches.codecs(cache)
+    codecs = teacher_cache.codecs(cache)
     records, seed = planned.settings["records"], plan.config["seed"]
     train = planned.data["train"]
     if store is None:
