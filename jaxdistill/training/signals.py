@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import signal
 import threading
 import weakref
@@ -85,7 +84,9 @@ def _handle(number: int, frame: Any) -> None:
         return
     if _finalising(frame):
         _State.put_off = True
-        later = threading.Timer(0.02, os.kill, (os.getpid(), number))
+        # To the main thread: what another one receives does not wake it from waiting.
+        main = threading.main_thread().ident
+        later = threading.Timer(0.02, signal.pthread_kill, (main, number))
         later.daemon = True
         later.start()
         return

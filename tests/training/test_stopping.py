@@ -164,8 +164,10 @@ def test_a_signal_that_comes_where_nothing_can_be_raised_comes_again(where):
             weakref.finalize(Plain(), os.kill, os.getpid(), signal.SIGTERM)
         else:
             gc.callbacks.append(collecting)
-            gc.collect()
-            gc.callbacks.remove(collecting)
+            try:
+                gc.collect()
+            finally:
+                gc.callbacks.remove(collecting)
         time.sleep(10)
 
     begun = time.monotonic()
