@@ -9,6 +9,7 @@ command line: ``--config.stages.distil.steps=100``. A config of your own is give
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -256,20 +257,35 @@ def run(
         }
     if not is_first():
         return
-    command = shown("jaxdistill.main")
-    page = present.report(root, plan, outcomes, command=command, changes=changes)
-    files = present.student(root, plan, outcomes)
-    sets = present.synthetic(root, plan, outcomes)
+    written = _written(root, plan, outcomes, changes)
     for metric in config.get("table") or ():
         print(present.table(outcomes, metric), end="\n\n")
     for name, outcome in outcomes.items():
         for metric, value in outcome.values.items():
             print(f"{name:12} {metric:44} {value:.4f}")
-    print(f"done in {time.time() - started:.0f} s: {page}")
-    if files:
-        print("student:", *files)
-    if sets:
-        print("synthetic set:", *sets)
+    print(f"done in {time.time() - started:.0f} s: {root / 'report.html'}")
+    for kind, files in written.items():
+        if files:
+            print(f"{kind}:", *files)
+
+
+def _written(
+    root: Path, plan: Any, outcomes: Mapping[str, Any], changes: Sequence[str]
+) -> dict[str, list[Path]]:
+    """Writes the report and what came out; what a disk that cannot be written holds stays."""
+    from jaxdistill import present
+
+    try:
+        present.report(root, plan, outcomes, command=shown("jaxdistill.main"), changes=changes)
+        return {
+            "student": present.student(root, plan, outcomes),
+            "synthetic set": present.synthetic(root, plan, outcomes),
+        }
+    except OSError as fault:
+        if fault.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        print(f"{root} cannot be written ({fault.strerror}): its report stays as it is")
+        return {}
 
 
 if __name__ == "__main__":

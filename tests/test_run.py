@@ -1,5 +1,6 @@
 """The command line as its users run it: every config in smoke size, what it refuses."""
 
+import errno
 import json
 import os
 import shutil
@@ -310,3 +311,17 @@ def test_absent_imagenet_says_how_to_prepare_it(tmp_path):
 def test_restore_of_what_is_no_run(tmp_path):
     with pytest.raises(ValueError, match="no working directory"):
         jd.restore(tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_report_that_cannot_be_written_stays_as_it_is(monkeypatch, tmp_path, capsys, code):
+    def report(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(present, "report", report)
+    if code == errno.ENOSPC:  # a full disk is another matter
+        with pytest.raises(OSError, match="space"):
+            main._written(tmp_path, None, {}, ())
+        return
+    assert main._written(tmp_path, None, {}, ()) == {}
+    assert "its report stays as it is" in capsys.readouterr().out
