@@ -43,7 +43,7 @@ def check_masked(ready: Bench) -> None:
     size = examples(entry, ready.args)
     where = np.arange(size) < size - 1
     told = np.repeat(where, entry.group) if entry.kind == BATCH else None
-    for dtype in (jnp.float32, jnp.bfloat16):
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
         args = cast(ready.args, dtype)
         outcomes = []
         for junk in (0, np.nan, -np.inf, 1e30):
