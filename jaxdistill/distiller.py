@@ -89,6 +89,13 @@ class State(NamedTuple):
     ema: Any
 
 
+def _check_optimizer(tx):
+    if not callable(getattr(tx, "init", None)) or not callable(getattr(tx, "update", None)):
+        raise TypeError(
+            f"tx must be an optimizer of optax, such as optax.adam(1e-3), not {described(tx)}"
+        )
+
+
 def model_to_model(
     student: Student,
     targets: Callable[..., Any],
@@ -155,10 +162,7 @@ def model_to_model(
         check_function("student", student, "of what is frozen to a net, or a Net")
     check_function("targets", targets, "(sources, batch, key, step) -> dict, see targets.live")
     objective = as_objective(objective)
-    if not callable(getattr(tx, "init", None)) or not callable(getattr(tx, "update", None)):
-        raise TypeError(
-            f"tx must be an optimizer of optax, such as optax.adam(1e-3), not {described(tx)}"
-        )
+    _check_optimizer(tx)
     gradients_of = gradients.accumulated(accumulate)
     taps = tuple(taps)
     if returns not in ("student", "ema"):

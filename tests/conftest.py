@@ -33,6 +33,7 @@ _FEW = (
     "tests/test_contract.py",
     "tests/losses/",
     "tests/registry/test_tables.py",
+    "tests/training/test_fit.py",
     "tests/training/test_loop.py",
     "tests/training/test_checkpoint.py",
     "tests/test_config_files.py",
