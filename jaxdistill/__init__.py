@@ -6,7 +6,7 @@ Public names are imported when they are first used, so that ``import jaxdistill`
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _WHERE = {
     "Distiller": "jaxdistill.distiller",

@@ -162,7 +162,7 @@ def main(argv: list[str]) -> None:
         sys.exit(command.refused(unknown("command", given, COMMANDS)))
     action, folders = argv[1], argv[2:]
     if action == "write":
-        sys.exit(command.guarded(_write, folders))
+        sys.exit(command.guarded(_write, command.named(folders)))
     run = _verify if action == "verify" else _info
     sys.exit(command.guarded(lambda: run(folders)))
 

@@ -261,7 +261,7 @@ def _short(result: Mapping[str, Any], root: Path) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    sys.exit(command.guarded(_run, argv[1:]))
+    sys.exit(command.guarded(_run, command.named(argv[1:])))
 
 
 if __name__ == "__main__":

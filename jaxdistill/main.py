@@ -29,7 +29,7 @@ CONFIG = flags.DEFINE_string(
 SETTINGS = flags.DEFINE_multi_string(
     "set",
     [],
-    "a value of the config, e.g. stages.distil.steps=100: --config.<path>=<value> in full",
+    "a value of the config, e.g. --config.stages.distil.steps=100",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "where checkpoints, metrics, results and the report go"
@@ -55,6 +55,14 @@ def read_config() -> dict[str, Any]:
         raise ValueError("which config? Give --config=<system>, and :small for a run of minutes")
     config = config_files.read(CONFIG.value, SETTINGS.value)
     return smoke(config) if SMOKE.value else config
+
+
+def named(words: Sequence[str]) -> list[str]:
+    """The words of a command without the first, which is its config where no flag says so."""
+    if words and CONFIG.value is None:
+        flags.FLAGS[CONFIG.name].value = words[0]
+        return list(words[1:])
+    return list(words)
 
 
 def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
@@ -92,7 +100,8 @@ def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
 
 def shown(module: str) -> str:
     """The command that is running, as one would type it."""
-    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+    started = ["jaxdistill"] if sys.argv[0] == "jaxdistill" else ["python", "-m", module]
+    return shlex.join([*started, *sys.argv[1:]])
 
 
 def guarded(run: Callable[[], int], extra: Sequence[str] = ()) -> int:
@@ -115,7 +124,7 @@ def guarded(run: Callable[[], int], extra: Sequence[str] = ()) -> int:
 
     try:
         if extra:
-            raise ValueError(f"unexpected arguments {list(extra)}: all are --<name>=<value>")
+            raise ValueError(f"unexpected arguments {list(extra)}: they are --<name>=<value>")
         with stoppable():
             if DISTRIBUTED.value:
                 from jaxdistill.training import processes
@@ -179,7 +188,7 @@ def parsed(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    sys.exit(guarded(_run, argv[1:]))
+    sys.exit(guarded(_run, named(argv[1:])))
 
 
 def _run() -> int:

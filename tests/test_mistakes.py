@@ -104,7 +104,7 @@ COMMANDS = {
     "another variant": (("--config=hinton_mnist:smal",), "'smal': did you mean 'small'?"),
     "another file": (("--config=nowhere/mine.py",), "unknown config file 'nowhere/mine.py'"),
     "another flag": (("--smok",), "Unknown command line flag 'smok'. Did you mean: smoke"),
-    "no flag": (("smoke",), "unexpected arguments ['smoke']: all are --<name>=<value>"),
+    "no flag": (("dm:small", "smoke"), "unexpected arguments ['smoke']: they are --<name>=<value>"),
     "no such stage": (
         ("--config=dm:small", "--config.stages.distill.steps=3"),
         "unknown stage 'distill': did you mean 'distil'?",
