@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+CHECKSUMS = "checksums.json"
 _BLOCK = 512  # words of 8 bytes
 
 
@@ -82,6 +84,40 @@ def read_sealed(path: str | os.PathLike) -> dict[str, Any]:
 def _seal(rest: str) -> str:
     found = hashlib.blake2b(rest.encode(), digest_size=16).hexdigest()
     return f'{{\n  "checksum": "{found}"'
+
+
+def seal_folder(folder: Path, leave_out: Sequence[str] = ()) -> None:
+    """Writes down, in ``checksums.json``, what every file of a folder holds but for some."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    named = {str(file.relative_to(folder)): file for file in files}
+    left = {*leave_out, CHECKSUMS}
+    found = {name: checksum(file) for name, file in named.items() if name not in left}
+    write_sealed(folder / CHECKSUMS, {"files": found})
+
+
+def verify_folder(folder: Path, below: float = math.inf, always: str = "", hint: str = "") -> None:
+    """Compares the files of a folder with what :func:`seal_folder` wrote down.
+
+    Args:
+        folder: which one.
+        below: files of so many bytes or more are not read, only looked for.
+        always: the name of a file that is read whatever its size.
+        hint: what to say besides of a file that is another one.
+
+    Raises:
+        Damaged: naming the folder and the file that is missing or not what was written.
+    """
+    try:
+        files = read_sealed(folder / CHECKSUMS)["files"]
+    except Damaged as fault:
+        raise Damaged(f"{folder} is damaged: {fault}") from fault
+    for name in files:
+        if not inside(folder, name, folder / CHECKSUMS).is_file():
+            raise Damaged(f"{folder} is damaged: {name} is missing")
+        if name != always and (folder / name).stat().st_size >= below:
+            continue
+        if checksum(folder / name) != files[name]:
+            raise Damaged(f"{folder} is damaged: {name} is not what {CHECKSUMS} says{hint}")
 
 
 def inside(folder: Path, name: Any, source: Path) -> Path:

@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill._files import Damaged, checksum, give_name, inside, read_sealed, write_sealed
+from jaxdistill._files import Damaged, give_name, seal_folder, verify_folder
 from jaxdistill.training.processes import barrier, is_first, whole
 from jaxdistill.training.sharding import path_name
 
-_RECORD, _CHECKSUMS = "_CHECKPOINT_METADATA", "checksums.json"
+_RECORD = "_CHECKPOINT_METADATA"
 _SMALL = 2**20  # files below this many bytes are read to know what a folder is
 
 
@@ -91,7 +91,7 @@ def save_tree(path: Path, tree: Any, record: Mapping[str, Any]) -> None:
             ocp.save(str(temporary), {"tree": tree}, overwrite=True, custom_metadata=metadata)
         barrier(f"saved {path}")
         if is_first():
-            _seal(temporary)
+            seal_folder(temporary)
             shutil.rmtree(path, ignore_errors=True)
             give_name(temporary, path)
         barrier(f"named {path}")
@@ -245,30 +245,12 @@ def _short(fault: Exception) -> str:
     return (text if len(text) <= 300 else text[:300] + "...").rstrip(". ")
 
 
-def _seal(path: Path) -> None:
-    """Writes down what every file of a folder holds."""
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    names = [str(file.relative_to(path)) for file in files]
-    found = {name: checksum(file) for name, file in zip(names, files, strict=True)}
-    write_sealed(path / _CHECKSUMS, {"files": found})
-
-
 def _verify(path: Path, below: float = math.inf) -> None:
     """Compares the files of a folder with what was written: all, or the record and those below
     some bytes."""
     if not path.exists():
         raise Damaged(f"there is no checkpoint {path}")
-    try:
-        files = read_sealed(path / _CHECKSUMS)["files"]
-    except Damaged as fault:
-        raise Damaged(f"{path} is damaged: {fault}") from fault
-    for name in files:
-        if not inside(path, name, path / _CHECKSUMS).is_file():
-            raise Damaged(f"{path} is damaged: {name} is missing")
-        if name != _RECORD and (path / name).stat().st_size >= below:
-            continue
-        if checksum(path / name) != files.get(name):
-            raise Damaged(f"{path} is damaged: {name} is not what {_CHECKSUMS} says")
+    verify_folder(path, below, always=_RECORD)
 
 
 def _differences(stored: Any, wanted: Any) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 
+from jaxdistill._computed import computed
 from jaxdistill.training.checkpoint import encode, fingerprint, load_record
 from jaxdistill.training.checks import abstract
-from jaxdistill.training.computed import computed
 from jaxdistill.training.stage import Stage
 
 

@@ -140,7 +140,7 @@ def test_what_a_step_computes_is_known_in_every_process():
         "import jax, jax.numpy as jnp, optax\n"
         "import jaxdistill as jd\n"
         "from jaxdistill.testing import tiny_net\n"
-        "from jaxdistill.training.computed import computed\n"
+        "from jaxdistill._computed import computed\n"
         "net = tiny_net(dropout=0.5, statistics=True)\n"
         "aim = jnp.arange(3.0)[None]\n"
         "terms = lambda forward, goal, batch: {\n"
