@@ -8,7 +8,6 @@ however often it is called.
 
 from jaxdistill.evaluation.biases import class_bias
 from jaxdistill.evaluation.classifiers import Reliability, classification, reliability
-from jaxdistill.evaluation.costs import Costs, costs
 from jaxdistill.evaluation.loyalty import (
     label_loyalty,
     loyalty,
@@ -30,7 +29,6 @@ from jaxdistill.evaluation.statistics import (
 from jaxdistill.evaluation.transfer import parc, source_weights
 
 __all__ = [
-    "Costs",
     "Features",
     "Reliability",
     "as_targets",
@@ -38,7 +36,6 @@ __all__ = [
     "class_bias",
     "classification",
     "contrast",
-    "costs",
     "features",
     "grid_interval",
     "holm",
