@@ -16,13 +16,17 @@ from jaxdistill.objective import Objective, as_objective, at
 from jaxdistill.settings import Count, Fraction, Scheduled
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
-# What a result is: a net's (params, state); a data set, see jaxdistill.condense.Synthetic; records
-# that a teacher wrote, arrays of one length by name; a choice (names, numbers, indices); images,
-# rows [n, H, W, C] in [0, 1] by name; or other arrays that later stages read.
+"""The metrics of a step: ``{name: (sum, count)}``."""
 Kind = Literal["net", "data_set", "records", "choice", "images", "arrays"]
-# What is trained: a net, or a function of what is frozen to one, for a student that shares weights
-# with it (low-rank adapters on their teacher).
+"""What a result is: a net's ``(params, state)``; a data set, see
+:class:`jaxdistill.condense.Synthetic`; records that a teacher wrote, arrays of one length by name;
+a choice (names, numbers, indices); images, rows ``[n, H, W, C]`` in [0, 1] by name; or other
+arrays that later stages read.
+"""
 Student = Net | Callable[[Mapping[str, Any]], Net]
+"""What is trained: a net, or a function from the frozen variables to a net, for a student that
+shares weights with them (low-rank adapters on their teacher).
+"""
 
 
 class Distiller(NamedTuple):

@@ -22,7 +22,9 @@ from jaxdistill.net import Forward, Net, check_function, described
 from jaxdistill.settings import Finite, Scheduled
 
 Number = float | jax.Array
+"""A weight that stays the same."""
 Schedule = Callable[[jax.Array], Number]
+"""A weight as a function of the step."""
 
 
 class Term(NamedTuple):

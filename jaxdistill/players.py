@@ -18,7 +18,9 @@ from jaxdistill.distiller import Distiller, Kind, Metrics, State, advance, avera
 from jaxdistill.loops import scan
 
 Variables = tuple[Any, Any]
+"""A net's ``(params, state)``."""
 Nets = Mapping[str, Variables]
+"""All nets by name."""
 
 
 class Turn(NamedTuple):

@@ -32,6 +32,7 @@ from jaxdistill.losses._hard_inputs import hard_inputs
 from jaxdistill.net import Net
 
 CHECKS = _contract.CHECKS + _garbage.CHECKS
+"""What :func:`check_loss` checks, one function each."""
 
 __all__ = [
     "BATCH",

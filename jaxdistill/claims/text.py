@@ -8,10 +8,10 @@ from typing import Any
 from jaxdistill.claims.seeds import ranges
 from jaxdistill.evaluation import statistics
 
-# Of fewer seeds the table says what they can show.
 ENOUGH = 5
-# Seeds from here on are those of tuning and of pilots: no claim is answered with them.
+"""So many seeds are enough; of fewer the table says what they can show."""
 TUNING_SEED = 1000
+"""Seeds from here on are for tuning and pilots: no claim is answered with them."""
 
 
 def table(result: Mapping[str, Any], seeds: Sequence[int]) -> str:

@@ -17,10 +17,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-# What a record says of itself besides its content: answers and places.
 BESIDE = ("label", "index", "group")
-# Of larger files a block at the beginning, in the middle and at the end is read.
+"""What a record says of itself besides its content: answers and places."""
 BLOCK = 8192
+"""Of a file larger than three blocks, a block at the beginning, in the middle and at the end is
+read.
+"""
 _WORDS_AT_ONCE = 2**20
 # What is known of so many files outlives the process.
 _KEPT = 1000

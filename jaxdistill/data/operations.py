@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 Operation = Callable[[jax.Array, jax.Array], jax.Array]
+"""An operation on images: ``(images, keys) -> images``, a key for each."""
 
 
 def to_float(images: jax.Array) -> jax.Array:

@@ -97,6 +97,7 @@ SETS: dict[str, Callable[[Path | str, str], Sentences]] = {
     "laroseda": laroseda,
     "ro_sts": ro_sts,
 }
+"""Published sets of texts by name: functions of a folder and a part."""
 
 
 class _Row(NamedTuple):

@@ -19,6 +19,7 @@ from jaxdistill.data.content import digest, record_hashes, row_hashes
 from jaxdistill.data.ids import Ids, unique_ids
 
 Records = dict[str, np.ndarray]
+"""Arrays with records on the first axis, by name."""
 
 _CHUNK = 1024
 # Of records whose content is not known beforehand so many are read for a fingerprint.

@@ -18,6 +18,7 @@ from jaxdistill.data.records import Records, Source, through
 from jaxdistill.store.manifest import digests
 
 PARTNER = "partner/"
+"""Entries of the record that a record is mixed with begin with this."""
 
 
 def seeded(source: Source, views: int = 1, *, seed: int = 0, pairs: bool = False) -> Source:

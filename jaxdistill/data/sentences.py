@@ -16,10 +16,10 @@ from jaxdistill.data.records import Reader, Records, Source
 from jaxdistill.data.tokenizers import Tokenizer, refuse_unknown_tokens, vocabulary_of
 from jaxdistill.settings import Count, Range, checked
 
-# Packages of the standard library that every installation has, of much text each.
 PACKAGES = (
     "asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest", "xml",
 )  # fmt: skip
+"""Packages of the standard library that every installation has and that hold much text."""
 
 
 class Sentences(NamedTuple):

@@ -15,6 +15,7 @@ from jaxdistill.data.records import Records, Source, subset, through
 from jaxdistill.settings import Fraction, Share, checked
 
 PARTS = ("train", "validation", "test")
+"""The names of the parts of a data set."""
 
 
 class Splits(dict[str, Source]):

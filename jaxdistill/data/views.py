@@ -18,6 +18,7 @@ from jaxdistill.models import masking
 from jaxdistill.settings import Count, Natural, Range, Share, checked
 
 Prepare = Callable[[dict[str, Any], jax.Array], dict[str, Any]]
+"""What is drawn for a batch before either net runs: ``(batch, key) -> batch``."""
 
 
 def chain(*parts: Prepare) -> Prepare:

@@ -173,8 +173,7 @@ def reliability(
 ) -> Callable[[Any, Iterable[Any]], Reliability]:
     """The bins behind the calibration error, for a reliability diagram.
 
-    Args:
-        net, inputs, label, read, prepare, bins: as for :func:`classification`.
+    All arguments are those of :func:`classification`.
 
     Returns:
         A function ``(result, data) -> Reliability``.

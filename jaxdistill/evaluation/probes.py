@@ -95,8 +95,9 @@ def nearest_neighbours(
     The ``neighbours`` records of the largest cosine :math:`c` vote with weight
     :math:`e^{c / \tau}`.
 
+    All other arguments are those of :func:`linear_probe`.
+
     Args:
-        net, train_batches, prepare, inputs, read, pool, label: as for :func:`linear_probe`.
         neighbours: how many vote; all, if there are fewer.
         temperature: :math:`\tau`; a small one makes the nearest decide alone.
 

@@ -36,6 +36,7 @@ from jaxdistill.net import (
 )
 
 Call = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
+"""How a model is called: ``(model, inputs, state, key) -> (output, state)``."""
 
 
 @overload

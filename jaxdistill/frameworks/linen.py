@@ -30,6 +30,7 @@ _SEEN = ("intermediates", "perturbations")
 
 
 Call = Callable[[Any, Any, bool], Any]
+"""How a module is called: ``(module, inputs, train) -> output``."""
 
 
 @overload

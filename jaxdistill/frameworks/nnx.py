@@ -26,6 +26,7 @@ from jaxdistill.net import (
 )
 
 Call = Callable[[Any, Any, bool], Any]
+"""How a model is called: ``(model, inputs, train) -> output``."""
 # A module's GraphDef, and by path its parameters, its other variables and its random streams.
 _Parts = tuple[Any, dict, dict, dict]
 

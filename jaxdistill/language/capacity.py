@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class CapacityLaw(NamedTuple):
@@ -22,7 +23,7 @@ class CapacityLaw(NamedTuple):
     inside: np.ndarray
 
 
-def fit_capacity_law(students, teachers, losses) -> CapacityLaw:
+def fit_capacity_law(students: ArrayLike, teachers: ArrayLike, losses: ArrayLike) -> CapacityLaw:
     """Fits ``best teacher = slope * student`` to a ladder of teachers and students.
 
     The best teacher of a student is the lowest point of the parabola, in the logarithm of the size,

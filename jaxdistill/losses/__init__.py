@@ -120,7 +120,6 @@ from jaxdistill.losses.tokens import (
     universal_logit_distillation,
 )
 
-# Public, but no losses: transforms, weights and measures that losses are used with.
 NOT_LOSSES = (
     "Bank",
     "Chunks",
@@ -146,9 +145,10 @@ NOT_LOSSES = (
     "transport_masses",
     "transport_plan",
 )
+"""Public, but no losses: transforms, weights and measures that losses are used with."""
 
-# Sums over tokens from hidden states; they have a suite of their own.
 FUSED = ("linear_divergence", "linear_sparse_kl")
+"""Losses that sum over tokens from hidden states; they have a test suite of their own."""
 
 
 def catalogue() -> tuple[Entry, ...]:

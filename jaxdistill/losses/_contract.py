@@ -303,6 +303,7 @@ CHECKS = (
     check_meshes,
     check_hard,
 )
+"""What every loss is checked for, one function each."""
 
 
 def _with(kwargs: dict, where: jax.Array | None) -> dict:

@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-PER_EXAMPLE, PER_TOKEN, BATCH = "per example", "per token", "batch"
+PER_EXAMPLE = "per example"
+"""The loss gives one value for each example."""
+PER_TOKEN = "per token"
+"""The loss gives one value for each token."""
+BATCH = "batch"
+"""The loss gives one scalar for the batch."""
 
 # The hard inputs of the contract suite; ``Entry.hard`` says what is not simply finite there.
 HARD = (
@@ -23,6 +28,7 @@ HARD = (
     "padding",  # rows of NaN under where (batch-coupled losses)
     "bf16",  # bfloat16 inputs
 )
+"""The names of the hard inputs."""
 
 
 class Entry(NamedTuple):

@@ -18,6 +18,7 @@ from jaxdistill.losses.logits import hinton_kd
 from jaxdistill.settings import Fraction, Positive, Share
 
 forward_kl = hinton_kd
+"""Another name of :func:`hinton_kd`."""
 
 
 def reverse_kl(

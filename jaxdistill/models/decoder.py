@@ -87,7 +87,7 @@ class Decoder(nn.Module):
     ``"layers/mlp[3]"``, and the loop runs to its end whatever is tapped.
 
     With a state ``{"cache": ...}`` the tokens are written into the slots of their positions, and
-    see all tokens before them there. :func:`empty_cache` makes one.
+    see all tokens before them there. :func:`jaxdistill.language.empty_cache` makes one.
 
     Raises:
         ValueError: for heads that do not divide, an odd head width, an unknown input or activation;

@@ -14,10 +14,12 @@ from ml_collections import ConfigDict
 
 from jaxdistill._errors import unknown
 
-# How a run uses its devices: batches divided, all of it on one, or parameters divided.
 DATA_PARALLEL = {"data": -1, "fsdp": 1}
+"""The mesh of a run whose batches are divided over the devices."""
 ONE_DEVICE = {"data": 1, "fsdp": 1}
+"""The mesh of a run on one device."""
 FULLY_SHARDED = {"data": 1, "fsdp": -1}
+"""The mesh of a run whose parameters are divided over the devices."""
 
 
 def chosen(

@@ -15,10 +15,13 @@ from jaxdistill.presets.claims import above
 from jaxdistill.presets.optimizers import sgd
 
 DIGITS = {"name": "digits", "dir": "", "validation": 0.15, "test": 0.2}
-# The net of digits, and that of the small protocols on Fashion-MNIST.
+"""Scikit-learn's digits with a validation and a test set."""
 SMALL = {"net": "convnet", "width": 16, "depth": 2}
+"""The net of digits."""
 MIDDLE = {"net": "convnet", "width": 32, "depth": 2}
+"""The net of the small protocols on Fashion-MNIST."""
 FLAT = {"rho": 0.01, "alpha": 0.3}
+"""The published settings of flat experts (FTD)."""
 
 
 def augmentation(name: str = "") -> tuple[str, ...]:

@@ -11,9 +11,11 @@ from jaxdistill.presets.images import LABELS, accuracy
 from jaxdistill.presets.optimizers import adamw
 
 BASE = {"net": "text_encoder", "width": 768, "heads": 12}
-# Tokens are masked and predicted where they were chosen for it.
+"""The size of BERT base."""
 CHOSEN = {"where": "batch/chosen"}
+"""A loss counts where tokens were chosen to be predicted."""
 TOKENS = {**LABELS["labels"], **CHOSEN}
+"""Cross-entropy on the chosen tokens."""
 
 
 def optimizer(peak: float, warmup: int) -> dict[str, Any]:

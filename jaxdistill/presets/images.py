@@ -7,7 +7,9 @@ from typing import Any
 from jaxdistill.presets.optimizers import adamw
 
 IMAGENET = {"name": "normalise", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""Images normalised by the mean and deviation of ImageNet."""
 LABELS = {"labels": {"loss": "cross_entropy", "target": "batch/label"}}
+"""An objective of labels alone."""
 
 
 def random_crop(size: int = 224, **settings: Any) -> tuple[dict[str, Any], ...]:

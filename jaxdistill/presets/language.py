@@ -6,16 +6,18 @@ from typing import Any
 
 from jaxdistill.presets.optimizers import warmup_cosine
 
-# Every matrix is shared out by its first axis behind that of the layers, embeddings by their width:
-# a vocabulary need not divide.
 SHARED_OUT = (
     (r"layers/.*kernel$", (None, "fsdp")),
     (r"embedding$", (None, "fsdp")),
     (r"kernel$", ("fsdp",)),
 )
-# Layers are stacked and computed anew on the way back.
+"""Rules that divide every matrix by its first axis behind that of the layers, and embeddings by
+their width, since a vocabulary need not divide.
+"""
 LARGE = {"net": "decoder", "dtype": "bfloat16", "tied": False, "remat": True, "scan": True}
+"""A large decoder: its layers are stacked, and computed again on the way back."""
 LLAMA_7B = {**LARGE, "width": 4096, "depth": 32, "heads": 32, "hidden": 11008, "epsilon": 1e-5}
+"""The size of Llama 7B."""
 
 
 def adamw(peak: float, warmup: int, **schedule: Any) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from typing import Any
 from jaxdistill.presets.images import imagenet_accuracy, random_crop
 from jaxdistill.presets.optimizers import adamw
 
-# The mean squared error of hidden patches.
 PIXELS = {
     "loss": "hint",
     "student": "out/pixels",
     "target": "batch/patches",
     "where": "batch/mask",
 }
+"""The mean squared error of hidden patches."""
 
 
 def autoencoder(

@@ -11,12 +11,17 @@ from jaxdistill.presets.images import accuracy, classifier
 from jaxdistill.presets.optimizers import adamw
 
 CENTRED = ({"name": "normalise", "mean": (0.5,), "std": (0.5,)},)
+"""Grey images in [-1, 1]."""
 COLOURS = {"name": "normalise", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-# With perceptrons narrower than an image has pixels the teacher diverged.
+"""Images of three colours in [-1, 1]."""
 HALVED = ({"name": "resize", "size": 14}, *CENTRED)
-# The level of the noise between two steps, as published for iCT on CIFAR-10.
+"""Images of half the size: with perceptrons narrower than an image has pixels the teacher
+diverged.
+"""
 MIDDLE = (0.821,)
+"""The noise between two steps, as published for iCT on CIFAR-10."""
 RING = {"name": "ring"}
+"""Eight Gaussians on a ring."""
 IMAGENET_64 = {
     "net": "unet",
     "width": 192,
@@ -26,7 +31,9 @@ IMAGENET_64 = {
     "dropout": 0.1,
     "dtype": "bfloat16",
 }
+"""The published net for ImageNet at 64 pixels."""
 CENTRED_64 = {"augment": ({"name": "resize", "size": 64}, COLOURS)}
+"""Images of 64 pixels in [-1, 1]."""
 
 
 def denoiser(backbone: dict[str, Any], **settings: Any) -> dict[str, Any]:

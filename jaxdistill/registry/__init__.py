@@ -32,7 +32,6 @@ from jaxdistill.registry.schedules import SCHEDULES
 from jaxdistill.registry.views import AUGMENTATIONS, MASKS, MIXES, fixed_view, seen, view
 from jaxdistill.registry.works import WORKS, needed, work
 
-# Every table, by what its names are names of.
 TABLES = {
     "augmentation": AUGMENTATIONS,
     "backbone": BACKBONES,
@@ -54,6 +53,7 @@ TABLES = {
     "work": WORKS,
     "work between steps": BETWEEN,
 }
+"""Every table of names, by what its names are names of."""
 
 __all__ = [
     "BATCH",

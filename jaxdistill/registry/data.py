@@ -67,8 +67,6 @@ def _folder(context: Context, **rest: Any) -> tuple[sources.Source | None, ...]:
     return found["train"], found["test"], found.get("validation")
 
 
-# Each gives one source that is to be split, or the training and the official test set, and where
-# there is one the official validation set.
 DATA: dict[str, Entry] = {
     "digits": offered(sources.digits),
     "diabetes": offered(sources.diabetes),
@@ -84,6 +82,9 @@ DATA: dict[str, Entry] = {
     **language.DATA,
     **sentences.DATA,
 }
+"""Data sets by name. Each entry gives one source that is to be split, or the training and the
+official test set, and where there is one the official validation set.
+"""
 
 
 @dataclasses.dataclass(frozen=True)

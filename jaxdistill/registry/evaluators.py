@@ -17,8 +17,8 @@ from jaxdistill.registry.views import seen
 from jaxdistill.settings import Count, Natural
 from jaxdistill.training.loop import Evaluator
 
-# Records in a batch of an evaluation that names no batch size.
 BATCH = 256
+"""How many records a batch of an evaluation holds that names no batch size."""
 
 
 @forwarding(evaluation.linear_probe)

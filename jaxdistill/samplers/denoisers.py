@@ -22,8 +22,8 @@ from jaxdistill.samplers.guidance import guided
 from jaxdistill.samplers.paths import over
 from jaxdistill.settings import NonNegative, Positive
 
-# What a teacher is: the frozen variables to a function (x, sigma [B], label [B] or None) -> data.
 Teacher = Callable[[Mapping[str, Any]], Callable[..., jax.Array]]
+"""A function of frozen variables to one of ``(x, sigma [B], label [B] or None)`` to data."""
 # Below this noise the logarithm that a net is told of it falls no further.
 _LEAST = 1e-5
 

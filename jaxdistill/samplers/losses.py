@@ -140,6 +140,7 @@ def score_identity(
 
 
 Kind = Literal["softplus", "hinge"]
+"""The two adversarial losses."""
 
 
 def adversarial_generator(logits: jax.Array, *, kind: Kind = "softplus") -> jax.Array:

@@ -162,7 +162,9 @@ PATHS: dict[str, Callable[..., Path]] = {
     "flow": flow,
     "trigflow": trigflow,
 }
+"""Paths by name."""
 PREDICTIONS = ("data", "noise", "v", "velocity", "score")
+"""What a net may predict, by name."""
 
 
 def over(t: jax.Array | float, x: jax.Array) -> jax.Array:

@@ -83,7 +83,7 @@ def log_snr_steps(low: float, high: float, steps: int) -> jax.Array:
     return jnp.exp(jnp.linspace(math.log(high), math.log(low), steps + 1))
 
 
-def doubling(step, steps: int, first: int = 10, last: int = 1280):
+def doubling(step: int | jax.Array, steps: int, first: int = 10, last: int = 1280) -> jax.Array:
     r"""How many levels the grid of iCT has at a step, :math:`\min(s_0 2^{\lfloor k/K' \rfloor},
     s_1) + 1`.
 
@@ -105,7 +105,9 @@ def doubling(step, steps: int, first: int = 10, last: int = 1280):
     return jnp.minimum(first * 2 ** jnp.minimum(stage, 30 - int(first).bit_length()), last) + 1
 
 
-def adaptive(step, steps: int, first: int = 2, last: int = 150, decay: float = 0.9):
+def adaptive(
+    step: int | jax.Array, steps: int, first: int = 2, last: int = 150, decay: float = 0.9
+) -> tuple[jax.Array, jax.Array]:
     r"""The grid and the decay of the target's average of the first consistency models.
 
     .. math:: N = \Bigl\lceil \sqrt{\tfrac{k}{K}((s_1+1)^2 - s_0^2) + s_0^2} - 1 \Bigr\rceil + 1,

@@ -227,3 +227,4 @@ SOLVERS: dict[str, Callable[..., Solver]] = {
     "dpm_solver": dpm_solver,
     "consistency": consistency,
 }
+"""Solvers by name."""

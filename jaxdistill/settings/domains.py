@@ -76,16 +76,25 @@ class OfStage:
 _T = TypeVar("_T")
 
 Finite = Annotated[float, Range()]
+"""Any finite number."""
 Positive = Annotated[float, Range(0, above=True)]
+"""A number above 0."""
 NonNegative = Annotated[float, Range(0)]
-Share = Annotated[float, Range(0, 1)]  # of a whole: smoothing, dropout that may drop all, a mixture
-Fraction = Annotated[float, Range(0, 1, below=True)]  # less than the whole: momentum, ema, dropout
+"""A number of at least 0."""
+Share = Annotated[float, Range(0, 1)]
+"""A share of a whole, from 0 to 1: smoothing, dropout that may drop everything, a mixture."""
+Fraction = Annotated[float, Range(0, 1, below=True)]
+"""A share below 1: momentum, the decay of an average, dropout."""
 Natural = Annotated[int, Range(0)]
+"""An integer of at least 0."""
 Count = Annotated[int, Range(1)]
-Earlier = Annotated[str, OfStage()]  # the name of a stage that comes before this one
-# A number, or what a config names by {"schedule": name, ...} and code gives as a function of the
-# step: Scheduled[Positive].
+"""An integer of at least 1."""
+Earlier = Annotated[str, OfStage()]
+"""The name of a stage that comes before this one."""
 Scheduled = Annotated[Union[_T, Callable[[Any], Any]], MayChange()]  # noqa: UP007
+"""``Scheduled[Positive]``: a number, or a schedule, which a config names by ``{"schedule": name,
+...}`` and code gives as a function of the step.
+"""
 
 
 def keys(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -150,3 +150,4 @@ def quantised(spec: jax.ShapeDtypeStruct, *, bound: float | None = None) -> Code
 CODECS: dict[str, Callable[..., Codec]] = {
     codec.__name__: codec for codec in (dense, quantised, top_k, top_p, sampled, polynomial)
 }
+"""Codecs by name."""

@@ -157,3 +157,4 @@ CONTAINERS: dict[str, Container] = {
     "npy": Container(".npy", _write_npy, _open_npy),
     "zarr": Container(".zarr", _write_zarr, _open_zarr),
 }
+"""Containers by name."""

@@ -23,6 +23,7 @@ from jaxdistill.theory.ridge import Fit, Spectrum, predict, spectral_fit, spectr
 from jaxdistill.theory.self_distillation import optimal_weight
 
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]
+"""A kernel: ``(x [n, d], y [m, d]) -> [n, m]``."""
 
 
 class Steps(NamedTuple):

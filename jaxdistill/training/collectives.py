@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+"""The operations by which devices exchange data."""
 _CALL = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
 _ARRAY = re.compile(r"\b(pred|bf16|[a-z]\d+\w*)\[([\d,]*)\]")
 _NAME = re.compile(r'op_name="([^"]*)"')

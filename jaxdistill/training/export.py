@@ -17,6 +17,7 @@ from jaxdistill.net import Net
 from jaxdistill.training.sharding import path_name
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+"""Where an exported student runs."""
 _EXTRA = 'pip install "jaxdistill[export]"'
 
 

@@ -12,8 +12,8 @@ import optax
 from jaxdistill.settings import NonNegative, Positive, Scheduled
 from jaxdistill.training.sharding import path_name
 
-# Biases, norms and single tokens are not decayed: the common practice for ViTs and ResNets alike.
 NO_DECAY = r"(bias|scale|cls_token|mask_token|position\w*)$"
+"""Biases, norms and single tokens are not decayed, as is common for ViTs and ResNets alike."""
 
 
 def by_path(

@@ -18,9 +18,11 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "model")
+"""The axes of a mesh."""
 Rules = Sequence[tuple[str, Any]]
-# A parameter below this size is cheaper to copy than to gather.
+"""Pairs of a pattern for paths of parameters and a partition of their axes."""
 SMALLEST_SLICED = 2**14
+"""A parameter with fewer numbers is cheaper to copy than to gather."""
 
 
 def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | None = None) -> Mesh:

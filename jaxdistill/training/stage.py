@@ -11,6 +11,7 @@ from jaxdistill.distiller import Distiller
 from jaxdistill.settings import Count, Natural, NonNegative, fault
 
 Evaluator = Callable[[Any, Mapping[str, Any], Iterable[Any]], Mapping[str, float]]
+"""What measures a result: ``(result, frozen, batches) -> {name: value}``."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,8 +47,8 @@ from jaxdistill.training.sharding import (
 )
 from jaxdistill.training.signals import stoppable
 
-# Images as floats, nothing drawn.
 AS_THEY_ARE = augmented()
+"""A view of images as floats in which nothing is drawn."""
 
 
 @dataclasses.dataclass(frozen=True)
