@@ -44,10 +44,12 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-    """Writes formulas as MathML, which browsers show without a program."""
+    """Writes formulas as MathML, which browsers show without a program, and bars of code in tables
+    as GitHub does."""
 
     def mathml(found):
         display = "inline" if found[2] == "(" else "block"
         return convert(unescape(found[3]).strip(), display=display)
 
+    html = re.sub(r"<code>[^<]*</code>", lambda code: code[0].replace(r"\|", "|"), html)
     return FORMULA.sub(mathml, html)
