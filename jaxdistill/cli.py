@@ -83,6 +83,18 @@ COMMANDS: Mapping[str, Command] = {
         ("jaxdistill.cache", "jaxdistill.main"),
         _OF_RUNS,
     ),
+    "compare": Command(
+        "jaxdistill.compare:main",
+        "runs side by side: settings that differ, values, curves",
+        "compare <workdir> <workdir> ... [--out=compare.html]",
+        ("jaxdistill.compare",),
+    ),
+    "doctor": Command(
+        "jaxdistill.doctor:main",
+        "versions, devices, extras; what is missing and how to get it",
+        "doctor",
+        ("jaxdistill.doctor",),
+    ),
 }
 
 

@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -134,6 +135,10 @@ def guarded(run: Callable[[], int], extra: Sequence[str] = ()) -> int:
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.number
+    except BrokenPipeError:
+        # Whoever reads what is printed has left, as `head` does: what is still to be flushed goes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Exception as fault:
         if isinstance(fault, RuntimeError):
             _end_if_alone(fault)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxdistill import config_files
+from jaxdistill._columns import aligned
 from jaxdistill._errors import unknown
 from jaxdistill.main import guarded
 
@@ -163,14 +164,10 @@ def _variants(given: str) -> str:
     for variant in config_files.variants(given):
         config = config_files.load(f"{given}:{variant}" if variant else given)
         data = str((config.get("data") or {}).get("name", "none"))
-        stages = ", ".join(config["recipe"])
         name = f"{given}:{variant}" if variant else given
-        lines.append((name, str(config.get("title", "")), data, stages))
-    widths = [max(len(line[i]) for line in lines) for i in range(3)]
-    return "\n".join(
-        f"  {name:{widths[0]}}  {title:{widths[1]}}  on {data:{widths[2]}}  stages {stages}"
-        for name, title, data, stages in lines
-    )
+        stages = f"stages {', '.join(config['recipe'])}"
+        lines.append((name, str(config.get("title", "")), f"on {data}", stages))
+    return aligned(lines)
 
 
 def _asked(given: str) -> str:

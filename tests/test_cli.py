@@ -104,10 +104,3 @@ def test_what_touches_no_device_waits_for_no_jax(words):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_plan(said):
-    status, out, err = said("run", "hinton_mnist:small", "--plan", "--config.data.test=0.25")
-    assert status == 0, err
-    assert "Soft targets" in out
-    assert "teacher" in out
