@@ -95,13 +95,21 @@ def seal_folder(folder: Path, leave_out: Sequence[str] = ()) -> None:
     write_sealed(folder / CHECKSUMS, {"files": found})
 
 
-def verify_folder(folder: Path, below: float = math.inf, always: str = "", hint: str = "") -> None:
+def verify_folder(
+    folder: Path,
+    below: float = math.inf,
+    always: str = "",
+    *,
+    only: Sequence[str] = (),
+    hint: str = "",
+) -> None:
     """Compares the files of a folder with what :func:`seal_folder` wrote down.
 
     Args:
         folder: which one.
         below: files of so many bytes or more are not read, only looked for.
         always: the name of a file that is read whatever its size.
+        only: the names of those that are looked at; all if not given.
         hint: what to say besides of a file that is another one.
 
     Raises:
@@ -111,12 +119,12 @@ def verify_folder(folder: Path, below: float = math.inf, always: str = "", hint:
         files = read_sealed(folder / CHECKSUMS)["files"]
     except Damaged as fault:
         raise Damaged(f"{folder} is damaged: {fault}") from fault
-    for name in files:
+    for name in only or files:
         if not inside(folder, name, folder / CHECKSUMS).is_file():
             raise Damaged(f"{folder} is damaged: {name} is missing")
         if name != always and (folder / name).stat().st_size >= below:
             continue
-        if checksum(folder / name) != files[name]:
+        if checksum(folder / name) != files.get(name):
             raise Damaged(f"{folder} is damaged: {name} is not what {CHECKSUMS} says{hint}")
 
 

@@ -20,7 +20,8 @@ class Family(NamedTuple):
 
     Attributes:
         module: ``config -> module``.
-        entries: ``module -> entries``, every array of the net and the tensors it is published as.
+        entries: ``module -> entries``, every array of the net and the tensors it is published as;
+            None where each bears its own path.
         inputs: ``config -> shapes``, ``{name: (shape, dtype)}`` of what the net is initialised on.
         config: ``(module, variables) -> config`` for a folder that is exported; variables are
             ``{"params": ..., "state": ...}``.
@@ -33,7 +34,7 @@ class Family(NamedTuple):
     """
 
     module: Callable[[Config], nn.Module]
-    entries: Callable[[Any], list[Entry]]
+    entries: Callable[[Any], list[Entry]] | None
     inputs: Callable[[Config], dict[str, tuple[tuple[int, ...], str]]]
     config: Callable[[Any, Any], dict[str, Any]]
     ignored: tuple[str, ...] = ()

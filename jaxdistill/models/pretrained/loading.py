@@ -1,4 +1,4 @@
-"""Published weights into nets, tensor by tensor, and back into folders that others open."""
+"""Published weights, and those of students, into nets, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -15,51 +15,28 @@ import numpy as np
 from flax import traverse_util
 
 from jaxdistill._errors import unknown
+from jaxdistill._files import CHECKSUMS, verify_folder
 from jaxdistill._hub import folder_of
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models._common import check_settings
-from jaxdistill.models.layouts import stacked_path, unstack_blocks
-from jaxdistill.models.pretrained import (
-    convolutional,
-    decoders,
-    dino,
-    files,
-    gpt2,
-    modern,
-    residual,
-    texts,
-    timm_vit,
-    towers,
-    vision,
-)
+from jaxdistill.models.layouts import stacked_path
+from jaxdistill.models.pretrained import files
 from jaxdistill.models.pretrained.differences import compare, grown
+from jaxdistill.models.pretrained.families import (
+    architecture_of,
+    by_path,
+    entries_of,
+    family_of,
+    variables_of,
+)
 from jaxdistill.models.pretrained.family import Config, Family
 from jaxdistill.models.pretrained.forms import SAME, Entry, Form, aligned, lay_out
 from jaxdistill.net import Net
 
-FAMILIES: dict[str, Family] = {
-    **vision.FAMILIES,
-    **timm_vit.FAMILIES,
-    **dino.FAMILIES,
-    **towers.FAMILIES,
-    **residual.FAMILIES,
-    **convolutional.FAMILIES,
-    **texts.FAMILIES,
-    **modern.FAMILIES,
-    **decoders.FAMILIES,
-    **gpt2.FAMILIES,
-}
-
 # What is fetched of a name on the hub.
 _FILES = ("config.json", "model*.safetensors", files.INDEX)
-# The families of timm by how the names of their networks begin.
-_TIMM = {
-    "vit_": "vit",
-    "deit_": "vit",
-    "resnet": "resnet",
-    "convnext": "convnext",
-    "mobilenetv3_": "mobilenet",
-}
+# What to say of a student's file that is another one.
+CHANGED = f": take {CHECKSUMS} away if you have changed the folder yourself"
 
 
 class Pretrained(NamedTuple):
@@ -70,7 +47,7 @@ class Pretrained(NamedTuple):
         params: its parameters.
         state: its statistics.
         module: the Linen module.
-        architecture: its name in ``pretrained.FAMILIES``.
+        architecture: its name in ``pretrained.FAMILIES``, or ``"jaxdistill"``.
         config: what ``config.json`` says.
         new: paths of the arrays that were not published: what ``allow`` let through.
     """
@@ -97,6 +74,9 @@ def load(
 ) -> Pretrained:
     """A network from a folder of safetensors, or from a name on the Hugging Face hub.
 
+    Where the folder holds ``checksums.json``, as that of a student does, config and weights must be
+    what was written.
+
     Tensors are read one by one (of scanned blocks a stack at a time), of each only what belongs on
     the devices of this host, and go straight to where they are to live: the host never holds the
     model twice. Nothing is unpickled, and no code comes with the weights.
@@ -105,7 +85,7 @@ def load(
         path: a folder with ``config.json`` and ``model.safetensors`` (or shards and their index),
             as Transformers and timm write them; or ``owner/name`` or ``owner/name@revision``, which
             needs the extra ``hf``. A path that is not there is no name: only of what looks like one
-            the hub is asked.
+            the hub is asked. The folder of a student (see :mod:`jaxdistill.students`) is one, too.
         dtype: of all floating point arrays; as they are published by default.
         shardings: from the tree of shapes ``{"params": ..., "state": ...}`` to one of shardings,
             e.g. ``partial(training.sharding.shardings, mesh, rules=rules)``; the default device
@@ -129,7 +109,8 @@ def load(
             does not give.
         ValueError: for an unknown architecture or a config that is not implemented; for weights
             that would have to be unpickled, are truncated, or do not fit: all tensors that are
-            missing, left over or of another shape are named in one message.
+            missing, left over or of another shape are named in one message. For a file that is not
+            what ``checksums.json`` says.
         ImportError: without the extra ``export``, or ``hf`` for a name on the hub.
 
     Example::
@@ -138,21 +119,23 @@ def load(
         teacher.net.apply(teacher.params, teacher.state, images, taps=("encoder/block_17",))
     """
     folder = folder_of(path, _FILES, revision=revision)
+    if (folder / CHECKSUMS).is_file():
+        verify_folder(folder, only=("config.json", files.WHOLE), hint=CHANGED)
     config, architecture, module = _read(folder)
-    family = FAMILIES[architecture]
+    family = family_of(architecture)
     module = _changed(module, changes)
     scanned = getattr(module, "scan", False)
     plain = module.clone(scan=False) if scanned else module
     net = from_linen(plain)
     inputs = _inputs(family, config, image_size)
-    shapes = own = jax.eval_shape(_variables(net, seed), inputs)
+    shapes = own = jax.eval_shape(variables_of(net, seed), inputs)
     if scanned:
-        own = jax.eval_shape(_variables(from_linen(module), seed), inputs)
-    entries = _entries(family, plain, shapes)
-    flat = _flat(shapes)
+        own = jax.eval_shape(variables_of(from_linen(module), seed), inputs)
+    entries = entries_of(family, plain, shapes)
+    flat = by_path(shapes)
     weights = files.Weights(folder, family.renamed)
     new = compare(family, entries, flat, weights, allow)
-    placed = _flat(shardings(own)) if shardings is not None else {}
+    placed = by_path(shardings(own)) if shardings is not None else {}
     start = _start(net, seed, inputs, new)
 
     def source_of(entry: Entry) -> Source:
@@ -164,7 +147,7 @@ def load(
             array = grown(family, entry, entry.form.read(tensors), array)
         return SAME, [array]
 
-    sizes = _flat(own)
+    sizes = by_path(own)
 
     def path_of(entry: Entry) -> str:
         return entry.path if entry.path in sizes else stacked_path(entry.path)
@@ -206,7 +189,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], str, Any]:
     place = folder / "config.json"
     try:
         architecture = architecture_of(config)
-        family = FAMILIES[architecture]
+        family = family_of(architecture)
         module = family.module(config)
         check_settings(module)
         family.inputs(config)
@@ -223,76 +206,6 @@ def _read(folder: Path) -> tuple[dict[str, Any], str, Any]:
 def is_published(folder: Path | str) -> bool:
     """Whether a folder holds a network as others publish it; an empty name is no folder."""
     return folder != "" and (Path(folder) / "config.json").is_file()
-
-
-def export(
-    folder: Path | str,
-    architecture: str,
-    module: Any,
-    variables: tuple[Any, Any],
-    *,
-    about: Mapping[str, Any] | None = None,
-) -> Path:
-    """Writes a network as a folder that Transformers or timm opens.
-
-    Args:
-        folder: where to; ``config.json`` and ``model.safetensors`` are written.
-        architecture: what it is to be there, one of ``pretrained.FAMILIES``.
-        module: the Linen module.
-        variables: its ``(params, state)``.
-        about: entries of ``config.json`` besides those that follow from the module.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: for an unknown architecture, and for a module that it cannot express.
-        ImportError: without the extra ``export``.
-    """
-    if architecture not in FAMILIES:
-        raise ValueError(unknown("architecture", architecture, FAMILIES))
-    family = FAMILIES[architecture]
-    params, state = variables
-    if getattr(module, "scan", False):
-        module, params, state = module.clone(scan=False), *map(unstack_blocks, (params, state))
-    tree = {"params": params, "state": state}
-    config = {**family.config(module, tree), **(about or {})}
-    flat = _flat(tree)
-    tensors: dict[str, np.ndarray] = {}
-    for entry in _entries(family, module, tree):
-        parts = entry.form.write(np.asarray(flat[entry.path]))
-        tensors |= dict(zip(entry.names, parts, strict=True))
-        # Torch counts the batches that statistics were taken of, and wants to find the number.
-        if entry.path.startswith("state/batch_stats") and entry.path.endswith("/var"):
-            (name,) = entry.names
-            counter = name.replace("running_var", "num_batches_tracked")
-            tensors[counter] = np.zeros((), np.int64)
-    kinds = {str(t.dtype) for t in tensors.values() if jnp.issubdtype(t.dtype, jnp.floating)}
-    if len(kinds) == 1 and not architecture.startswith("timm:"):
-        config["dtype"] = kinds.pop()
-    files.write(folder, config, tensors)
-    return Path(folder)
-
-
-def architecture_of(config: Config) -> str:
-    """The name in ``FAMILIES`` of what a ``config.json`` describes.
-
-    Raises:
-        ValueError: for one that is not there, with the nearest.
-    """
-    name = config.get("architecture")
-    if isinstance(name, str):  # timm's
-        for beginning, family in _TIMM.items():
-            if name.startswith(beginning):
-                return f"timm:{family}"
-        known = [f"{beginning}*" for beginning in _TIMM]
-        raise ValueError(unknown("architecture of timm", name, known))
-    names = config.get("architectures") or ()
-    if not names:
-        raise ValueError("config.json names no architecture: it has no 'architectures'")
-    if not isinstance(names, list) or names[0] not in FAMILIES:
-        raise ValueError(unknown("architecture", names[0], FAMILIES))
-    return names[0]
 
 
 def _changed(module: Any, changes: Mapping[str, Any]) -> Any:
@@ -312,27 +225,6 @@ def _inputs(family: Family, config: Config, image_size: int | None) -> Any:
             shape = (shape[0], image_size, image_size, shape[-1])
         found[name] = jax.ShapeDtypeStruct(shape, kind)
     return found
-
-
-def _variables(net: Net, seed: int) -> Callable[[Any], dict[str, Any]]:
-    def variables(inputs: Any) -> dict[str, Any]:
-        params, state = net.init(jax.random.key(seed), inputs)
-        return {"params": params, "state": state}
-
-    return variables
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-    return traverse_util.flatten_dict(tree, sep="/")
-
-
-def _entries(family: Family, module: Any, tree: Any) -> list[Entry]:
-    """The entries of a family, which must be those of the net."""
-    entries = family.entries(module)
-    own, there = set(_flat(tree)), {entry.path for entry in entries}
-    if own != there:
-        raise ValueError(f"the net has other arrays than are published: {sorted(own ^ there)}")
-    return entries
 
 
 # A form, and the tensors that it is of.
@@ -374,7 +266,7 @@ def _start(net: Net, seed: int, inputs: Any, new: Sequence[str]) -> dict[str, ja
 
     def chosen():
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
-        flat = _flat(_variables(net, seed)(zeros))
+        flat = by_path(variables_of(net, seed)(zeros))
         return {path: flat[path] for path in new}
 
     return jax.jit(chosen)()

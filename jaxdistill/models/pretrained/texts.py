@@ -142,6 +142,8 @@ def _distilbert_settings(config: Config) -> dict[str, Any]:
 
 
 def _bert_config(module: TextEncoder) -> dict[str, Any]:
+    if not module.types:
+        raise ValueError("BERT and its like have embeddings of the kinds of tokens, this net none")
     padding = {} if module.padding is None else {"pad_token_id": module.padding}
     return {
         "vocab_size": module.vocabulary,
