@@ -1,0 +1,205 @@
+"""Blocks of code in the docs: programs run, fragments are Python, commands are such as there are.
+
+What a reader does not see stands in comments before a block:
+
+    <!-- fragment -->                       it is not run; it must be Python, or a part of a dict
+    <!-- continues -->                      it runs after the blocks above it on its page
+    <!-- run by tests/test_own_nets.py -->  another test runs it
+    <!-- in tests: steps=300 -> steps=2 --> what is put in its place here
+    <!-- before:
+    images = ...
+    -->                                     what the reader is to have done
+"""
+
+import ast
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+# Their flags are defined before those of a test are put back.
+from jaxdistill import cache, claim, cli, config_files, main  # noqa: F401
+from jaxdistill.systems import found
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+BLOCK = re.compile(
+    r"(?P<marks>(?:^<!-- (?:(?!-->).)*-->\n\n?)*)^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+class Block(NamedTuple):
+    """A block of a page, with the marks before it by their first word."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    marks: dict[str, list[str]]
+
+
+def blocks(path: Path) -> list[Block]:
+    page, listed = path.read_text(), []
+    for match in BLOCK.finditer(page):
+        marks = {}
+        for mark in re.findall(r"<!-- (.*?)-->", match["marks"], re.DOTALL):
+            kind = re.match(r"fragment|continues|run by|in tests|before", mark)
+            assert kind, f"{path.name}: what is <!-- {mark}--> ?"
+            marks.setdefault(kind[0], []).append(mark[kind.end() :].lstrip(":").strip(" "))
+        line = page[: match.start("language")].count("\n") + 1
+        name = str(path.relative_to(ROOT))
+        listed.append(Block(name, line, match["language"], match["text"], marks))
+    return listed
+
+
+BLOCKS = [block for path in PAGES for block in blocks(path)]
+PROGRAMS = [
+    b for b in BLOCKS if b.language == "python" and not {"fragment", "run by"} & set(b.marks)
+]
+
+
+def named(block: Block) -> str:
+    return f"{block.page}:{block.line}"
+
+
+def test_every_block_is_known():
+    fences = sum(path.read_text().count("\n```") for path in PAGES)
+    assert len(BLOCKS) == fences / 2 > 30
+    other = {named(block): block.language for block in BLOCKS}
+    assert set(other.values()) == {"python", "bash"}, other
+
+
+def code(block: Block) -> str:
+    """What runs of a block: what comes before it, and what tests put in its place."""
+    text = block.text
+    for change in block.marks.get("in tests", ()):
+        old, new = (part.strip() for part in change.split("->"))
+        assert old in text, f"{named(block)} has no {old}"
+        text = text.replace(old, new)
+    return "\n".join([*block.marks.get("before", ()), text])
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=named)
+def test_a_program_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "goldens").symlink_to(ROOT / "tests" / "goldens" / "pretrained")
+    page = [b for b in PROGRAMS if b.page == block.page and b.line <= block.line]
+    first = max(i for i, b in enumerate(page) if "continues" not in b.marks)
+    own = {"__name__": "__main__"}
+    for each in page[first:] if "continues" in block.marks else [block]:
+        exec(compile(code(each), named(each), "exec"), own)
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if "fragment" in b.marks], ids=named)
+def test_a_fragment_is_python(block):
+    text = re.sub(r", \.\.\.(?=[}\n])", "", block.text)  # and so on
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        ast.parse("{" + text + "}")  # some entries of a dict
+
+
+def test_other_tests_run_what_they_are_said_to_run():
+    for block in BLOCKS:
+        for test in block.marks.get("run by", ()):
+            assert Path(block.page).name in (ROOT / test.strip()).read_text(), named(block)
+
+
+# Commands that are not ours.
+THEIRS = ("cd", "for", "gcloud", "git", "pip", "srun", "ssh")
+OPERATORS = ("&&", "||", ";", "|", "&", "do", "done", "wait")
+
+
+def simple(text: str) -> list[list[str]]:
+    """The simple commands of a script, those inside of quotes too."""
+    listed = []
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        words = re.sub(r"(;|&&|\|\||&$)", r" \1 ", line) if '"' not in line else line
+        command = []
+        for word in [*shlex.split(words, comments=True), ";"]:
+            if word not in OPERATORS:
+                command.append(word)
+                continue
+            if command:
+                listed.append(command)
+            command = []
+    inner = [word for command in listed for word in command if re.search(r"\bpython\S* -m ", word)]
+    return listed + [
+        command for word in inner for command in simple(word.partition("=")[2] or word)
+    ]
+
+
+def check(words: list[str]) -> None:
+    """That a command would be taken: its program, its flags, its config, its changes of it."""
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    words = [re.sub(r"<[^>]*>", "1", word) for word in words]
+    pythons = [i for i, word in enumerate(words) if re.search(r"(^|/)python[\d.]*$", word)]
+    if pythons:
+        words = words[pythons[0] + 1 :]
+    elif words[0].endswith("/pip") or words[0] in THEIRS:
+        return
+    if words[0] == "-m":
+        if words[1] in ("jaxdistill.main", "jaxdistill.claim", "jaxdistill.cache"):
+            return taken({"main": "run"}.get(words[1][11:], words[1][11:]), words[2:])
+        assert words[1] in ("venv", "pip", "jaxdistill.losses"), words
+    elif words[0] == "jaxdistill":
+        return taken(words[1], words[2:])
+    else:
+        program = words[1] if words[0] == "bash" else words[0]
+        assert (ROOT / program).is_file(), f"no {program}"
+        for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
+            assert f'"{flag}"' in (ROOT / program).read_text(), f"{program} has no {flag}"
+
+
+def taken(name: str, words: list[str]) -> None:
+    """That a command of ours takes these words."""
+    assert name in cli.COMMANDS, f"no jaxdistill {name}"
+    if name == "show":
+        found(words[0])
+    function = cli._function(cli.COMMANDS[name])
+    with flagsaver.flagsaver():
+        rest = cli._parser(name)([f"jaxdistill {name}", *words])[1:]
+        if function.__module__ in ("jaxdistill.main", "jaxdistill.claim"):
+            assert not main.named(rest)
+            config_files.read(main.CONFIG.value, main.SETTINGS.value)
+            assert main.WORKDIR.value or flags.FLAGS.plan
+
+
+COMMANDS = [
+    pytest.param(command, id=f"{named(block)}-{index}")
+    for block in BLOCKS
+    if block.language == "bash"
+    for index, command in enumerate(simple(block.text))
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_taken(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    check(command)
+
+
+def test_commands_that_are_none_are_refused(tmp_path, monkeypatch):
+    assert [words[0] for words in simple('cd a && ssh b "cd c && python -m d --e" &')] == [
+        "cd", "ssh", "cd", "python",
+    ]  # fmt: skip
+    for wrong in (
+        "python -m jaxdistill.main --config=mae_vitb:smal --workdir=w",
+        "python -m jaxdistill.claim --config=mae_vitb:small --seed=5 --workdir=w",
+        "jaxdistill run mae_vitb:small --workdir=w --config.stages.distill.steps=3",
+        "jaxdistill shwo mae_vitb",
+        "python benchmarks/runs.py",
+        "bash tests/run.sh --hole",
+        "rm -r w",
+    ):
+        with pytest.raises((AssertionError, ValueError, SystemExit)):
+            check(wrong.split())
