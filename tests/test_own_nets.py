@@ -11,7 +11,8 @@ import jaxdistill as jd
 from jaxdistill import evaluation
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own_nets.md").read_text()
-PROGRAMS = dict(re.findall(r"## ([\w ]+)\n+(?:<!--[^>]*-->\n)?```python\n(.*?)```", PAGE, re.DOTALL))
+PROGRAM = r"## ([\w ]+)\n+(?:<!--[^>]*-->\n)?```python\n(.*?)```"
+PROGRAMS = dict(re.findall(PROGRAM, PAGE, re.DOTALL))
 
 
 def run(program):
