@@ -7,21 +7,20 @@ from pathlib import Path
 import griffe
 import pytest
 
+from jaxdistill.cli import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "api").glob("*.md"))
 
 # Modules that serve only other modules; what users need of them comes from those that name it.
 INSIDE = {
-    "claim": "a command",
-    "cache": "a command",
-    "cli": "a command",
-    "main": "a command",
+    **{each.function.split(":")[0].partition(".")[2]: "a command" for each in COMMANDS.values()},
+    "cli": "the commands",
     "config": "keys of a config: docs/running.md",
     "config_files": "how the commands find configs",
     "identities": "hashes of stages",
     "overrides": "changes of a config on the command line",
     "pictures": "of reports",
-    "systems": "what the commands list and show",
     "present": "reports and exports of finished stages",
     "training.answers": "the loop",
     "training.arguments": "of fit",
@@ -54,8 +53,10 @@ def package() -> griffe.Module:
 
 
 def found(path: str) -> griffe.Object | griffe.Alias:
-    here = package()
-    return here if path == "jaxdistill" else here[path.removeprefix("jaxdistill.")]
+    try:
+        return package()[path.removeprefix("jaxdistill.")]
+    except KeyError:
+        raise AssertionError(f"docs/api has {path}, which is not there (any more)") from None
 
 
 def public(path: str) -> dict[str, griffe.Object | griffe.Alias]:
