@@ -1,10 +1,11 @@
-"""Progress on a terminal, in a file, resumed, and silent."""
+"""Progress on a terminal, in a file, in a notebook, resumed, inside other work, and silent."""
 
 import io
 
 import pytest
 
-from jaxdistill.training.progress import Progress, duration
+from jaxdistill import progress as module
+from jaxdistill.progress import Progress, duration, shown, silence
 
 
 class Clock:
@@ -73,10 +74,107 @@ def test_terminal_shows_one_line_that_refreshes():
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
-def test_quiet(stream):
-    with Progress(1, label="distil", stream=stream, quiet=True) as progress:
+def test_silence_holds_for_all_that_runs_inside(stream):
+    with silence(), silence(False), Progress(1, label="distil", stream=stream) as progress:
         progress.update(1, {"loss": 1.0})
     assert stream.getvalue() == ""
+    with silence(False), Progress(1, label="distil", stream=stream) as progress:
+        progress.update(1, {"loss": 1.0})
+    assert "distil" in stream.getvalue()
+
+
+def worked(count, seconds, stream, **settings):
+    """Work inside other work: so many items, each of so many seconds."""
+    clock, done = Clock(), []
+    for item in shown(range(count), "hash", "files", stream=stream, clock=clock, **settings):
+        clock.now += seconds
+        done.append(item)
+    return done, stream.getvalue().splitlines()
+
+
+def test_short_work_inside_other_work_says_nothing():
+    assert worked(5, 1.0, io.StringIO()) == ([0, 1, 2, 3, 4], [])
+
+
+def test_long_work_inside_other_work_says_how_far_it_is():
+    _, lines = worked(5, 6.0, io.StringIO())
+    # Its rate counts all items: nothing is compiled with the first.
+    assert lines == [
+        "hash: 2/5 files, 12 s, 0.167 files/s, 18 s left",
+        "hash: 4/5 files, 24 s, 0.167 files/s, 6.0 s left",
+        "hash: 5/5 files, 30 s, 0.167 files/s",
+    ]
+
+
+def test_slow_work_says_how_long_each_takes():
+    _, lines = worked(2, 90.0, io.StringIO())
+    assert lines[0] == "hash: 1/2 files, 1 min 30 s, 1 min 30 s each, 1 min 30 s left"
+
+
+def test_work_of_unknown_length():
+    clock, stream = Clock(), io.StringIO()
+    for _ in shown(iter("abc"), "read", "documents", stream=stream, clock=clock):
+        clock.now += 10.0
+    assert stream.getvalue().splitlines()[-1] == "read: 3 documents, 30 s, 0.1 documents/s"
+
+
+def test_work_inside_other_work_leaves_nothing_on_a_terminal():
+    _, lines = worked(3, 1.0, Terminal())
+    assert "".join(lines).replace("\r", "").strip() == ""
+
+
+def test_work_that_is_broken_off_is_closed(monkeypatch):
+    closed = []
+    monkeypatch.setattr(Progress, "close", lambda self: closed.append(self.label))
+    for _ in shown(range(3), "hash"):
+        break
+    assert closed == ["hash"]
+
+
+class Cell:
+    """A notebook's output, as IPython's display calls make it."""
+
+    def __init__(self):
+        self.seen = []
+
+    def display(self, data, raw, display_id):
+        assert raw
+        assert display_id
+        self.update(data, raw)
+        return self
+
+    def update(self, data, raw):
+        self.seen.append(data)
+
+
+@pytest.fixture
+def cell(monkeypatch):
+    found = Cell()
+    monkeypatch.setattr(module, "_in_kernel", lambda: True)
+    monkeypatch.setattr("IPython.display.display", found.display)
+    return found
+
+
+def test_a_notebook_has_a_bar_without_widgets(cell):
+    clock = Clock()
+    with Progress(4, label="a<b", clock=clock) as progress:
+        for step in (1, 2, 3, 4):
+            clock.now += 0.15
+            progress.update(step, {"loss": 0.5})
+    assert [data["text/plain"].split(",")[0] for data in cell.seen] == [
+        "a<b: 2/4 steps",
+        "a<b: 4/4 steps",
+        "a<b: 4/4 steps",
+    ]
+    assert '<progress value="4" max="4"' in cell.seen[-1]["text/html"]
+    assert "a&lt;b: 4/4 steps" in cell.seen[-1]["text/html"]
+
+
+def test_work_inside_other_work_goes_from_a_notebook_when_it_is_done(cell):
+    clock = Clock()
+    for _ in shown(range(3), "hash", clock=clock):
+        clock.now += 0.7
+    assert [bool(data["text/plain"]) for data in cell.seen] == [True, True, False]
 
 
 def test_only_the_first_process_speaks(monkeypatch):

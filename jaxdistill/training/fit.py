@@ -72,7 +72,7 @@ def fit(
         checkpoint_minutes: after how many minutes one is written besides; 0 for none.
         mesh: the devices to use, all by default.
         rules: partition rules, see :mod:`jaxdistill.training.sharding`.
-        quiet: no progress bar.
+        quiet: no progress.
 
     Returns:
         An outcome: ``result``, ``metrics``, ``values``, ``seconds``.

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from jaxdistill.distiller import Distiller
+from jaxdistill.progress import Progress, silence
 from jaxdistill.training import metrics as metric
 from jaxdistill.training.checkpoint import load_tree, remove_unfinished, save_tree
 from jaxdistill.training.checks import (
@@ -47,7 +48,6 @@ from jaxdistill.training.position import (
     seconds_of,
 )
 from jaxdistill.training.processes import barrier, is_first
-from jaxdistill.training.progress import Progress
 from jaxdistill.training.sharding import (
     batch_sharding,
     global_batch,
@@ -96,7 +96,7 @@ def run_stage(
         rules: partition rules for frozen variables and state, see
             :mod:`jaxdistill.training.sharding`.
         writers: further places for the metrics.
-        quiet: no progress bar.
+        quiet: no progress.
 
     Raises:
         ValueError: before anything is compiled, when shapes do not fit, or the directory holds
@@ -126,9 +126,9 @@ def run_stage(
         return _reopened(run, batch)
     several = jax.process_count() > 1
     kept = locked(run.directory) if run.directory is not None else contextlib.nullcontext()
-    with stoppable(terminate=not several), kept:
+    with stoppable(terminate=not several), kept, silence(quiet):
         position, step = _begin(run, batch)
-        position = _train(run, position, step, quiet)
+        position = _train(run, position, step)
         with held():
             return _finish(run, position)
 
@@ -211,13 +211,13 @@ def _measure_teachers(run: Run, position: Position) -> Position:
 # --- the steps --------------------------------------------------------------------------------
 
 
-def _train(run: Run, position: Position, step: Callable[..., Any], quiet: bool) -> Position:
+def _train(run: Run, position: Position, step: Callable[..., Any]) -> Position:
     """All steps that are left, and what is due after each. A signal waits while the position moves;
     at any other time it may come."""
     stage, batches = run.stage, None
     if stage.steps == 0:
         return evaluate(run, position)
-    progress = Progress(stage.steps, label=stage.name, start=position.step, quiet=quiet)
+    progress = Progress(stage.steps, label=stage.name, start=position.step)
     try:
         with progress:
             while (position := _measured(run, position)).step < stage.steps:

@@ -27,10 +27,10 @@ import numpy as np
 
 from jaxdistill._errors import unknown
 from jaxdistill._files import write_json
+from jaxdistill.progress import duration
 from jaxdistill.training import _drawing as drawing
 from jaxdistill.training import _page as html
 from jaxdistill.training._environment import environment
-from jaxdistill.training.progress import duration
 
 __all__ = ["Picture", "environment", "plain", "write_claim", "write_report"]
 

@@ -24,6 +24,7 @@ from jaxdistill.data.records import Records, Source
 from jaxdistill.data.seeded import seeded
 from jaxdistill.data.stream import ahead
 from jaxdistill.data.views import Prepare, augmented
+from jaxdistill.progress import Progress, silence
 from jaxdistill.store import CODECS, Codec, Layout, Store, Unfinished, begin, manifest, open_store
 from jaxdistill.store.writer import PART
 from jaxdistill.targets.cached import (
@@ -39,7 +40,6 @@ from jaxdistill.training.checkpoint import fingerprint
 from jaxdistill.training.lock import locked
 from jaxdistill.training.parts import schedule, store_part
 from jaxdistill.training.processes import barrier, is_first
-from jaxdistill.training.progress import Progress
 from jaxdistill.training.sharding import (
     batch_sharding,
     make_mesh,
@@ -199,7 +199,7 @@ def write(
         part_bytes: about how large a file is; a writer that is killed loses one of them.
         mesh: where the teachers run, all devices by default.
         rules: partition rules for their variables, see :mod:`jaxdistill.training.sharding`.
-        quiet: no progress bar.
+        quiet: no progress.
 
     Returns:
         The store, opened.
@@ -224,7 +224,7 @@ def write(
         raise ValueError(
             f"a batch of {batch_size} records cannot be shared out over {devices} devices"
         )
-    with stoppable(terminate=jax.process_count() == 1), locked(path):
+    with stoppable(terminate=jax.process_count() == 1), locked(path), silence(quiet):
         begun = functools.partial(
             begin, path, expected, _layout(cache.records(), own), len(cache.records()),
             container=container, part_bytes=part_bytes,
@@ -236,7 +236,7 @@ def write(
         unfinished = begun()
         encode = jax.jit(encoder(cache, own), out_shardings=(batch_sharding(mesh),) * 3)
         frozen = place(mesh, dict(cache.frozen), rules)
-        _write_parts(cache, unfinished, functools.partial(encode, frozen), mesh, batch_size, quiet)
+        _write_parts(cache, unfinished, functools.partial(encode, frozen), mesh, batch_size)
         barrier(f"written {path}")
         if is_first():
             unfinished.finish(cache.source.ids, _about(cache))
@@ -245,7 +245,7 @@ def write(
 
 
 def _write_parts(
-    cache: Cache, unfinished: Unfinished, encode: Any, mesh: Any, batch_size: int, quiet: bool
+    cache: Cache, unfinished: Unfinished, encode: Any, mesh: Any, batch_size: int
 ) -> None:
     """Runs the teachers, and writes one part in the background while they go on."""
     records, local = cache.records(), batch_size // jax.process_count()
@@ -256,7 +256,7 @@ def _write_parts(
         return records.gather(np.minimum(wanted, len(records) - 1))
 
     done = total - len(rows)
-    progress = Progress(total, label="cache", start=done, batch_size=batch_size, quiet=quiet)
+    progress = Progress(total, label="cache", start=done, batch_size=batch_size)
     waiting: Future[None] | None = None
     pieces: list[tuple[Records, Records, Records]] = []
     with progress, ThreadPoolExecutor(1) as background:

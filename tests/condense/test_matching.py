@@ -32,7 +32,7 @@ from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import ConvNet
 from jaxdistill.theory.ridge import predict
 from jaxdistill.training.fit import fit
-from jaxdistill.training.progress import Progress
+from jaxdistill.progress import Progress
 from jaxdistill.training.sharding import make_mesh
 
 GOLDENS = Path(__file__).parents[1] / "goldens"

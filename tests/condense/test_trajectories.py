@@ -29,7 +29,7 @@ from jaxdistill.condense.students import balanced, dealt, perturbed
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import ConvNet
 from jaxdistill.training.fit import fit
-from jaxdistill.training.progress import Progress
+from jaxdistill.progress import Progress
 
 DIGITS = load_digits()
 IMAGES = (DIGITS.images[:200, ..., None] / 16).astype(np.float32)
