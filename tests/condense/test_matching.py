@@ -30,9 +30,9 @@ from jaxdistill.condense.synthetic import one_hot
 from jaxdistill.data.sources import arrays
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import ConvNet
+from jaxdistill.progress import Progress
 from jaxdistill.theory.ridge import predict
 from jaxdistill.training.fit import fit
-from jaxdistill.progress import Progress
 from jaxdistill.training.sharding import make_mesh
 
 GOLDENS = Path(__file__).parents[1] / "goldens"

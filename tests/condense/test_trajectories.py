@@ -28,8 +28,8 @@ from jaxdistill.condense.experts import expert_loss, loss_direction
 from jaxdistill.condense.students import balanced, dealt, perturbed
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import ConvNet
-from jaxdistill.training.fit import fit
 from jaxdistill.progress import Progress
+from jaxdistill.training.fit import fit
 
 DIGITS = load_digits()
 IMAGES = (DIGITS.images[:200, ..., None] / 16).astype(np.float32)
