@@ -12,6 +12,19 @@ from pathlib import Path
 _NAME = re.compile(r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
 
 
+def is_name(path: str | os.PathLike) -> bool:
+    """Whether something is a name on the hub: ``owner/name`` or ``owner/name@revision``, where
+    neither it nor a folder ``owner`` is here.
+
+    Example:
+        >>> is_name("facebook/dinov2-small"), is_name("/data/dinov2"), is_name("dinov2")
+        (True, False, False)
+    """
+    if not isinstance(path, str) or _NAME.fullmatch(path) is None:
+        return False
+    return not (Path(path).exists() or Path(path).parent.is_dir())
+
+
 def folder_of(
     path: str | os.PathLike, files: Sequence[str], *, revision: str | None = None
 ) -> Path:
@@ -28,12 +41,11 @@ def folder_of(
         ImportError: for such a name, without the extra ``hf``.
         FileNotFoundError: where the hub does not give it, saying why.
     """
-    folder = Path(path)
-    name = _NAME.fullmatch(str(path)) if isinstance(path, str) else None
-    if name is None or folder.exists() or folder.parent.is_dir():
+    name = _NAME.fullmatch(str(path))
+    if name is None or not is_name(path):
         if revision is not None:
             raise ValueError(f"revision={revision!r} is for names on the hub, {path} is a path")
-        return folder
+        return Path(path)
     if revision is not None and name["revision"] not in (None, revision):
         raise ValueError(f"{path} names a revision already, and is not to be {revision!r}")
     revision = revision or name["revision"]

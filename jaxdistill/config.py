@@ -88,7 +88,8 @@ class StageKeys:
         keep: how many of the newest checkpoints stay.
         best: ``(metric, "max" or "min")``, by which a best checkpoint is kept.
         select: whether the last or the best state is the result.
-        checkpoint: a finished stage's folder or published weights, used instead of running.
+        checkpoint: a finished stage's folder or published weights, used instead of running; for
+            these nothing else need be said.
         pictures: what the report shows of it, see :mod:`jaxdistill.pictures`.
     """
 
@@ -218,8 +219,8 @@ def _stage_faults(name: str, settings: Mapping[str, Any]) -> list[str]:
     found += [
         f"stage {name!r} needs {key!r}"
         for key in ("student", "objective", "optimizer")
-        # Another algorithm says itself what it needs.
-        if not settings[key] and not settings["distiller"]
+        # Another algorithm says itself what it needs, and what is given is not trained.
+        if not settings[key] and not settings["distiller"] and not settings["checkpoint"]
     ]
     if settings["distiller"]:
         found += [

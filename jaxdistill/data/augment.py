@@ -50,6 +50,7 @@ from jaxdistill.settings import (
 __all__ = [
     "Mixed",
     "Operation",
+    "centre_crop",
     "color_jitter",
     "cutmix",
     "flip",
@@ -321,6 +322,26 @@ def resize(*, size: Count) -> Operation:
         # Weights that depend on the key keep an axis of their own for the batch, see views.
         nothing = 0.0 * jax.random.uniform(key, (2,), image.dtype)
         return resample(image, nothing, nothing + jnp.array(image.shape[:2]), size)
+
+    return apply
+
+
+@checked
+def centre_crop(*, size: Count) -> Operation:
+    """The centre of the image, ``[size, size, C]``; nothing is random.
+
+    Where as many pixels cannot be left on both sides one more is left at the end.
+
+    Raises:
+        ValueError: at trace time, for a size above the sides of the image.
+    """
+
+    def apply(key, image):
+        height, width, _ = image.shape
+        if size > min(height, width):
+            raise ValueError(f"centre_crop: size={size} of an image of {height} x {width} pixels")
+        top, left = (height - size) // 2, (width - size) // 2
+        return image[top : top + size, left : left + size]
 
     return apply
 

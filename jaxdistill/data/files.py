@@ -8,13 +8,14 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxdistill._errors import listed, unknown
-from jaxdistill.data import images
+from jaxdistill.data import folders, images
 from jaxdistill.data.arrays import arrays
-from jaxdistill.data.content import Files
+from jaxdistill.data.content import Files, digest, row_hashes
 from jaxdistill.data.ids import Ids
 from jaxdistill.data.records import Reader, Records, Source
 from jaxdistill.settings import Count, checked
@@ -160,70 +161,94 @@ def image_folder(
     image_size: Count,
     name: str | None = None,
     class_names: Sequence[str] | None = None,
+    labels: bool = True,
+    fit: images.Fit = "cut",
+    resample: images.Resample = "bicubic",
 ) -> Source:
-    """Image files, one folder a class; decoded when they are read.
+    """Image files, in one folder a class or in none; decoded when they are read.
 
     Before anything is trained ``check()`` looks at all headers and ends, in parallel.
 
     Args:
-        path: the folder that holds a folder per class. Classes and files are taken in sorted order.
+        path: a folder that holds a folder per class, or images, or both: those in no folder have
+            no label. Classes and files are taken in sorted order.
         image_size: every image becomes ``[image_size, image_size, 3]`` uint8, see
             :func:`jaxdistill.data.images.decode_image`.
         name: what the set is called; the name of the folder if not given.
         class_names: the classes, in the order of their labels: of a test set those of the training
             set, ``train.info["class_names"]``. Those of this folder, sorted, if not given.
+        labels: whether folders are classes at all.
+        fit, resample: see :func:`jaxdistill.data.images.decode_image`.
 
     Returns:
-        ``image`` and ``label`` (int32, the place of the class). The id of a record is the name and
-        its path under ``path``, e.g. ``"train/cat/0001.png"``.
+        ``image`` and, where there are classes, ``label`` (int32, the place of the class; -1 of
+        images in no folder). The id of a record is the name and its path under ``path``, e.g.
+        ``"train/cat/0001.png"``.
 
     Raises:
-        FileNotFoundError: if the folder is missing, or holds no image in any folder.
+        FileNotFoundError: if the folder is missing, or holds no image.
         ValueError: for an image size below 1, for folders of classes that are not among
             ``class_names``, and, where these are not given, for folders without images.
         ImportError: without Pillow (extra ``images``).
     """
     images.pillow()
     root = Path(path)
-    files, folders = _class_files(root)
-    if class_names is None:
-        full = {file.partition("/")[0] for file in files}
-        if empty := [folder for folder in folders if folder not in full]:
-            raise ValueError(f"{root} has folders of classes without images: {listed(empty)}")
-    classes = tuple(folders if class_names is None else class_names)
-    if other := [folder for folder in folders if folder not in classes]:
-        raise ValueError(
-            f"{root} has folders of classes that the training set has not: {listed(other)}; it "
-            f"has {listed(classes)}"
-        )
-    numbers = {each: number for number, each in enumerate(classes)}
-    labels = np.array([numbers[file.partition("/")[0]] for file in files], np.int32)
+    files, classes = _image_files(root, labels, class_names)
     name = name or root.resolve().name
     known = _Looked([root / file for file in files])
+    shape = {"image_shape": (image_size, image_size, 3)}
 
     def read(indices: np.ndarray) -> Records:
-        return {
-            "image": np.stack([images.decode_image(root / files[i], image_size) for i in indices]),
-            "label": labels[indices],
-        }
+        decoded = [
+            images.decode_image(root / files[i], image_size, fit=fit, resample=resample)
+            for i in indices
+        ]
+        return {"image": np.stack(decoded)}
 
+    ids = Ids(len(files), lambda i: f"{name}/{files[i]}")
+    if not classes:
+        return Source(name, ids, _reader(read, known, None, fit, resample), shape)
+    numbers = {each: number for number, each in enumerate(classes)}
+    of = (file.rpartition("/")[0].partition("/")[0] for file in files)
+    label = np.array([numbers.get(folder, -1) for folder in of], np.int32)
+
+    def labelled(indices: np.ndarray) -> Records:
+        return {**read(indices), "label": label[indices]}
+
+    hidden = {"hidden": True} if (label == -1).any() else {}
     return Source(
         name,
-        Ids(len(files), lambda i: f"{name}/{files[i]}"),
-        Reader(read, known.hashes, check=known.check),
-        {
-            "image_shape": (image_size, image_size, 3),
-            "classes": len(classes),
-            "class_names": classes,
-        },
-        lambda: labels,
+        ids,
+        _reader(labelled, known, label, fit, resample),
+        {**shape, "classes": len(classes), "class_names": classes, **hidden},
+        lambda: label,
     )
 
 
+def _reader(read: Any, known: _Looked, label: np.ndarray | None, fit: str, resample: str) -> Reader:
+    """What reads files; pixels that depend on more than their bytes are other records."""
+    if (fit, resample) == ("cut", "bicubic"):
+        return Reader(read, known.hashes, check=known.check)
+
+    def identity() -> str:
+        labels = [] if label is None else [row_hashes(label)]
+        return digest(known.hashes(), f"{fit} {resample}", *labels)
+
+    return Reader(read, known.hashes, identity, known.check)
+
+
 @checked
-def image_folders(*, dir: str | Path, image_size: Count) -> dict[str, Source]:
+def image_folders(
+    *,
+    dir: str | Path,
+    image_size: Count,
+    labels: bool = True,
+    fit: images.Fit = "cut",
+    resample: images.Resample = "bicubic",
+) -> dict[str, Source]:
     """The parts of a set of image files: the folders ``train`` and ``test``, and ``validation``
-    where there is one, each with a folder a class, see :func:`image_folder`.
+    where there is one, each as :func:`image_folder`; of a folder that is not divided so the whole,
+    as ``train``.
 
     Classes are those of the training set by name, so that a class that a test set lacks leaves the
     labels of the others as they are.
@@ -232,38 +257,53 @@ def image_folders(*, dir: str | Path, image_size: Count) -> dict[str, Source]:
         A source a part.
 
     Raises:
-        FileNotFoundError: if ``train`` or ``test`` is missing or holds no images.
+        FileNotFoundError: if there is ``train`` without ``test`` or ``test`` without ``train``,
+            and if a part holds no images.
         ValueError: naming the classes that another part has and the training set has not.
     """
-    root = Path(dir)
-    found = {"train": image_folder(root / "train", image_size=image_size)}
-    others = ["validation"] if (root / "validation").is_dir() else []
-    for part in [*others, "test"]:
-        found[part] = image_folder(
-            root / part, image_size=image_size, class_names=found["train"].info["class_names"]
-        )
+    how: dict[str, Any] = {
+        "image_size": image_size, "labels": labels, "fit": fit, "resample": resample,
+    }  # fmt: skip
+    parts = folders.parts_of(dir)
+    found = {"train": image_folder(parts.pop("train"), **how)}
+    classes = found["train"].info.get("class_names")
+    for part, path in parts.items():
+        found[part] = image_folder(path, class_names=classes, **{**how, "labels": bool(classes)})
     return found
 
 
-def _class_files(root: Path) -> tuple[list[str], list[str]]:
-    """The image files of a folder as paths under it, sorted by class, and its folders."""
-    expected = f"a folder with one folder of images a class ({', '.join(sorted(images.SUFFIXES))})"
+def _image_files(
+    root: Path, labels: bool, class_names: Sequence[str] | None
+) -> tuple[list[str], tuple[str, ...]]:
+    """The image files of a folder as paths under it, sorted by class, and its classes."""
+    suffixes = ", ".join(sorted(images.SUFFIXES))
+    expected = f"a folder of images, or with one folder of images a class ({suffixes})"
     _existing(root, expected)
-    folders = sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != "."
-    )
-    files = [
-        file.relative_to(root).as_posix()
-        for folder in folders
-        for file in sorted((root / folder).rglob("*"))
-        if file.suffix.lower() in images.SUFFIXES
-        and not any(part[0] == "." for part in file.relative_to(root).parts)
+    within = folders.folders_in(root)
+    classes = folders.classes_in(root) if labels else ()
+    if classes and class_names is None and len(classes) < len(within):
+        empty = [folder for folder in within if folder not in classes]
+        raise ValueError(f"{root} has folders of classes without images: {listed(empty)}")
+    if classes and class_names is not None:
+        if other := [folder for folder in within if folder not in class_names]:
+            raise ValueError(
+                f"{root} has folders of classes that the training set has not: {listed(other)}; it "
+                f"has {listed(class_names)}"
+            )
+        classes = tuple(class_names)
+    found = [
+        sorted(folders.image_files(root / each))
+        for each in classes or ("",)
+        if (root / each).is_dir()
     ]
+    if classes:
+        found.append(sorted(folders.image_files(root, deep=False)))
+    files = [file.relative_to(root).as_posix() for each in found for file in each]
     if not files:
         raise FileNotFoundError(
-            f"{root} holds no images: expected {expected}; its folders are {folders}"
+            f"{root} holds no images: expected {expected}; its folders are {within}"
         )
-    return files, folders
+    return files, classes
 
 
 class _Looked:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import struct
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,8 @@ SUFFIXES = {
     ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
     ".tif", ".tiff", ".webp",
 }  # fmt: skip
+Fit = Literal["cut", "stretch"]
+Resample = Literal["bilinear", "bicubic"]
 # What a whole file ends with; of other formats all pixels are decoded to know.
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9", "GIF": b";"}
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N"}
@@ -35,7 +37,14 @@ def pillow() -> Any:
     return Image
 
 
-def decode_image(file: Any, size: int | None, channels: int = 3) -> np.ndarray:
+def decode_image(
+    file: Any,
+    size: int | None,
+    channels: int = 3,
+    *,
+    fit: Fit = "cut",
+    resample: Resample = "bicubic",
+) -> np.ndarray:
     """Decodes one image file to a square: the shorter side resized to ``size``, then the centre.
 
     Sixteen bits are rounded to eight, transparent pixels are laid over white, and the picture is
@@ -45,6 +54,8 @@ def decode_image(file: Any, size: int | None, channels: int = 3) -> np.ndarray:
         file: a path, or a binary file object.
         size: the side of the result; None keeps the image as it is.
         channels: 1 or 3.
+        fit: what makes a square of an image: ``"cut"`` takes its centre, ``"stretch"`` all of it.
+        resample: how it is resized, always with antialiasing.
 
     Returns:
         uint8, ``[size, size, channels]``.
@@ -65,10 +76,10 @@ def decode_image(file: Any, size: int | None, channels: int = 3) -> np.ndarray:
             turn = _turn(image, module)
             image = _eight_bits(image, module).convert("RGB" if channels == 3 else "L")
             if size is not None:
-                side = min(image.size)
-                left, top = (image.width - side) / 2, (image.height - side) / 2
-                box = (left, top, left + side, top + side)
-                image = image.resize((size, size), module.Resampling.BICUBIC, box=box)
+                width, height = image.size if fit == "stretch" else [min(image.size)] * 2
+                left, top = (image.width - width) / 2, (image.height - height) / 2
+                box = (left, top, left + width, top + height)
+                image = image.resize((size, size), module.Resampling[resample.upper()], box=box)
             if turn is not None:
                 image = image.transpose(turn)
             pixels = np.asarray(image)

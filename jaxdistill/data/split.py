@@ -96,6 +96,8 @@ def splits(
 ) -> Splits:
     """All parts of a data set.
 
+    A record whose label is hidden is trained on: nothing could be measured with it.
+
     Args:
         train_source: split into training and validation records, and test records if ``test`` is
             above 0.
@@ -119,6 +121,8 @@ def splits(
     if validation_source is not None:
         validation = 0.0
     numbers = part_numbers(_hashed(train_source, by), validation, test, salt)
+    if train_source.info.get("hidden"):
+        numbers = np.where(train_source.labels() == -1, 0, numbers)
     shares = {"train": 1.0, "validation": validation, "test": test}
     found = Splits({part: _part(train_source, part, numbers) for part in PARTS if shares[part] > 0})
     if validation_source is not None:
@@ -174,7 +178,8 @@ def share(source: Source, low: float, high: float) -> Source:
 def labelled_subset(source: Source, count: int, *, seed: int, balanced: bool = True) -> Source:
     """A few labelled records, chosen by hash of their ids.
 
-    For one seed a smaller choice is part of every larger one.
+    For one seed a smaller choice is part of every larger one. Records whose label is hidden are
+    not chosen.
 
     Args:
         source: with ``label`` in its records.
@@ -189,6 +194,7 @@ def labelled_subset(source: Source, count: int, *, seed: int, balanced: bool = T
     Raises:
         ValueError: for a count outside 1..n, or a class with too few records.
     """
+    source = known_labels(source)
     if not 1 <= count <= len(source):
         raise ValueError(
             f"{count} labelled records asked for, but {source.name!r} holds {len(source)}"
@@ -208,6 +214,13 @@ def labelled_subset(source: Source, count: int, *, seed: int, balanced: bool = T
             rank[labels == label] = np.arange((labels == label).sum())
         order = order[np.argsort(rank, kind="stable")]
     return subset(source, np.sort(order[:count]), f"{source.name}[{count}]")
+
+
+def known_labels(source: Source) -> Source:
+    """The records of a source whose label is not hidden; the source itself where none is."""
+    if not source.info.get("hidden"):
+        return source
+    return subset(source, np.flatnonzero(source.labels() != -1), source.name)
 
 
 def hidden_labels(source: Source, count: int, *, seed: int) -> Source:

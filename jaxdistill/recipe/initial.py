@@ -130,7 +130,8 @@ def _slopes(stage: Planned, said: Initial, params: Any, state: Any) -> Any:
 def _module(planned: Planned) -> Any:
     given = planned.settings["checkpoint"]
     if pretrained.is_published(given):
-        return pretrained.module_of(given)
+        sees = "text" if "vocabulary" in planned.info else "image"
+        return pretrained.module_of(given, sees)
     return registry.net_module(planned.settings["student"], planned.info)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxdistill import condense, registry
 from jaxdistill._errors import blamed, unknown
@@ -29,8 +29,8 @@ from jaxdistill.identities import identities, needs_of
 from jaxdistill.models import pretrained
 from jaxdistill.net import Net
 from jaxdistill.overrides import override
+from jaxdistill.recipe import given, stage_cache
 from jaxdistill.recipe import initial as start
-from jaxdistill.recipe import stage_cache
 from jaxdistill.recipe.planned import Plan, Planned
 from jaxdistill.recipe.stages import context_of, distiller_of, evaluator_of, work_of
 
@@ -66,6 +66,7 @@ def resolve(config: Mapping[str, Any], read: dict[str, split.Splits] | None = No
             with blamed("its part of the config"):
                 stage = _resolved(stage, config, nets)
                 _check_weights(stage, planned)
+                given.check(stage, planned)
                 _check_handed(stage, planned)
         except ValueError as fault:
             faults += [f"stage {name!r}: {line}" for line in str(fault).splitlines()]
@@ -113,10 +114,10 @@ def _resolved(stage: Planned, config: Mapping[str, Any], nets: Mapping[str, Net]
         registry.records(stage.data["train"], settings["records"], seed)
     stage_cache.settings_of(stage)
     start.check(stage)
-    given = settings["checkpoint"]
-    if given and not pretrained.is_published(given) and not (Path(given) / "result").is_dir():
+    folder = settings["checkpoint"]
+    if folder and not pretrained.is_published(folder) and not (Path(folder) / "result").is_dir():
         raise ValueError(
-            f"checkpoint {given!r} holds no result of a stage, nor the config.json of published "
+            f"checkpoint {folder!r} holds no result of a stage, nor the config.json of published "
             "weights"
         )
     stage = dataclasses.replace(stage, metrics=_metrics(stage, seed, nets, numbers))
@@ -239,11 +240,16 @@ def _metrics(
     return tuple(dict.fromkeys(names)) if said else None
 
 
+def sees(info: Mapping[str, Any]) -> Literal["image", "text"]:
+    """What a net sees of some data, by which a tower of a published network is chosen."""
+    return "text" if "vocabulary" in info else "image"
+
+
 def net_of(
     settings: Mapping[str, Any], info: Mapping[str, Any], nets: Mapping[str, Net]
 ) -> Student | None:
     """The student that a stage names, or the published one that takes its place; None for an
     algorithm that has no net."""
     if pretrained.is_published(settings["checkpoint"]):
-        return from_linen(pretrained.module_of(settings["checkpoint"]))
+        return from_linen(pretrained.module_of(settings["checkpoint"], sees(info)))
     return registry.net(settings["student"], info, nets) if settings["student"] else None

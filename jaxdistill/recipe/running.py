@@ -7,10 +7,12 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxdistill import registry
 from jaxdistill._errors import blamed, unknown
@@ -22,7 +24,7 @@ from jaxdistill.identities import identities
 from jaxdistill.models import pretrained
 from jaxdistill.recipe import stage_cache
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
-from jaxdistill.recipe.resolving import net_of, resolve, settled
+from jaxdistill.recipe.resolving import net_of, resolve, sees, settled
 from jaxdistill.recipe.stages import (
     measured_of,
     stage_of,
@@ -33,7 +35,7 @@ from jaxdistill.training.fit import load_result
 from jaxdistill.training.loop import Outcome, Stage, abstract, check, first_batch, run_stage
 from jaxdistill.training.metrics import Writer
 from jaxdistill.training.processes import is_first
-from jaxdistill.training.sharding import make_mesh
+from jaxdistill.training.sharding import make_mesh, shardings
 from jaxdistill.training.works import refuse_other_kind, run_work
 
 
@@ -100,7 +102,7 @@ def run(
         store = stage_cache.write_cache(plan, planned, results, root, **how) if cached else None
         stage = stage_of(plan, planned, results, store)
         if planned.settings["checkpoint"]:
-            outcome = _given(planned, stage)
+            outcome = _given(planned, stage, partial(shardings, mesh, rules=rules))
         else:
             where = folder(root, name, planned.identity)
             outcome = run_stage(stage, where, writers=writers, **how)
@@ -232,16 +234,17 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
     shares = registry.shared(settings["student"])
     base = {other: restore(workdir, other) for other in shares}
     net: Any = net_of(settings, info[stage], {name: own.net for name, own in base.items()})
-    params, state = _loaded(settings["checkpoint"] or folder(root, stage, hashes[stage]))
+    where = settings["checkpoint"] or folder(root, stage, hashes[stage])
+    params, state = _loaded(where, info[stage])
     if shares:
         frozen = {name: (own.params, own.state) for name, own in base.items()}
         net, (params, state) = with_base(net, shares), on_base((params, state), frozen, shares)
     return Restored(net, params, state, config)
 
 
-def _loaded(where: Path | str) -> Any:
+def _loaded(where: Path | str, info: Mapping[str, Any], placed: Any = None) -> Any:
     if pretrained.is_published(where):
-        found = pretrained.load(where)
+        found = pretrained.load(where, sees=sees(info), shardings=placed)
         return found.params, found.state
     return load_result(where)
 
@@ -259,12 +262,27 @@ def _worked(plan: Plan, planned: Planned, results: Mapping[str, Any], root: Path
     )
 
 
-def _given(planned: Planned, stage: Stage) -> Outcome:
-    """The result of a stage that somebody has run already, checked against the net of this one."""
-    result = _loaded(planned.settings["checkpoint"])
+def _given(planned: Planned, stage: Stage, placed: Any) -> Outcome:
+    """The result of a stage that somebody has run already, checked against the net of this one.
+
+    Published weights go straight to where they are to live, in the precision they came in.
+    """
+    where = planned.settings["checkpoint"]
+    result = _loaded(where, planned.info, placed)
     own = jax.eval_shape(stage.distiller.result, _traced(stage)[0])
-    refuse_other_arrays(planned.settings["checkpoint"], result, own)
+    alike = _any_precision if pretrained.is_published(where) else lambda tree: tree
+    refuse_other_arrays(where, alike(result), alike(own))
     return Outcome(tuple(result), [], {}, 0.0)
+
+
+def _any_precision(tree: Any) -> Any:
+    """Shapes of arrays, floating ones all of one type."""
+
+    def one(x: Any) -> jax.ShapeDtypeStruct:
+        floating = jnp.issubdtype(x.dtype, jnp.floating)
+        return jax.ShapeDtypeStruct(x.shape, jnp.float32 if floating else x.dtype)
+
+    return jax.tree.map(one, tree)
 
 
 def _warn_of_a_weak_teacher(planned: Planned, outcomes: Mapping[str, Outcome]) -> None:

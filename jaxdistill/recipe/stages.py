@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import optax
 
 from jaxdistill import registry
 from jaxdistill.config import frozen_stages, target_stages, teachers
@@ -135,6 +136,8 @@ def distiller_of(
     settings = planned.settings
     if settings["distiller"]:
         return registry.distiller(settings["distiller"], context)
+    if settings["checkpoint"] and not settings["objective"]:
+        return _given(context)
     entries, factors = settings["objective"], factors or {}
     terms = combine(
         {
@@ -154,6 +157,15 @@ def distiller_of(
         accumulate=settings["accumulate"],
         initial=context.initial,
         returns=settings["returns"],
+    )
+
+
+def _given(context: registry.Context) -> Distiller:
+    """A net that is given, and learns nothing."""
+    still = optax.set_to_zero()
+    targets = registry.target(None, context)
+    return model_to_model(
+        context.net, targets, combine({}), still, inputs="student", prepare=context.prepare
     )
 
 

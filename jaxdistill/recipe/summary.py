@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
+from jaxdistill.models import pretrained
 from jaxdistill.recipe.planned import Plan
 from jaxdistill.recipe.running import compiled_step, shapes
 
@@ -41,7 +42,7 @@ def summary(plan: Plan) -> list[Row]:
     for planned in plan.stages:
         settings = planned.settings
         names = {key: settings[key] for key in ("work", "distiller") if settings[key]}
-        does = next(iter(names.values()))["name"] if names else settings["student"]["net"]
+        does = next(iter(names.values()))["name"] if names else _net(settings)
         if results[planned.name] is None:
             steps = settings["steps"]
             rows.append(Row(planned.name, does, planned.needs, steps, None, None, None))
@@ -58,6 +59,12 @@ def summary(plan: Plan) -> list[Row]:
                 float(cost["flops"]), int(planned_bytes))
         )  # fmt: skip
     return rows
+
+
+def _net(settings: Mapping[str, Any]) -> str:
+    if pretrained.is_published(settings["checkpoint"]):
+        return "published"
+    return settings["student"]["net"]
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -64,7 +64,11 @@ def _imagenet(
 @forwarding(sources.image_folders)
 def _folder(context: Context, **rest: Any) -> tuple[sources.Source | None, ...]:
     found = sources.image_folders(**rest)
-    return found["train"], found["test"], found.get("validation")
+    if "test" not in found:
+        return (found["train"],)
+    # Images without a label are trained on, and measured by nothing.
+    held_out = (found.get(part) for part in ("test", "validation"))
+    return found["train"], *(each and split.known_labels(each) for each in held_out)
 
 
 DATA: dict[str, Entry] = {

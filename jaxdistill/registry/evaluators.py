@@ -46,7 +46,7 @@ def _class_bias(context: Context, **rest: Any) -> Evaluator:
 
 
 def _labelled(context: Context, labelled: int | None) -> Any:
-    train = context.sets["train"]
+    train = split.known_labels(context.sets["train"])
     if labelled is not None:
         train = split.labelled_subset(train, labelled, seed=context.seed)
     return evaluation_batches(train, min(BATCH, len(train)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from jaxdistill.data import sources, split
 from jaxdistill.data.seeded import seeded
@@ -21,7 +21,8 @@ class Kept:
         only: labels that are kept.
         share: from where to where, in [0, 1], of all records, by the hash of their ids.
         shuffled: whether labels are given to records at random.
-        labelled: how many records, equally many of each class.
+        labelled: how many records, equally many of each class; ``"all"`` are those whose label is
+            not hidden.
         labels: of how many records the label is known, all others losing theirs (``has_label`` says
             which).
         selected: so many records of each class, besides those that are ``labelled``, by their
@@ -34,7 +35,7 @@ class Kept:
     only: Sequence[Natural] | None = None
     share: tuple[Share, Share] | None = None
     shuffled: bool = False
-    labelled: Count | None = None
+    labelled: Count | Literal["all"] | None = None
     labels: Count | None = None
     selected: Count | None = None
     views: Count | None = None
@@ -60,13 +61,19 @@ def records(
         whole = split.share(whole, *said.share)
     if said.shuffled:
         whole = split.shuffled_labels(whole, seed=seed)
-    labelled = split.labelled_subset(whole, said.labelled, seed=seed) if said.labelled else None
+    labelled = _labelled(whole, said.labelled, seed) if said.labelled else None
     if said.selected:
         return split.confident_subset(whole, said.selected, scores, always=labelled)
     found = labelled or whole
     if said.labels:
         found = split.hidden_labels(found, said.labels, seed=seed)
     return seeded(found, said.views) if said.views else found
+
+
+def _labelled(source: Any, count: int | str, seed: int) -> Any:
+    if isinstance(count, str):
+        return split.known_labels(source)
+    return split.labelled_subset(source, count, seed=seed)
 
 
 def pool(source: Any, part: Mapping[str, Any] | None, seed: int) -> Any:

@@ -18,6 +18,7 @@ AUGMENTATIONS: dict[str, Entry] = {
     "color_jitter": offered(augment.color_jitter),
     "random_erasing": offered(augment.random_erasing),
     "resize": offered(augment.resize),
+    "centre_crop": offered(augment.centre_crop),
     "normalise": offered(augment.normalise),
 }
 MIXES: dict[str, Callable[..., Any]] = {

@@ -15,6 +15,7 @@ OPERATIONS = {
     "color_jitter": augment.color_jitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
     "random_erasing": augment.random_erasing(probability=0.9),
     "resize": augment.resize(size=6),
+    "centre_crop": augment.centre_crop(size=6),
     "normalise": augment.normalise(mean=[0.4, 0.5, 0.6], std=[0.2, 0.2, 0.3]),
     "greyscale": augment.greyscale(probability=0.5),
     "gaussian_blur": augment.gaussian_blur(),

@@ -26,6 +26,7 @@ FUNCTIONS = {
     augment.solarise: ((), {}),
     augment.random_erasing: ((), {}),
     augment.resize: ((), {"size": 4}),
+    augment.centre_crop: ((), {"size": 4}),
     augment.normalise: ((), {"mean": [0.5], "std": [1.0]}),
     mixing.mixup: ((KEYS, IMAGES), {}),
     mixing.cutmix: ((KEYS, IMAGES), {}),

@@ -231,7 +231,7 @@ def test_decode_image_takes_the_centre():
 
 
 def test_image_folder_refuses(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected a folder with one folder of images"):
+    with pytest.raises(FileNotFoundError, match="expected a folder of images, or with one folder"):
         sources.image_folder(tmp_path / "missing", image_size=4)
     (tmp_path / "cat").mkdir()
     with pytest.raises(FileNotFoundError, match=r"holds no images.*\['cat'\]"):

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,11 +16,11 @@ from flax import traverse_util
 
 from jaxdistill._errors import unknown
 from jaxdistill._files import CHECKSUMS, verify_folder
-from jaxdistill._hub import folder_of
+from jaxdistill._hub import folder_of, is_name
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models._common import check_settings
 from jaxdistill.models.layouts import stacked_path
-from jaxdistill.models.pretrained import files
+from jaxdistill.models.pretrained import files, towers
 from jaxdistill.models.pretrained.differences import compare, grown
 from jaxdistill.models.pretrained.families import (
     architecture_of,
@@ -33,6 +33,8 @@ from jaxdistill.models.pretrained.family import Config, Family
 from jaxdistill.models.pretrained.forms import SAME, Entry, Form, aligned, lay_out
 from jaxdistill.net import Net
 
+# Which of two towers.
+Sees = Literal["image", "text"]
 # What is fetched of a name on the hub.
 _FILES = ("config.json", "model*.safetensors", files.INDEX)
 # What to say of a student's file that is another one.
@@ -70,6 +72,7 @@ def load(
     revision: str | None = None,
     image_size: int | None = None,
     seed: int = 0,
+    sees: Sees | None = None,
     **changes: Any,
 ) -> Pretrained:
     """A network from a folder of safetensors, or from a name on the Hugging Face hub.
@@ -98,6 +101,7 @@ def load(
         revision: of a name on the hub: its branch, tag or commit.
         image_size: in pixels, where it is not the published one.
         seed: of what starts anew.
+        sees: of a network with a tower of images and one of texts the one that is wanted alone.
         changes: attributes of the module, such as ``classes``, ``head``, ``drop_path``, ``remat``,
             ``scan`` or ``dtype`` (of the computation).
 
@@ -121,8 +125,7 @@ def load(
     folder = folder_of(path, _FILES, revision=revision)
     if (folder / CHECKSUMS).is_file():
         verify_folder(folder, only=("config.json", files.WHOLE), hint=CHANGED)
-    config, architecture, module = _read(folder)
-    family = family_of(architecture)
+    config, architecture, module, family = _read(folder, sees)
     module = _changed(module, changes)
     scanned = getattr(module, "scan", False)
     plain = module.clone(scan=False) if scanned else module
@@ -173,27 +176,34 @@ def load(
     )
 
 
-def module_of(folder: Path | str) -> Any:
+def module_of(path: Path | str, sees: Sees | None = None) -> Any:
     """The module that a folder's ``config.json`` describes; no weights are read.
+
+    Args:
+        path: a folder, or a name on the hub, of which that file alone is fetched.
+        sees: as for :func:`load`.
 
     Raises:
         FileNotFoundError: without ``config.json``.
         ValueError: for an unknown architecture, or a config that is not implemented.
     """
-    return _read(Path(folder))[2]
+    return _read(folder_of(path, _FILES[:1]), sees)[2]
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], str, Any]:
-    """The config of a folder, its architecture and its module."""
-    config = files.read_config(folder)
+def _read(folder: Path, sees: Sees | None = None) -> tuple[dict[str, Any], str, Any, Family]:
+    """The config of a folder, its architecture, its module and its family."""
+    whole = files.read_config(folder)
     place = folder / "config.json"
     try:
+        config = dict(towers.tower(whole, sees))
         architecture = architecture_of(config)
         family = family_of(architecture)
+        if config != whole:
+            family = family._replace(ignored=(*family.ignored, *towers.other_tower(config)))
         module = family.module(config)
         check_settings(module)
         family.inputs(config)
-        return config, architecture, module
+        return config, architecture, module, family
     except ValueError as fault:
         raise ValueError(f"{place}: {fault}") from fault
     except KeyError as fault:
@@ -203,9 +213,10 @@ def _read(folder: Path) -> tuple[dict[str, Any], str, Any]:
         raise ValueError(f"{place} describes no network: {fault}") from fault
 
 
-def is_published(folder: Path | str) -> bool:
-    """Whether a folder holds a network as others publish it; an empty name is no folder."""
-    return folder != "" and (Path(folder) / "config.json").is_file()
+def is_published(path: Path | str) -> bool:
+    """Whether a folder holds a network as others publish it, or a name is one on the hub; an empty
+    name is neither."""
+    return path != "" and ((Path(path) / "config.json").is_file() or is_name(path))
 
 
 def _changed(module: Any, changes: Mapping[str, Any]) -> Any:

@@ -299,6 +299,36 @@ def _both(architecture: str, kind: str) -> Family:
     )
 
 
+# Of networks with two towers the architecture that each is alone.
+_TOWERS = {
+    ("CLIPModel", "image"): "CLIPVisionModelWithProjection",
+    ("CLIPModel", "text"): "CLIPTextModelWithProjection",
+    ("SiglipModel", "image"): "SiglipVisionModel",
+    ("SiglipModel", "text"): "SiglipTextModel",
+}
+
+
+def tower(config: Config, sees: str | None) -> Config:
+    """The config of that tower of a network which sees images, or texts; of any other network its
+    own config."""
+    names = config.get("architectures") or ("",)
+    alone = _TOWERS.get((names[0], sees or ""))
+    if alone is None:
+        return config
+    given = config.get("vision_config" if sees == "image" else "text_config") or {}
+    shared = {key: config[key] for key in ("projection_dim",) if key in config}
+    return {**given, **shared, "architectures": [alone]}
+
+
+def other_tower(config: Config) -> tuple[str, ...]:
+    """Regular expressions of the tensors that a tower alone does not read."""
+    image = "Vision" in (config.get("architectures") or ("",))[0]
+    rest = (r"text_model\..*", r"text_projection\..*")
+    if not image:
+        rest = (r"vision_model\..*", r"visual_projection\..*")
+    return *rest, r"logit_(scale|bias)"
+
+
 FAMILIES: dict[str, Family] = {
     "CLIPModel": _both("CLIPModel", "clip"),
     "CLIPVisionModel": _image_family("CLIPVisionModel", "clip", projected=False),
