@@ -16,7 +16,7 @@ CPU = {"devices": [{"kind": "cpu", "platform": "cpu", "bytes": 0}] * 2, "seconds
 
 
 def test_every_extra_has_its_purpose():
-    assert set(doctor.PURPOSES) == set(PROJECT["optional-dependencies"]) - {"all", "test"}
+    assert set(doctor.PURPOSES) == set(PROJECT["optional-dependencies"]) - {"all", "docs", "test"}
 
 
 def test_what_is_needed_is_what_the_project_says():
