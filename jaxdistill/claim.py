@@ -25,6 +25,7 @@ from jaxdistill import claims
 from jaxdistill import main as command
 from jaxdistill._errors import blamed
 from jaxdistill.claims import TUNING_SEED, answer, arms_of, metric_of, table
+from jaxdistill.progress import shown, silence
 
 SEEDS = flags.DEFINE_integer(
     "seeds", claims.ENOUGH, "how many seeds each arm is run with", lower_bound=1
@@ -40,7 +41,12 @@ EXIT = {"holds": 0, "smaller than asked": 3, "not shown": 3, "contradicted": 1}
 
 
 def run_arm(
-    config: Mapping[str, Any], seed: int, root: Path, quiet: bool, wanted: Sequence[str] = ()
+    config: Mapping[str, Any],
+    seed: int,
+    root: Path,
+    quiet: bool,
+    wanted: Sequence[str] = (),
+    trackers: Sequence[Any] = (),
 ) -> dict[str, float]:
     """Every metric of one arm with one seed, as ``<stage>/<set>/<name>``; ``<stage>/step_flops`` if
     wanted.
@@ -51,7 +57,7 @@ def run_arm(
     from jaxdistill import recipe
 
     plan = recipe.plan({**config, "seed": seed})
-    outcomes = recipe.run(plan, root, quiet=quiet)
+    outcomes = recipe.run(plan, root, trackers=trackers, quiet=quiet)
     values = {
         f"{name}/{m}": v for name, outcome in outcomes.items() for m, v in outcome.values.items()
     }
@@ -63,6 +69,8 @@ def run_arm(
         stage = last if stage == "last" else stage
         if kind == "step_flops" and stage in outcomes:
             values[metric] = recipe.step_flops(plan, stage)
+    for tracker in trackers:
+        tracker.summary(values)
     return values
 
 
@@ -72,13 +80,20 @@ def measure(
     root: Path,
     quiet: bool,
     wanted: Sequence[str] = (),
+    track: Sequence[str] = (),
 ) -> dict[str, list[dict[str, float]]]:
-    """All arms with all seeds: for every arm, a dict of metrics a seed."""
+    """All arms with all seeds: for every arm, a dict of metrics a seed. Each is a run of its own
+    where they are watched (``track``)."""
+    from jaxdistill.training.tracking import watched
+
     found: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
-    for seed in seeds:
-        for name, config in arms.items():
-            print(f"seed {seed}, arm {name!r}", file=sys.stderr, flush=True)
-            found[name].append(run_arm(config, seed, root, quiet, wanted))
+    runs = [(seed, name) for seed in seeds for name in arms]
+    with silence(quiet):
+        said = "seed {0[0]}, arm {0[1]!r}".format
+        for seed, name in shown(runs, "arms", "runs", said=said):
+            part = f"seed {seed}, {name}"
+            with watched(track, root, config={**arms[name], "seed": seed}, part=part) as trackers:
+                found[name].append(run_arm(arms[name], seed, root, quiet, wanted, trackers))
     return found
 
 
@@ -99,10 +114,10 @@ def tune(config: Mapping[str, Any], root: Path, quiet: bool) -> dict[str, Any]:
     settings = config["tune"]
     metric = settings["metric"]
     seeds = range(TUNING_SEED, TUNING_SEED + settings.get("seeds", 2))
-    for (arm, label), candidate in candidates.items():
+    for (arm, label), candidate in shown(candidates.items(), "plan", "settings"):
         claims.refuse_unmeasured(metric, f"{arm}, {label}", recipe.metrics(recipe.plan(candidate)))
     rows = []
-    for (arm, label), candidate in candidates.items():
+    for (arm, label), candidate in shown(candidates.items(), "grid", "settings"):
         name = f"{arm}, {label}"
         runs = measure({name: candidate}, seeds, root, quiet)
         values = claims.finite_values(metric, name, runs[name], seeds)
@@ -162,10 +177,11 @@ def _measured_by_seed(
         contrast.get("metric") or claim["metric"] for contrast in claim["contrasts"].values()
     ]
     records = []
-    for seed in seeds:
+    for seed in shown(seeds, "claim", "seeds"):
         record = claims.read_seed(root, seed)
         if record is None:
-            found = measure(arms, [seed], root, quiet, tuple(dict.fromkeys(wanted)))
+            track = command.TRACK.value
+            found = measure(arms, [seed], root, quiet, tuple(dict.fromkeys(wanted)), track)
             values = {name: runs[0] for name, runs in found.items()}
             record = {"seed": seed, "environment": report.environment(), "arms": values}
             if is_first():
@@ -201,13 +217,14 @@ def _run() -> int:
     import jax
 
     from jaxdistill import recipe
-    from jaxdistill.training import report
+    from jaxdistill.training import report, tracking
 
     config = command.read_config()
+    tracking.check(command.TRACK.value)
     with blamed("the claim of the config"):
         arms = arms_of(config)
         plans = {}
-        for name, arm in arms.items():
+        for name, arm in shown(arms.items(), "plan", "arms"):
             try:
                 plans[name] = recipe.plan(arm)
             except ValueError as wrong:

@@ -46,7 +46,7 @@ class Command(NamedTuple):
 
 
 # Those of main that only a run takes.
-_OF_RUNS = ("plan", "tensorboard")
+_OF_RUNS = ("plan",)
 
 COMMANDS: Mapping[str, Command] = {
     "list": Command(
@@ -81,7 +81,7 @@ COMMANDS: Mapping[str, Command] = {
         "cache verify <folders of caches>\n"
         "cache info <folders of caches>",
         ("jaxdistill.cache", "jaxdistill.main"),
-        _OF_RUNS,
+        (*_OF_RUNS, "track"),
     ),
     "compare": Command(
         "jaxdistill.compare:main",

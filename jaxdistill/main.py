@@ -39,12 +39,14 @@ SMOKE = flags.DEFINE_bool("smoke", False, "cut every stage to two steps")
 PLAN = flags.DEFINE_bool(
     "plan", False, "print stages, parameters, operations and memory of a step, and do nothing else"
 )
-QUIET = flags.DEFINE_bool("quiet", False, "no progress bars")
+QUIET = flags.DEFINE_bool("quiet", False, "no progress")
 DEBUG = flags.DEFINE_bool("debug", False, "show the whole traceback of an error")
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "this is one of several processes of a run, on several hosts say"
 )
-TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "write TensorBoard events besides JSON lines")
+TRACK = flags.DEFINE_list(
+    "track", [], "where the run is watched besides its report: tensorboard, wandb, trackio"
+)
 
 
 def read_config() -> dict[str, Any]:
@@ -121,12 +123,13 @@ def guarded(run: Callable[[], int], extra: Sequence[str] = ()) -> int:
     Returns:
         The exit status: 2 for a mistake, 143 and 130 for signals.
     """
+    from jaxdistill.progress import silence
     from jaxdistill.training.signals import Stopped, stoppable
 
     try:
         if extra:
             raise ValueError(f"unexpected arguments {list(extra)}: they are --<name>=<value>")
-        with stoppable():
+        with stoppable(), silence(QUIET.value):
             if DISTRIBUTED.value:
                 from jaxdistill.training import processes
 
@@ -197,17 +200,11 @@ def main(argv: list[str]) -> None:
 
 
 def _run() -> int:
-    from jaxdistill.training import metrics
-    from jaxdistill.training.processes import is_first
-
     config = read_config()
     if PLAN.value:
         print(planned(config))
         return 0
-    writers = []
-    if TENSORBOARD.value and WORKDIR.value and is_first():
-        writers = [metrics.tensorboard(Path(WORKDIR.value) / "tensorboard")]
-    run(config, WORKDIR.value, writers=writers, quiet=QUIET.value, changes=changes())
+    run(config, WORKDIR.value, track=TRACK.value, quiet=QUIET.value, changes=changes())
     return 0
 
 
@@ -239,7 +236,7 @@ def run(
     config: Mapping[str, Any],
     workdir: str | None,
     *,
-    writers: Sequence[Any] = (),
+    track: Sequence[str] = (),
     quiet: bool = False,
     changes: Sequence[str] = (),
 ) -> None:
@@ -248,10 +245,23 @@ def run(
     Args:
         config: as plain data.
         workdir: where everything goes; a run that was begun there is resumed.
-        writers: further places for the metrics.
-        quiet: no progress bars.
+        track: where it is watched besides, see :mod:`jaxdistill.training.tracking`.
+        quiet: no progress.
         changes: what was changed in the config, for the report.
     """
+    from jaxdistill.progress import silence
+    from jaxdistill.training import tracking
+
+    tracking.check(track)
+    with silence(quiet):
+        plan = checked(config)
+        root = start(workdir, config)
+        with tracking.watched(track, root, config=config) as trackers:
+            _finish(plan, root, trackers, changes)
+
+
+def _finish(plan: Any, root: Path, trackers: Sequence[Any], changes: Sequence[str]) -> None:
+    """Runs a plan to its end, and says what came out."""
     import dataclasses
 
     import jax
@@ -259,10 +269,8 @@ def run(
     from jaxdistill import present, recipe
     from jaxdistill.training.processes import is_first, whole
 
-    started = time.time()
-    plan = checked(config)
-    root = start(workdir, config)
-    outcomes = recipe.run(plan, root, writers=writers, quiet=quiet)
+    started, config = time.time(), plan.config
+    outcomes = recipe.run(plan, root, trackers=trackers)
     plan = recipe.settled(plan, {name: outcome.result for name, outcome in outcomes.items()})
     if jax.process_count() > 1:
         outcomes = {
@@ -271,7 +279,7 @@ def run(
         }
     if not is_first():
         return
-    written = _written(root, plan, outcomes, changes)
+    written = _written(root, plan, outcomes, changes, trackers)
     for metric in config.get("table") or ():
         print(present.table(outcomes, metric), end="\n\n")
     for name, outcome in outcomes.items():
@@ -284,13 +292,24 @@ def run(
 
 
 def _written(
-    root: Path, plan: Any, outcomes: Mapping[str, Any], changes: Sequence[str]
+    root: Path,
+    plan: Any,
+    outcomes: Mapping[str, Any],
+    changes: Sequence[str],
+    trackers: Sequence[Any],
 ) -> dict[str, list[Path]]:
     """Writes the report and what came out; what a disk that cannot be written holds stays."""
     from jaxdistill import present
 
     try:
-        present.report(root, plan, outcomes, command=shown("jaxdistill.main"), changes=changes)
+        present.report(
+            root,
+            plan,
+            outcomes,
+            command=shown("jaxdistill.main"),
+            changes=changes,
+            trackers=trackers,
+        )
         return {
             "student": present.student(root, plan, outcomes),
             "synthetic set": present.synthetic(root, plan, outcomes),

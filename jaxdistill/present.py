@@ -18,6 +18,7 @@ from jaxdistill.recipe import Plan, Planned
 from jaxdistill.training.export import export_student
 from jaxdistill.training.loop import Outcome
 from jaxdistill.training.report import Picture, environment, write_report
+from jaxdistill.training.tracking import Tracker, sheet
 
 
 def report(
@@ -27,6 +28,7 @@ def report(
     *,
     command: str = "",
     changes: Sequence[str] = (),
+    trackers: Sequence[Tracker] = (),
 ) -> Path:
     """Writes ``report.json`` and ``report.html`` into a working directory.
 
@@ -36,6 +38,7 @@ def report(
         outcomes: what its stages left.
         command: what made it.
         changes: what was changed in the config, ``path=value`` each.
+        trackers: which are shown the last values and the images too.
 
     Returns:
         The path of the page.
@@ -47,6 +50,7 @@ def report(
         for planned in plan.stages
         for kind in _pictures(planned)
     ]
+    _tell(trackers, outcomes, pictures)
     return write_report(
         root,
         {
@@ -61,6 +65,16 @@ def report(
         },
         pictures,
     )
+
+
+def _tell(
+    trackers: Sequence[Tracker], outcomes: Mapping[str, Outcome], pictures: Sequence[Picture]
+) -> None:
+    """Shows trackers what came out."""
+    values = {f"{n}/{m}": v for n, outcome in outcomes.items() for m, v in outcome.values.items()}
+    for tracker in trackers:
+        sheets = {p.title: sheet(p.data.values()) for p in pictures if p.kind == "images"}
+        tracker.summary(values, sheets)
 
 
 def _pictures(planned: Planned) -> Sequence[str]:

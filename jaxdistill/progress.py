@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TextIO, TypeVar
 
-import jax
-
 T = TypeVar("T")
 
 _SILENT = contextvars.ContextVar("silent", default=False)
@@ -39,7 +37,13 @@ def silence(quiet: bool = True) -> Iterator[None]:
 
 
 def shown(
-    items: Iterable[T], label: str, unit: str = "batches", total: int | None = None, **how: Any
+    items: Iterable[T],
+    label: str,
+    unit: str = "batches",
+    total: int | None = None,
+    *,
+    said: Callable[[T], str] | None = None,
+    **how: Any,
 ) -> Iterator[T]:
     """The items one after another, with progress as soon as they take long.
 
@@ -48,6 +52,7 @@ def shown(
         label: what is done.
         unit: what the items are, in the plural.
         total: how many there are, where ``items`` does not say so itself.
+        said: what to say of an item that begins; given, each begins with a line.
         **how: ``stream``, ``every`` and ``clock`` of :class:`Progress`.
 
     Example:
@@ -58,6 +63,8 @@ def shown(
         total = len(items)  # type: ignore[arg-type]
     with Progress(total, label=label, unit=unit, inner=True, **how) as progress:
         for number, item in enumerate(items, 1):
+            if said is not None:
+                progress.begin(said(item))
             yield item
             progress.update(number)
 
@@ -104,10 +111,11 @@ class Progress:
         self.total, self.step, self.label = total, start, label
         self._unit, self._batch_size, self._clock = unit, batch_size, clock
         self._metrics: Mapping[str, float] = {}
+        self._now = ""
         self._begun = clock()
         self._first = None if unit == "steps" else (start, self._begun)
         self._display: _Display | None = None
-        if _SILENT.get() or jax.process_index() != 0:
+        if _SILENT.get() or not _speaks():
             return
         to: TextIO = sys.stderr if stream is None else stream
         if stream is None and _in_kernel():
@@ -134,6 +142,12 @@ class Progress:
         self._metrics = dict(metrics) if metrics else self._metrics
         self._display.show(self, now)
 
+    def begin(self, what: str) -> None:
+        """Says what is worked on now."""
+        self._now = what
+        if self._display is not None:
+            self._display.begin(self, self._clock())
+
     def close(self) -> None:
         """Ends the display; the last state of a run stays visible."""
         if self._display is not None:
@@ -149,9 +163,16 @@ class Progress:
                 facts.append(f"{duration((self.total - self.step) / rate)} left")
         return f"{self.label}: {', '.join(facts + self.facts(now))}"
 
+    @property
+    def named(self) -> bool:
+        """Whether it is said what is worked on."""
+        return bool(self._now)
+
     def facts(self, now: float) -> list[str]:
         """What is known besides step, time and rate."""
         facts = [f"{name} {value:.4g}" for name, value in self._metrics.items()]
+        if self._now and self.step != self.total:
+            facts.append(self._now)
         rate = self._rate(now)
         if self._batch_size is not None and rate is not None:
             facts.insert(0, f"{_short(rate * self._batch_size)} examples/s")
@@ -167,21 +188,27 @@ class Progress:
 
 
 class _Display(Protocol):
+    def begin(self, progress: Progress, now: float) -> None: ...
+
     def show(self, progress: Progress, now: float) -> None: ...
 
     def close(self, progress: Progress, now: float) -> None: ...
 
 
 class _Lines:
-    """Plain lines now and then; work inside other work that ends before its first writes none."""
+    """Plain lines now and then; work inside other work that ends before its first writes none.
+    Where each item begins with a line, these are all."""
 
     def __init__(self, begun: float, every: float, inner: bool, stream: TextIO):
         self._last, self._every, self._stream = begun, every, stream
         self._wanted, self._behind = not inner, False
 
+    def begin(self, progress: Progress, now: float) -> None:
+        self._write(progress, now)
+
     def show(self, progress: Progress, now: float) -> None:
         self._behind = True
-        if now - self._last >= self._every:
+        if now - self._last >= self._every and not progress.named:
             self._write(progress, now)
 
     def close(self, progress: Progress, now: float) -> None:
@@ -210,6 +237,9 @@ class _Bar:
             file=stream,
         )
 
+    def begin(self, progress: Progress, now: float) -> None:
+        self._bar.set_postfix_str(", ".join(progress.facts(now)))
+
     def show(self, progress: Progress, now: float) -> None:
         self._bar.set_postfix_str(", ".join(progress.facts(now)), refresh=False)
         self._bar.update(progress.step - self._bar.n)
@@ -224,6 +254,9 @@ class _Cell:
     def __init__(self, begun: float, inner: bool):
         self._last, self._inner = begun, inner
         self._handle: Any = None
+
+    def begin(self, progress: Progress, now: float) -> None:
+        self._draw(progress, now)
 
     def show(self, progress: Progress, now: float) -> None:
         if now - self._last >= (_REFRESH if self._handle or not self._inner else _LONG):
@@ -247,6 +280,11 @@ class _Cell:
         else:
             self._handle.update(seen, raw=True)
         self._last = now
+
+
+def _speaks() -> bool:
+    """Whether this is the first of all processes; without JAX there is one."""
+    return "jax" not in sys.modules or sys.modules["jax"].process_index() == 0
 
 
 def _in_kernel() -> bool:

@@ -292,7 +292,7 @@ def test_arms_are_run_share_stages_and_are_answered(tmp_path):
 def command(monkeypatch, tmp_path, capsys):
     """The command with a config and flags, each value measured being what ``values`` says."""
 
-    def measure(arms, seeds, root, quiet, wanted):
+    def measure(arms, seeds, root, quiet, wanted, track):
         ran.extend(seeds)
 
         def value(arm, seed):

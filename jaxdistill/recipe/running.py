@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from jaxdistill.data.checks import warn_of_duplicates
 from jaxdistill.distiller import on_base, with_base
 from jaxdistill.identities import identities
 from jaxdistill.models import pretrained
+from jaxdistill.progress import silence
 from jaxdistill.recipe import stage_cache
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
 from jaxdistill.recipe.resolving import net_of, resolve, sees, settled
@@ -36,6 +38,7 @@ from jaxdistill.training.loop import Outcome, Stage, abstract, check, first_batc
 from jaxdistill.training.metrics import Writer
 from jaxdistill.training.processes import is_first
 from jaxdistill.training.sharding import make_mesh, shardings
+from jaxdistill.training.tracking import Tracker
 from jaxdistill.training.works import refuse_other_kind, run_work
 
 
@@ -61,7 +64,7 @@ def run(
     root: Path | str,
     *,
     stages: Sequence[str] | None = None,
-    writers: Sequence[Writer] = (),
+    trackers: Sequence[Tracker] = (),
     quiet: bool = False,
 ) -> dict[str, Outcome]:
     """Runs the stages of a plan in order, each in ``root/stages/<name>-<identity>``.
@@ -70,8 +73,8 @@ def run(
         plan: the recipe.
         root: the working directory.
         stages: which stages to run, each with those it builds on; all by default.
-        writers: further places for the metrics.
-        quiet: no progress bars.
+        trackers: where its lines are shown.
+        quiet: no progress.
 
     Besides them ``root/data.json`` says what nets must know of the data, so that a result can be
     restored without it.
@@ -79,38 +82,60 @@ def run(
     Returns:
         What every stage left, by name.
     """
-    mesh = make_mesh(plan.config.get("mesh"))
-    rules = tuple(plan.config.get("rules") or ())
     Path(root).mkdir(parents=True, exist_ok=True)
     if is_first():
         _note(Path(root) / "data.json", {p.name: _known(p) for p in plan.stages})
-    for sets in plan.read.values() if is_first() else ():
-        warn_of_duplicates(sets)
-    how: dict[str, Any] = {"mesh": mesh, "rules": rules, "quiet": quiet}
     outcomes: dict[str, Outcome] = {}
     names = [planned.name for planned in plan.stages]
+    before = _steps_before(plan)
     wanted = _with_needs(plan, stages) if stages is not None else set(names)
-    for name in (name for name in names if name in wanted):
-        results = {other: outcome.result for other, outcome in outcomes.items()}
-        plan = settled(plan, results)
-        planned = plan.stage(name)
-        results = {other: results[other] for other in planned.needs}
-        if planned.settings["work"]:
-            outcomes[name] = _worked(plan, planned, results, root)
-            continue
-        cached = stage_cache.is_cached(planned)
-        store = stage_cache.write_cache(plan, planned, results, root, **how) if cached else None
-        stage = stage_of(plan, planned, results, store)
-        if planned.settings["checkpoint"]:
-            outcome = _given(planned, stage, partial(shardings, mesh, rules=rules))
-        else:
+    with silence(quiet):
+        for sets in plan.read.values() if is_first() else ():
+            warn_of_duplicates(sets)
+        for name in (name for name in names if name in wanted):
+            results = {other: outcome.result for other, outcome in outcomes.items()}
+            plan = settled(plan, results)
+            planned = plan.stage(name)
             where = folder(root, name, planned.identity)
-            outcome = run_stage(stage, where, writers=writers, **how)
-        refuse_other_kind(planned.kind, outcome.result)
-        whole = planned.handed_on(outcome.result, results)
-        outcomes[name] = dataclasses.replace(outcome, result=whole)
-        _warn_of_a_weak_teacher(planned, outcomes)
+            writers = [t.stage(name, before=before[name], folder=where) for t in trackers]
+            own = {other: results[other] for other in planned.needs}
+            outcomes[name] = _outcome(plan, planned, own, root, writers)
+            for tracker, writer in zip(trackers, writers, strict=True):
+                tracker.end(writer, outcomes[name].metrics)
+            _warn_of_a_weak_teacher(planned, outcomes)
     return outcomes
+
+
+def _steps_before(plan: Plan) -> dict[str, int]:
+    """For every stage the steps of those before it, step 0 among them."""
+    lengths = [planned.settings["steps"] + 1 for planned in plan.stages]
+    starts = itertools.accumulate(lengths, initial=0)
+    return {planned.name: start for planned, start in zip(plan.stages, starts, strict=False)}
+
+
+def _outcome(
+    plan: Plan,
+    planned: Planned,
+    results: Mapping[str, Any],
+    root: Path | str,
+    writers: Sequence[Writer],
+) -> Outcome:
+    """What one stage leaves, given the results that it builds on."""
+    if planned.settings["work"]:
+        return _worked(plan, planned, results, root)
+    mesh = make_mesh(plan.config.get("mesh"))
+    rules = tuple(plan.config.get("rules") or ())
+    how: dict[str, Any] = {"mesh": mesh, "rules": rules}
+    cached = stage_cache.is_cached(planned)
+    store = stage_cache.write_cache(plan, planned, results, root, **how) if cached else None
+    stage = stage_of(plan, planned, results, store)
+    if planned.settings["checkpoint"]:
+        outcome = _given(planned, stage, partial(shardings, mesh, rules=rules))
+    else:
+        where = folder(root, planned.name, planned.identity)
+        outcome = run_stage(stage, where, writers=writers, **how)
+    refuse_other_kind(planned.kind, outcome.result)
+    return dataclasses.replace(outcome, result=planned.handed_on(outcome.result, results))
 
 
 def finished(plan: Plan, root: Path | str, stages: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Metrics as sums and counts, and where they are written: JSON lines, TensorBoard."""
+"""Metrics as sums and counts, and the lines in which they are written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxdistill._files import write_text
 
 
 class Writer(Protocol):
-    """Somewhere to put metrics."""
+    """Somewhere to put metrics; see also :mod:`jaxdistill.training.tracking`."""
 
     def __call__(self, step: int, values: Mapping[str, float], kind: str) -> None: ...
 
@@ -95,23 +95,3 @@ def _strict(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     return float(value) if value in ("nan", "inf", "-inf") else value
-
-
-def tensorboard(directory: str | os.PathLike) -> Writer:
-    """Writes scalars for TensorBoard through ``tensorboardX``.
-
-    Raises:
-        ImportError: without the extra ``tensorboard``.
-    """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as fault:
-        raise ImportError('TensorBoard needs: pip install "jaxdistill[tensorboard]"') from fault
-    writer = SummaryWriter(str(directory))
-
-    def write(step: int, values: Mapping[str, float], kind: str) -> None:
-        for name, value in values.items():
-            writer.add_scalar(f"{kind}/{name}", value, step)
-        writer.flush()
-
-    return write
