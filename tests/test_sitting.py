@@ -62,7 +62,7 @@ def sitting(installed, tmp_path_factory):
 def test_it_is_the_wheel_that_runs(installed, sitting):
     _, said = sitting
     assert str(installed / "jaxdistill") in said["jaxdistill doctor"]
-    assert "nothing: all is here" in said["jaxdistill doctor"]
+    assert "needed and missing" not in said["jaxdistill doctor"]
 
 
 def test_what_is_there(sitting):
