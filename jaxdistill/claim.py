@@ -258,6 +258,7 @@ def _run() -> int:
         "environment": report.environment(),
         "environments": claims.environments(records),
     }
+    result["notes"] = claims.notes(result, list(seeds))
     report.write_claim(root, result)
     print(table(result, list(seeds)))
     print(json.dumps(report.plain(_short(result, root)), allow_nan=False))

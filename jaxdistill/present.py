@@ -11,14 +11,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdistill import condense, registry
+from jaxdistill import condense, headline, registry
 from jaxdistill._errors import unknown
 from jaxdistill.pictures import PICTURES
 from jaxdistill.recipe import Plan, Planned
+from jaxdistill.registry.entries import scheduled
 from jaxdistill.training.export import export_student
 from jaxdistill.training.loop import Outcome
 from jaxdistill.training.report import Picture, environment, write_report
 from jaxdistill.training.tracking import Tracker, sheet
+
+# At so many steps the learning rate is drawn.
+RATES = 60
 
 
 def report(
@@ -58,9 +62,10 @@ def report(
             "sentence": _sentence(plan, changes),
             "command": command,
             "created": time.strftime("%Y-%m-%d %H:%M"),
+            "answer": headline.answer(plan, outcomes),
             "config": plan.config,
             "environment": environment(),
-            "stages": [_stage(planned, outcomes[planned.name]) for planned in plan.stages],
+            "stages": [_stage(plan, planned, outcomes[planned.name]) for planned in plan.stages],
             "summary": [{"model": name, **outcome.values} for name, outcome in outcomes.items()],
         },
         pictures,
@@ -157,7 +162,7 @@ def synthetic(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> 
     return files
 
 
-def _stage(planned: Planned, outcome: Outcome) -> dict[str, Any]:
+def _stage(plan: Plan, planned: Planned, outcome: Outcome) -> dict[str, Any]:
     """A stage as a report wants it: training and evaluation apart, a line for every set."""
     evaluations = []
     for line in outcome.metrics:
@@ -171,13 +176,30 @@ def _stage(planned: Planned, outcome: Outcome) -> dict[str, Any]:
         ]
     return {
         "name": planned.name,
+        "what": headline.described(planned, outcome.result),
+        "learns_from": headline.learns_from(plan, planned),
         "steps": planned.settings["steps"],
         "seconds": outcome.seconds,
         **_size(planned, outcome.result),
         "kind": planned.kind,
         "metrics": [line for line in outcome.metrics if line["kind"] == "train"],
         "evaluations": evaluations,
+        **_learning_rate(planned.settings),
     }
+
+
+def _learning_rate(settings: Mapping[str, Any]) -> dict[str, tuple[list[int], list[float]]]:
+    """The rate of a stage's optimizer at some steps; nothing where it has none, or one a part."""
+    rate, steps = (settings["optimizer"] or {}).get("learning_rate"), settings["steps"]
+    if rate is None or steps < 2:
+        return {}
+    shown = np.unique(np.linspace(0, steps - 1, RATES).round().astype(int)).tolist()
+    if isinstance(rate, Mapping):
+        schedule = scheduled("'learning_rate'", steps, rate)
+        values = [float(schedule(step)) for step in shown]
+    else:
+        values = [float(rate)] * len(shown)
+    return {"learning_rate": (shown, values)}
 
 
 def _size(planned: Planned, result: Any) -> dict[str, int]:

@@ -17,7 +17,7 @@ from jaxdistill.claims.seeds import (
     refuse_other_configs,
     write_seed,
 )
-from jaxdistill.claims.text import ENOUGH, TUNING_SEED, table
+from jaxdistill.claims.text import ENOUGH, TUNING_SEED, notes, table
 
 __all__ = [
     "ENOUGH",
@@ -30,6 +30,7 @@ __all__ = [
     "finite_values",
     "margin_of",
     "metric_of",
+    "notes",
     "read_seed",
     "refuse",
     "refuse_other_configs",

@@ -60,11 +60,18 @@ def answer(
         }
         for name, each in asked.items()
     }
+    arms = values(claim["metric"], list(found))
+    step = statistics.resolution_of(
+        [v for each in arms.values() for v in each], (records or {}).get(claim["metric"])
+    )
     return {
         "sentence": claim.get("sentence", ""),
         "held_equal": list(claim.get("held_equal", ())),
         "metric": claim["metric"],
-        "arms": values(claim["metric"], list(found)),
+        "arms": arms,
+        "intervals": {
+            name: statistics.paired_interval(own, resolution=step) for name, own in arms.items()
+        },
         "contrasts": contrasts,
         "verdict": statistics.overall([a.verdict for a in answered.values()]),
     }

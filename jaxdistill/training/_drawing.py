@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import io
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,15 +23,9 @@ MISSING = (
     '<p class="missing">Pictures are drawn with matplotlib: '
     "<code>pip install &quot;jaxdistill[plots]&quot;</code></p>"
 )
-NAMES = ("ink", "soft", "line", "first", "second", "third", "fourth", "good", "bad", "open")
+SERIES = ("first", "second", "third", "fourth", "fifth", "sixth")
+NAMES = ("ink", "soft", "line", *SERIES)
 STAND_IN = {name: f"#0{place:x}0{place:x}0{place:x}" for place, name in enumerate(NAMES, 1)}
-SERIES = ("first", "second", "third", "fourth")
-TONES = {
-    "holds": "good",
-    "contradicted": "bad",
-    "not shown": "open",
-    "smaller than asked": "open",
-}
 # Curves with more points than this are smoothed, and drawn with at most this many.
 LONG = 200
 # Images with a side shorter than this are magnified with hard edges.
@@ -51,33 +46,62 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def chart(title: str, series: Sequence[Series]) -> str:
-    """A small chart with its lines named in the caption, each with its last value."""
+def chart(
+    title: str, series: Sequence[Series], *, x: str = "step", y: str = "", arrow: str = ""
+) -> str:
+    """A small chart with its lines named in the caption, each with its last value.
+
+    Args:
+        title: of the caption.
+        series: the lines; dashed ones are levels to compare with.
+        x: what its axis says.
+        y: what the other axis says, the title by default.
+        arrow: HTML behind the title.
+    """
     colours = _colours(series)
-    with _figure(3.3, 1.9) as figure:
+    with _figure(3.3, 2.05) as figure:
         axes = figure.add_subplot()
-        for (_, x, y, dashed), name in zip(series, colours, strict=True):
-            x, y = np.asarray(x, float), np.asarray(y, float)
-            colour = STAND_IN[name]
-            style: Any = {"color": colour, "lw": 1.5, "ls": (0, (4, 3)) if dashed else "-"}
-            if len(x) > LONG:
-                every = slice(None, None, -(-len(x) // LONG))
-                axes.plot(x[every], y[every], **{**style, "lw": 0.7, "alpha": 0.3})
-                axes.plot(x[every], _smoothed(y)[every], **style)
-            else:
-                dots = {"marker": "o", "ms": 2.6} if len(x) <= 30 and not dashed else {}
-                axes.plot(x, y, **style, **dots)
+        for (_, xs, ys, dashed), name in zip(series, colours, strict=True):
+            _line(axes, np.asarray(xs, float), np.asarray(ys, float), STAND_IN[name], dashed)
         values = np.concatenate([np.asarray(s.y, float) for s in series])
         _scale(axes, values[np.isfinite(values)])
         axes.margins(x=0.02)
+        axes.set_xlabel(x)
+        axes.set_ylabel(_wrapped(y or title))
         if min(min(s.x) for s in series) >= 0:
             axes.set_xlim(left=0)
-        svg = _svg(figure, title)
+        svg = _svg(figure, f"{title} by {x}: {_said(series)}")
     keys = [
-        _key(name, f"{s.label} {_page.number(float(s.y[-1]))}".strip())
+        _key(name, f"{s.label} {_page.number(float(s.y[-1]))}".strip(), s.dashed)
         for s, name in zip(series, colours, strict=True)
     ]
-    return _captioned(title, keys, svg)
+    return _captioned(title, keys, svg, arrow)
+
+
+def _line(axes: Any, x: np.ndarray, y: np.ndarray, colour: str, dashed: bool) -> None:
+    style: Any = {"color": colour, "lw": 1.5, "ls": (0, (1.5, 2)) if dashed else "-"}
+    if len(x) > LONG:
+        every = slice(None, None, -(-len(x) // LONG))
+        axes.plot(x[every], y[every], **{**style, "lw": 0.7, "alpha": 0.3})
+        axes.plot(x[every], _smoothed(y)[every], **style)
+    else:
+        dots = {"marker": "o", "ms": 2.6} if len(x) <= 30 and not dashed else {}
+        axes.plot(x, y, **style, **dots)
+
+
+def _wrapped(words: str) -> str:
+    """At most two lines, which the height of a chart holds."""
+    lines = textwrap.wrap(words, 30)
+    return "\n".join(lines if len(lines) <= 2 else [lines[0], textwrap.shorten(lines[1], 24) + "…"])
+
+
+def _said(series: Sequence[Series]) -> str:
+    """The lines in words, for those who do not see them."""
+    parts = []
+    for label, _, y, dashed in series:
+        first, last = (_page.number(float(value)) for value in (y[0], y[-1]))
+        parts.append(f"{label} {last}" if dashed else f"{label} from {first} to {last}")
+    return "; ".join(parts)
 
 
 def reliability(models: Mapping[str, Any]) -> str:
@@ -111,52 +135,6 @@ def reliability(models: Mapping[str, Any]) -> str:
     return f'<div class="pair">{"".join(found)}</div>'
 
 
-def arms(
-    metric: str, values: Mapping[str, Sequence[float]], intervals: Mapping[str, Sequence[float]]
-) -> str:
-    """A row for every arm: a dot for each seed, the mean, and its interval where there is one."""
-    names = list(values)[::-1]
-    with _figure(7.4, 0.75 + 0.32 * len(names)) as figure:
-        axes = _rows(figure, names)
-        for place, name in enumerate(names):
-            seeds = np.array([float(value) for value in values[name]])
-            ours = STAND_IN["first"]
-            axes.plot(seeds, np.full(len(seeds), place), "o", ms=4.5, mew=0, color=ours, alpha=0.75)
-            if name in intervals and np.isfinite([float(x) for x in intervals[name]]).all():
-                _, low, high = (float(x) for x in intervals[name])
-                band = {"color": ours, "lw": 9, "alpha": 0.22, "solid_capstyle": "butt"}
-                axes.plot([low, high], [place, place], **band)
-            if np.isfinite(seeds).all():
-                axes.plot([seeds.mean()], [place], "|", ms=13, mew=2, color=STAND_IN["ink"])
-        band = ", its 95 % interval behind it" if intervals else ""
-        note = f"a dot for every seed, a bar at the mean{band}"
-        return _captioned(metric, [note], _svg(figure, metric))
-
-
-def contrasts(metric: str, found: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row for every contrast: its mean and interval against the margin that it must exceed."""
-    names = list(found)[::-1]
-    with _figure(7.4, 0.75 + 0.32 * len(names)) as figure:
-        axes = _rows(figure, names)
-        axes.axvline(0, color=STAND_IN["soft"], lw=1)
-        for place, name in enumerate(names):
-            contrast = found[name]
-            colour = STAND_IN[TONES.get(contrast.get("verdict", ""), "soft")]
-            mean, low, high = (float(contrast[key]) for key in ("mean", "low", "high"))
-            known = bool(np.isfinite([low, high]).all())
-            if known:
-                axes.plot([low, high], [place, place], color=colour, lw=2.2, solid_capstyle="round")
-            if margin := float(contrast.get("margin") or 0):
-                axes.plot([margin], [place], "|", ms=14, mew=1.2, color=STAND_IN["soft"])
-            if np.isfinite(mean):
-                face = colour if known else "none"
-                axes.plot([mean], [place], "o", ms=7, color=colour, mfc=face)
-        title = f"difference in {metric}"
-        return _captioned(
-            title, ["mean and 95 % interval, hollow where there is none"], _svg(figure, title)
-        )
-
-
 def images(rows: Mapping[str, Any]) -> str:
     """Rows of images ``[columns, H, W, C]`` in [0, 1] with their labels."""
     cells, columns = [], 0
@@ -167,16 +145,16 @@ def images(rows: Mapping[str, Any]) -> str:
                 f"row {label!r} must be images [columns, H, W, 1 or 3], got {row.shape}"
             )
         columns = max(columns, len(row))
-        cells.append((str(label), [_image(image) for image in row]))
+        named = (f"{label}, {place} of {len(row)}" for place in range(1, len(row) + 1))
+        cells.append((str(label), [_image(*pair) for pair in zip(row, named, strict=True)]))
     grid = "".join(
         f"<span>{_page.text(label)}</span>{''.join(row)}" + "<i></i>" * (columns - len(row))
         for label, row in cells
     )
-    layout = f"grid-template-columns: max-content repeat({columns}, minmax(0, 84px))"
-    return f'<div class="images" style="{layout}">{grid}</div>'
+    return f'<div class="images" style="--columns: {columns}">{grid}</div>'
 
 
-def _image(image: np.ndarray) -> str:
+def _image(image: np.ndarray, alt: str) -> str:
     from matplotlib.image import imsave
 
     height, width, channels = image.shape
@@ -186,17 +164,7 @@ def _image(image: np.ndarray) -> str:
     imsave(buffer, rgb, format="png")
     kind = ' class="small"' if min(height, width) < SMALL else ""
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img{kind} alt="" src="data:image/png;base64,{data}">'
-
-
-def _rows(figure: Any, names: Sequence[str]) -> Any:
-    axes = figure.add_subplot()
-    axes.set_yticks(range(len(names)), [n if len(n) <= 34 else n[:33] + "…" for n in names])
-    axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.tick_params(axis="y", labelsize=9, labelcolor=STAND_IN["ink"])
-    axes.grid(axis="y", visible=False)
-    axes.margins(x=0.06)
-    return axes
+    return f'<img{kind} alt="{_page.text(alt)}" src="data:image/png;base64,{data}">'
 
 
 def _colours(series: Sequence[Series]) -> list[str]:
@@ -281,10 +249,12 @@ def _svg(figure: Any, label: str) -> str:
     return re.sub(r'<svg width="[^"]*" height="[^"]*"', lambda _: opening, svg, count=1)
 
 
-def _key(name: str, words: str) -> str:
-    return f'<span class="key" style="--key: var(--{name})">{_page.text(words)}</span>'
+def _key(name: str, words: str, dashed: bool = False) -> str:
+    kind = "key dashed" if dashed else "key"
+    return f'<span class="{kind}" style="--key: var(--{name})">{_page.text(words)}</span>'
 
 
-def _captioned(title: str, notes: Sequence[str], svg: str) -> str:
-    caption = f"<b>{_page.text(title)}</b>{''.join(f'<span>{note}</span>' for note in notes)}"
+def _captioned(title: str, notes: Sequence[str], svg: str, arrow: str = "") -> str:
+    shown = "".join(f"<span>{note}</span>" for note in notes)
+    caption = f"<b>{_page.text(title)}{arrow}</b>{shown}"
     return f"<figure><figcaption>{caption}</figcaption>{svg}</figure>"

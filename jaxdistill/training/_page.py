@@ -6,92 +6,12 @@ import html
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-CSS = """
-:root {
-  color-scheme: light dark;
-  --paper: #f7f7f5; --card: #ffffff; --ink: #1c1e22; --soft: #6a6f78; --line: #dfe0e2;
-  --first: #2f66c8; --second: #c8701c; --third: #23896a; --fourth: #8a4fb0;
-  --good: #1d7f50; --bad: #bb3a2c; --open: #8a6400;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #141518; --card: #1c1e22; --ink: #e6e7e9; --soft: #979ca5; --line: #33363c;
-    --first: #7fa8f5; --second: #eea55c; --third: #58c3a0; --fourth: #c59be6;
-    --good: #5bc38d; --bad: #ee8377; --open: #d9b24c;
-  }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: var(--paper); color: var(--ink);
-  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
-}
-main { max-width: 1060px; margin: 0 auto; padding: 48px 24px 64px; }
-h1 { font-size: 30px; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 10px; }
-h2 { font-size: 19px; letter-spacing: -0.01em; margin: 44px 0 14px; }
-h3 { font-size: 16px; margin: 0; }
-p { margin: 0 0 12px; }
-a { color: var(--first); }
-.lead { font-size: 17px; color: var(--ink); max-width: 46em; }
-.soft, figcaption, .facts, footer { color: var(--soft); }
-.facts { font-size: 13.5px; }
-.facts span + span::before { content: "\\00b7"; margin: 0 8px; }
-.card {
-  background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 18px 20px; margin: 0 0 16px; overflow-x: auto;
-}
-pre {
-  background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: 10px 14px; margin: 14px 0; overflow-x: auto;
-}
-pre, code { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 5px 0 5px 28px; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-th { font-weight: 600; color: var(--soft); font-size: 13px; vertical-align: bottom; }
-tr:last-child td { border-bottom: 0; }
-td { white-space: nowrap; }
-td:first-child { white-space: normal; }
-td.text, th.text { text-align: left; }
-figure { margin: 0; min-width: 0; }
-figcaption { font-size: 13px; margin: 0 0 4px; display: flex; flex-wrap: wrap; gap: 2px 12px; }
-figcaption b { color: var(--ink); font-weight: 600; }
-.key::before {
-  content: ""; display: inline-block; width: 9px; height: 9px; border-radius: 50%;
-  margin-right: 5px; background: var(--key);
-}
-.charts {
-  display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr));
-  gap: 22px 24px; margin: 16px 0 4px;
-}
-.pair { display: flex; flex-wrap: wrap; gap: 20px 32px; }
-svg { display: block; width: 100%; height: auto; font-family: inherit; }
-svg * { stroke-linejoin: round; }
-.images { display: grid; gap: 5px; align-items: center; justify-content: start; }
-.images span { font-size: 13px; color: var(--soft); padding-right: 12px; text-align: right; }
-.images img { display: block; width: 100%; border-radius: 3px; }
-.images img.small { image-rendering: pixelated; }
-.card > figure + figure { margin-top: 22px; }
-.narrow { width: fit-content; max-width: 100%; }
-.verdict {
-  display: inline-block; padding: 1px 10px; border-radius: 999px; font-size: 13px;
-  font-weight: 600; color: var(--tone); border: 1px solid var(--tone); white-space: nowrap;
-}
-.holds { --tone: var(--good); } .contradicted { --tone: var(--bad); }
-.not-shown, .smaller-than-asked { --tone: var(--open); }
-details { margin: 2px 0; }
-details > div { margin: 2px 0 6px 5px; padding-left: 14px; border-left: 1px solid var(--line); }
-summary { cursor: pointer; }
-summary .soft { font-size: 13px; }
-.tree { font: 13px/1.65 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-.tree .name { color: var(--soft); }
-.missing { border-left: 3px solid var(--open); padding-left: 12px; color: var(--soft); }
-footer { margin-top: 48px; font-size: 13px; }
-@media print { body { background: none; } .card { break-inside: avoid; } }
-"""
+from jaxdistill.training._style import CSS
 
 
 def page(title: str, body: str) -> str:
@@ -129,16 +49,90 @@ def number(value: Any) -> str:
     return f"−{shown[1:]}" if shown.startswith("-") else shown
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[int] = ()) -> str:
-    """A table of cells that are HTML already; the columns ``words`` are set to the left."""
+def short(value: Any, unit: str = "") -> str:
+    """A large count in three digits.
+
+    Example:
+        >>> print(short(228_164), short(9_594_104), short(912, "B"), short(912_656, "B"), sep=", ")
+        228 k, 9.59 M, 912 B, 913 kB
+    """
+    if value is None or isinstance(value, str):
+        return "–"
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            return f"{_digits(value / size)} {prefix}{unit}"
+    return f"{_digits(value)} {unit}".strip()
+
+
+def duration_of(seconds: float | None) -> str:
+    """A short time in three digits.
+
+    Example:
+        >>> print(duration_of(0.000538), duration_of(0.25), duration_of(3.0), sep=", ")
+        538 µs, 250 ms, 3 s
+    """
+    if seconds is None or isinstance(seconds, str):
+        return "–"
+    for size, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= 0.9995 * size or unit == "µs":
+            return f"{_digits(seconds / size)} {unit}"
+    raise AssertionError(seconds)
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, without an exponent; whole numbers as they are."""
+    if value == int(value):
+        return f"{int(value)}"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(places, 6)}f}"
+
+
+def better(direction: str) -> str:
+    """An arrow for which values are better, «higher» or «lower»; nothing where neither is."""
+    if not direction:
+        return ""
+    arrow = {"higher": "↑", "lower": "↓"}[direction]
+    said = f"{direction} is better"
+    return f' <span class="better" role="img" aria-label="{said}" title="{said}">{arrow}</span>'
+
+
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    words: Sequence[int] = (),
+    kind: str = "",
+) -> str:
+    """A table of cells that are HTML already; the first of a row names it.
+
+    On narrow screens one of more than three columns becomes a block for every row, in which every
+    cell stands behind its column's name.
+
+    Args:
+        header: the names of the columns.
+        rows: a cell for every column.
+        words: columns that hold words, set to the left.
+        kind: further classes.
+    """
+    labels = [text(html.unescape(re.sub(r"<[^>]*>", "", name))).strip() for name in header]
+
+    def cell(place: int, content: str, tag: str) -> str:
+        kind = ' class="text"' if place in words else ""
+        if tag == "th":
+            return f'<th scope="col"{kind}>{content}</th>'
+        if place == 0:
+            return f'<th scope="row"{kind}>{content}</th>'
+        label = f' data-label="{labels[place]}"' if labels[place] else ""
+        return f"<td{kind}{label}>{content}</td>"
 
     def row(cells: Sequence[str], tag: str) -> str:
-        kind = [' class="text"' if place in words else "" for place in range(len(cells))]
-        return "".join(f"<{tag}{k}>{c}</{tag}>" for c, k in zip(cells, kind, strict=True))
+        if len(cells) != len(header):
+            raise ValueError(f"a row of {len(cells)} cells in a table of {len(header)} columns")
+        return "".join(cell(place, content, tag) for place, content in enumerate(cells))
 
     body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)
     head = f"<thead><tr>{row(header, 'th')}</tr></thead>" if any(header) else ""
-    return f"<table>{head}<tbody>{body}</tbody></table>"
+    kinds = " ".join(part for part in ("stack" if len(header) > 3 else "", kind) if part)
+    return f'<table class="{kinds}">{head}<tbody>{body}</tbody></table>'
 
 
 def facts(*parts: str) -> str:
@@ -149,6 +143,13 @@ def facts(*parts: str) -> str:
 def card(*parts: str, narrow: bool = False) -> str:
     """Parts that belong together in a box, as wide as the page or as they are."""
     return f'<section class="card{" narrow" if narrow else ""}">{"".join(parts)}</section>'
+
+
+def folded(title: str, *parts: str, unfolded: bool = False) -> str:
+    """Parts in a box that opens at its title."""
+    state = " open" if unfolded else ""
+    inner = f"<summary>{title}</summary><div>{''.join(parts)}</div>"
+    return f'<details class="card"{state}>{inner}</details>'
 
 
 def tree(value: Any) -> str:

@@ -1,0 +1,289 @@
+"""What a recipe was for: what was distilled from what into what, and how both compare.
+
+What :func:`answer` gives is plain data, which stands at the top of a report.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdistill import registry
+from jaxdistill.config import frozen_stages, target_stages
+from jaxdistill.recipe import Plan, Planned
+from jaxdistill.training.costs import Costs, costs
+from jaxdistill.training.loop import Outcome
+from jaxdistill.training.meaning import meaning, plain_words
+
+# Metrics that are compared, beside the one that a claim is about or that comes first.
+METRICS = 3
+_STEPS = re.compile(r"(.+?)_(\d+)")
+
+
+def answer(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """What stands at the top of a report, see :mod:`jaxdistill.training.report`.
+
+    Forward passes of the nets that are compared are timed, so that two calls differ in ``seconds``.
+    """
+    student = student_of(plan)
+    teachers = teachers_of(plan, student)
+    if student.kind == "data_set":
+        rows = _data_sets(student, outcomes[student.name])
+    else:
+        rows = _nets(plan, student, teachers, outcomes)
+    names = _metrics(plan, student, rows)
+    for row in rows:
+        row["values"] = {name: row["values"][name] for name in names if name in row["values"]}
+    return {
+        "from": _sources(plan, student, teachers),
+        "into": {"name": student.name, "what": described(student, outcomes[student.name].result)},
+        "how": _how(plan, student),
+        "metrics": names,
+        "rows": rows,
+        "note": _note(rows, outcomes),
+    }
+
+
+def student_of(plan: Plan) -> Planned:
+    """The stage that a recipe is about: the one that its claim measures if that one learns from
+    another, else the last that does, else the last."""
+    learning = [p for p in plan.stages if _learns(plan, p)]
+    claimed = ((plan.config.get("claim") or {}).get("metric") or "").split("/")[0]
+    own = [p for p in learning if p.name == claimed]
+    return (own or learning or plan.stages)[-1]
+
+
+def _learns(plan: Plan, planned: Planned) -> bool:
+    if planned.settings["work"]:
+        return False
+    return planned.kind in ("data_set", "images") or bool(teachers_of(plan, planned))
+
+
+def teachers_of(plan: Plan, planned: Planned) -> list[Planned]:
+    """The earlier stages that a stage learns from: those of its targets, and the nets that its
+    algorithm reads, less those of another kind that only its evaluations need."""
+    names = [*target_stages(planned.settings["targets"]), *frozen_stages(planned.settings)]
+    start = (planned.settings["initial"] or {}).get("stage")
+    found = [plan.stage(name) for name in dict.fromkeys(names) if name != start or name in names]
+    nets = [p for p in found if p.kind == "net"]
+    measured = {_family(name) for name in planned.metrics or ()}
+    # A sampler reads the classifier in whose features it is measured.
+    alike = [p for p in nets if measured & {_family(name) for name in p.metrics or ()}]
+    return (alike or nets) if planned.kind == "net" else []
+
+
+def _family(metric: str) -> str:
+    """A metric without its set and without the number of steps."""
+    name = metric.rpartition("/")[2]
+    found = _STEPS.fullmatch(name)
+    return found[1] if found else name
+
+
+def described(planned: Planned, result: Any = None) -> str:
+    """What a stage makes, in words."""
+    if planned.kind == "data_set" and result is not None:
+        return f"{len(result.images)} images"
+    if planned.settings["student"]:
+        return plain_words(str(planned.settings["student"]["net"]))
+    named = planned.settings["work"] or planned.settings["distiller"] or {}
+    return plain_words(named.get("name", planned.kind))
+
+
+def learns_from(plan: Plan, planned: Planned) -> str:
+    """What a stage learns from, in words."""
+    teachers = [plain_words(p.name) for p in teachers_of(plan, planned)]
+    if planned.settings["work"]:
+        teachers = [plain_words(name) for name in planned.needs]
+    data = (planned.settings["data"] or plan.config.get("data") or {}).get("name")
+    labels = [] if planned.settings["work"] else [plain_words(data)] if data else []
+    return ", ".join([*teachers, *labels])
+
+
+def seen(planned: Planned) -> Any:
+    """One example of what the net of a stage sees in evaluation mode, or None without data."""
+    if "train" not in planned.data:
+        return None
+    records = planned.data["train"].gather(np.arange(1))
+    info = planned.info
+    if "vocabulary" in info:
+        return records["tokens"]
+    augment = (planned.settings["view"] or {}).get("augment")
+    return registry.view({"augment": augment}, info)(records, jax.random.key(0))["student"]
+
+
+def _sources(plan: Plan, student: Planned, teachers: Sequence[Planned]) -> list[dict[str, str]]:
+    if teachers:
+        return [{"name": p.name, "what": described(p)} for p in teachers]
+    if student.kind == "data_set":
+        count = len(student.data["train"]) if "train" in student.data else 0
+        return [{"name": _data_name(plan, student), "what": f"{count:,} records"}]
+    if (student.settings["distiller"] or {}).get("name") == "self_distilled_fit":
+        return [{"name": "its own fits", "what": "each from the one before"}]
+    return []
+
+
+def _data_name(plan: Plan, planned: Planned) -> str:
+    data = planned.settings["data"] or plan.config.get("data") or {}
+    return str(data.get("name") or "data")
+
+
+def _how(plan: Plan, student: Planned) -> str:
+    parts = [f"{student.settings['steps']:,} steps"] if student.settings["steps"] else []
+    if student.kind != "data_set" and student.data:
+        parts.append(f"on {plain_words(_data_name(plan, student))}")
+    if terms := student.settings["objective"]:
+        parts.append("by " + ", ".join(map(plain_words, terms)))
+    elif student.settings["distiller"]:
+        parts.append(f"by {plain_words(student.settings['distiller']['name'])}")
+    return ", ".join(parts)
+
+
+def _nets(
+    plan: Plan, student: Planned, teachers: Sequence[Planned], outcomes: Mapping[str, Outcome]
+) -> list[dict[str, Any]]:
+    """A row for every teacher, for the student, and for others that were measured alike; of
+    samplers one for every number of steps."""
+    roles = {p.name: "teacher" for p in teachers} | {student.name: "student"}
+    measured = set(_own_values(outcomes[student.name]))
+    known: dict[str, Costs | None] = {}
+    rows = []
+    for planned in plan.stages:
+        values = _own_values(outcomes[planned.name])
+        values |= _of_teacher(planned.name, student, outcomes, len(teachers))
+        role = roles.get(planned.name, "")
+        if not role and (planned.kind != "net" or not measured & values.keys()):
+            continue
+        key = json.dumps([planned.settings["student"], planned.settings["view"]], default=str)
+        if key not in known:
+            known[key] = _costs(planned, outcomes[planned.name].result)
+        found = known[key]
+        own = {} if found is None else found._asdict()
+        own.pop("device", None)
+        row = {"name": planned.name, "what": described(planned), "role": role}
+        rows += [{**row, **steps, "values": each, **own} for steps, each in _by_steps(values)]
+    return _in_order(rows, student.name)
+
+
+def _in_order(rows: Sequence[dict[str, Any]], student: str) -> list[dict[str, Any]]:
+    """Teachers first, then others, the student last: what is compared stands at both ends."""
+    order = {"teacher": 0, "": 1, "student": 2}
+    return sorted(rows, key=lambda row: (order[row["role"]], -row.get("at", 0)))
+
+
+def _own_values(outcome: Outcome) -> dict[str, float]:
+    """What was measured of a result itself, less the means over its training."""
+    return {
+        name: value
+        for name, value in outcome.values.items()
+        if not name.startswith("train/")
+        and ":" not in name
+        and not name.rpartition("/")[2].startswith("teacher_")
+        and "_teacher_" not in name
+    }
+
+
+def _of_teacher(
+    name: str, student: Planned, outcomes: Mapping[str, Outcome], count: int
+) -> dict[str, float]:
+    """What the student's own stage has measured of a teacher."""
+    found = {}
+    for metric, value in outcomes[student.name].values.items():
+        if metric.startswith(f"{name}:"):
+            found[metric.removeprefix(f"{name}:")] = value
+        part, _, own = metric.rpartition("/")
+        if count == 1 and name in teachers_names(student) and ":" not in metric:
+            if own.startswith("teacher_"):
+                found[f"{part}/{own.removeprefix('teacher_')}"] = value
+            elif "_teacher_" in own:
+                found[f"{part}/{own.replace('_teacher_', '_')}"] = value
+    return found
+
+
+def teachers_names(planned: Planned) -> tuple[str, ...]:
+    """The stages of a stage's targets and of its algorithm."""
+    names = (*target_stages(planned.settings["targets"]), *frozen_stages(planned.settings))
+    return tuple(dict.fromkeys(names))
+
+
+def _by_steps(values: Mapping[str, float]) -> Iterable[tuple[dict[str, int], dict[str, float]]]:
+    """Values of samplers apart by the number of steps; of all others as they are."""
+    found: dict[int, dict[str, float]] = {}
+    plain = {}
+    for name, value in values.items():
+        if match := _STEPS.fullmatch(name):
+            found.setdefault(int(match[2]), {})[match[1]] = value
+        else:
+            plain[name] = value
+    if not found:
+        return [({}, plain)]
+    return [({"at": steps}, own) for steps, own in sorted(found.items(), reverse=True)]
+
+
+def _data_sets(student: Planned, outcome: Outcome) -> list[dict[str, Any]]:
+    """The real records and the small set."""
+    rows = []
+    if "train" in student.data:
+        source = student.data["train"]
+        record = source.gather(np.arange(1))
+        size = sum(np.asarray(record[key]).nbytes for key in ("image", "label") if key in record)
+        rows.append(
+            {
+                "name": "real data",
+                "role": "teacher",
+                "records": len(source),
+                "bytes": size * len(source),
+                "values": {},
+            }
+        )
+    made = outcome.result
+    rows.append(
+        {
+            "name": student.name,
+            "role": "student",
+            "what": "a small set",
+            "records": len(made.images),
+            "bytes": int(np.asarray(made.images).nbytes + np.asarray(made.targets).nbytes),
+            "values": _own_values(outcome),
+        }
+    )
+    return rows
+
+
+def _metrics(plan: Plan, student: Planned, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The metrics that are compared: first the claim's, then those that others have too."""
+    own = [name for row in rows if row["name"] == student.name for name in row["values"]]
+    own = list(dict.fromkeys(own))
+    sets = {name.rpartition("/")[0] for name in own}
+    part = "test" if "test" in sets else "validation"
+    claimed = ((plan.config.get("claim") or {}).get("metric") or "").partition("/")[2]
+    match = _STEPS.fullmatch(claimed)
+    first = [name for name in (claimed, match[1] if match else "") if name in own]
+    others = [row["values"] for row in rows if row["name"] != student.name]
+
+    def shared(name: str) -> int:
+        return sum(name in values for values in others)
+
+    rest = [name for name in own if name.rpartition("/")[0] == part and meaning(name).better]
+    if not rest:
+        rest = [name for name in own if meaning(name).better] or own
+    rest = sorted(rest, key=shared, reverse=True)
+    return list(dict.fromkeys([*first, *rest]))[:METRICS]
+
+
+def _costs(planned: Planned, result: Any) -> Costs | None:
+    """What a net costs; None where nothing says what it sees."""
+    inputs = seen(planned)
+    return None if inputs is None else costs(planned.net, result, inputs)
+
+
+def _note(rows: Sequence[Mapping[str, Any]], outcomes: Mapping[str, Outcome]) -> str:
+    if not any("seconds" in row for row in rows):
+        return ""
+    passes = "one forward pass of one example"
+    steps = ", of which a sample takes one or two a step" if any("at" in r for r in rows) else ""
+    return f"Operations and latency are those of {passes}{steps}, on this machine's first device."

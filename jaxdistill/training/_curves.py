@@ -1,0 +1,132 @@
+"""Which curves a report shows: a chart for every metric, all stages together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxdistill.training import _drawing as drawing
+from jaxdistill.training import _page as html
+from jaxdistill.training.meaning import meaning, measured_on, plain_words
+
+# Metrics that say nothing as a curve, and how many charts are shown before the others fold.
+UNDRAWN = ("step", "set", "kind", "steps_per_second")
+SHOWN = 6
+_PREFIX = "teacher_"
+
+
+def curves(stages: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> str:
+    """Charts of all that was measured more than once.
+
+    Args:
+        stages: of a report.
+        first: the metrics, ``<set>/<name>``, that are shown before the others.
+    """
+    charts = _evaluated(stages)
+    order = [name for name in first if name in charts]
+    order += [name for name in charts if name not in order]
+    shown = [_chart(name, charts[name]) for name in order]
+    rates = [
+        drawing.Series(stage["name"], *stage["learning_rate"])
+        for stage in stages
+        if stage.get("learning_rate")
+    ]
+    steps = [drawing.chart("learning rate", rates)] if rates else []
+    trained = _trained(stages)
+    # The loss and the rate are what a reader looks for; terms come after all that was evaluated.
+    losses = [_chart(name, lines) for name, lines in trained.items() if name == "train/loss"]
+    terms = [_chart(name, lines) for name, lines in trained.items() if name != "train/loss"]
+    room = max(SHOWN - len(losses) - len(steps), 1)
+    open_, rest = [*shown[:room], *losses, *steps], [*shown[room:], *terms]
+    if len(open_) + len(rest) <= SHOWN:
+        open_, rest = open_ + rest, []
+    if not open_:
+        return ""
+    further = html.folded(f"{len(rest)} further curves", _grid(rest)) if rest else ""
+    return f"<h2>Curves</h2>{html.card(_grid(open_))}{further}"
+
+
+def _grid(charts: Sequence[str]) -> str:
+    return f'<div class="charts">{"".join(charts)}</div>'
+
+
+def _chart(name: str, lines: Sequence[drawing.Series]) -> str:
+    words = measured_on(name).replace(", train", ", training")
+    arrow = html.better(meaning(name).better)
+    return drawing.chart(words, lines, y=meaning(name).words, arrow=arrow)
+
+
+def _evaluated(stages: Sequence[Mapping[str, Any]]) -> dict[str, list[drawing.Series]]:
+    """By ``<set>/<name>`` a line a stage, and the level of its teacher."""
+    charts: dict[str, list[drawing.Series]] = {}
+    for stage in stages:
+        lines = [line for line in stage.get("evaluations") or () if ":" not in line["set"]]
+        for part in dict.fromkeys(line["set"] for line in lines):
+            own = [line for line in lines if line["set"] == part]
+            for name in dict.fromkeys(key for line in own for key in line):
+                if not name.startswith(_PREFIX) and (pairs := points(name, own)):
+                    series = drawing.Series(stage["name"], *pairs)
+                    charts.setdefault(f"{part}/{name}", []).append(series)
+    levels = _levels(stages)
+    return {
+        name: [*lines, *_drawn_levels(lines, levels.get(name, {}))]
+        for name, lines in charts.items()
+    }
+
+
+def _levels(stages: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """By ``<set>/<name>`` what each teacher reached, by its name."""
+    found: dict[str, dict[str, float]] = {}
+    for stage in stages:
+        for line in stage.get("evaluations") or ():
+            teacher, colon, part = line["set"].rpartition(":")
+            for key, value in line.items():
+                if not _drawable(key, line):
+                    continue
+                if colon:
+                    found.setdefault(f"{part}/{key}", {})[teacher] = value
+                elif key.startswith(_PREFIX):
+                    name = f"{part}/{key.removeprefix(_PREFIX)}"
+                    found.setdefault(name, {})["teacher"] = value
+    return found
+
+
+def _drawn_levels(
+    lines: Sequence[drawing.Series], levels: Mapping[str, float]
+) -> list[drawing.Series]:
+    # A teacher of an earlier stage is measured in its own stage and before the student's: once is
+    # enough, unless its own curve has shown it.
+    ends = [0, max(max(line.x) for line in lines)]
+    wanted = dict(levels)
+    if len(wanted) > 1:
+        wanted.pop("teacher", None) if "teacher" not in {line.label for line in lines} else None
+    return [
+        drawing.Series(name if name == "teacher" else f"teacher {name}", ends, [value] * 2, True)
+        for name, value in wanted.items()
+    ]
+
+
+def _trained(stages: Sequence[Mapping[str, Any]]) -> dict[str, list[drawing.Series]]:
+    """By ``train/<name>`` a line a stage."""
+    charts: dict[str, list[drawing.Series]] = {}
+    for stage in stages:
+        lines = stage.get("metrics") or []
+        for name in dict.fromkeys(key for line in lines for key in line):
+            if pairs := points(name, lines):
+                series = drawing.Series(plain_words(stage["name"]), *pairs)
+                charts.setdefault(f"train/{name}", []).append(series)
+    return charts
+
+
+def points(name: str, lines: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]] | None:
+    """Steps and values of a metric; None where there are fewer than two."""
+    found = [(line["step"], line[name]) for line in lines if _drawable(name, line)]
+    if len(found) < 2:
+        return None
+    x, y = zip(*found, strict=True)
+    return list(x), list(y)
+
+
+def _drawable(name: str, line: Mapping[str, Any]) -> bool:
+    value = line.get(name)
+    return name not in UNDRAWN and isinstance(value, (int, float)) and not isinstance(value, bool)
