@@ -33,7 +33,7 @@ def answer(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     student = student_of(plan)
     teachers = teachers_of(plan, student)
     if student.kind == "data_set":
-        rows = _data_sets(student, outcomes[student.name])
+        rows = _data_sets(_data_name(plan, student), student, outcomes[student.name])
     else:
         rows = _nets(plan, student, teachers, outcomes)
     names = _metrics(plan, student, rows)
@@ -42,6 +42,7 @@ def answer(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     return {
         "from": _sources(plan, student, teachers),
         "into": {"name": student.name, "what": described(student, outcomes[student.name].result)},
+        "then": [{"name": p.name, "what": described(p)} for p in _after(plan, student)],
         "how": _how(plan, student),
         "metrics": names,
         "rows": rows,
@@ -51,11 +52,13 @@ def answer(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
 
 def student_of(plan: Plan) -> Planned:
     """The stage that a recipe is about: the one that its claim measures if that one learns from
-    another, else the last that does, else the last."""
+    another, else the last that does, else the last of those with the most steps."""
     learning = [p for p in plan.stages if _learns(plan, p)]
     claimed = ((plan.config.get("claim") or {}).get("metric") or "").split("/")[0]
     own = [p for p in learning if p.name == claimed]
-    return (own or learning or plan.stages)[-1]
+    most = max(p.settings["steps"] for p in plan.stages)
+    longest = [p for p in plan.stages if p.settings["steps"] == most]
+    return (own or learning or longest)[-1]
 
 
 def _learns(plan: Plan, planned: Planned) -> bool:
@@ -116,15 +119,28 @@ def seen(planned: Planned) -> Any:
     return registry.view({"augment": augment}, info)(records, jax.random.key(0))["student"]
 
 
+def _after(plan: Plan, student: Planned) -> list[Planned]:
+    """The later nets that start from the student's."""
+    found = []
+    for planned in plan.stages:
+        start = (planned.settings["initial"] or {}).get("stage")
+        if planned.kind == "net" and start in (student.name, *(p.name for p in found)):
+            found.append(planned)
+    return found
+
+
 def _sources(plan: Plan, student: Planned, teachers: Sequence[Planned]) -> list[dict[str, str]]:
     if teachers:
         return [{"name": p.name, "what": described(p)} for p in teachers]
     if student.kind == "data_set":
         count = len(student.data["train"]) if "train" in student.data else 0
         return [{"name": _data_name(plan, student), "what": f"{count:,} records"}]
-    if (student.settings["distiller"] or {}).get("name") == "self_distilled_fit":
-        return [{"name": "its own fits", "what": "each from the one before"}]
-    return []
+    return [{"name": "its own first fit", "what": ""}] if _repeats(student) else []
+
+
+def _repeats(planned: Planned) -> bool:
+    """Whether a stage is a fit that learns from itself."""
+    return (planned.settings["distiller"] or {}).get("name") == "self_distilled_fit"
 
 
 def _data_name(plan: Plan, planned: Planned) -> str:
@@ -133,7 +149,8 @@ def _data_name(plan: Plan, planned: Planned) -> str:
 
 
 def _how(plan: Plan, student: Planned) -> str:
-    parts = [f"{student.settings['steps']:,} steps"] if student.settings["steps"] else []
+    steps = student.settings["steps"]
+    parts = [f"{steps:,} step{'s' if steps > 1 else ''}"] if steps else []
     if student.kind != "data_set" and student.data:
         parts.append(f"on {plain_words(_data_name(plan, student))}")
     if terms := student.settings["objective"]:
@@ -148,7 +165,8 @@ def _nets(
 ) -> list[dict[str, Any]]:
     """A row for every teacher, for the student, and for others that were measured alike; of
     samplers one for every number of steps."""
-    roles = {p.name: "teacher" for p in teachers} | {student.name: "student"}
+    roles = {p.name: "after it" for p in _after(plan, student)}
+    roles |= {p.name: "teacher" for p in teachers} | {student.name: "student"}
     measured = set(_own_values(outcomes[student.name]))
     known: dict[str, Costs | None] = {}
     rows = []
@@ -165,13 +183,17 @@ def _nets(
         own = {} if found is None else found._asdict()
         own.pop("device", None)
         row = {"name": planned.name, "what": described(planned), "role": role}
+        if planned is student and _repeats(student):
+            lines = outcomes[student.name].metrics
+            first = next(line for line in lines if line["kind"] == "evaluation")
+            rows.append({**row, **own, "name": "first fit", "role": "teacher", "values": first})
         rows += [{**row, **steps, "values": each, **own} for steps, each in _by_steps(values)]
-    return _in_order(rows, student.name)
+    return _in_order(rows)
 
 
-def _in_order(rows: Sequence[dict[str, Any]], student: str) -> list[dict[str, Any]]:
-    """Teachers first, then others, the student last: what is compared stands at both ends."""
-    order = {"teacher": 0, "": 1, "student": 2}
+def _in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Teachers first, then others, then the student and what became of it."""
+    order = {"teacher": 0, "": 1, "student": 2, "after it": 3}
     return sorted(rows, key=lambda row: (order[row["role"]], -row.get("at", 0)))
 
 
@@ -224,7 +246,7 @@ def _by_steps(values: Mapping[str, float]) -> Iterable[tuple[dict[str, int], dic
     return [({"at": steps}, own) for steps, own in sorted(found.items(), reverse=True)]
 
 
-def _data_sets(student: Planned, outcome: Outcome) -> list[dict[str, Any]]:
+def _data_sets(name: str, student: Planned, outcome: Outcome) -> list[dict[str, Any]]:
     """The real records and the small set."""
     rows = []
     if "train" in student.data:
@@ -233,8 +255,8 @@ def _data_sets(student: Planned, outcome: Outcome) -> list[dict[str, Any]]:
         size = sum(np.asarray(record[key]).nbytes for key in ("image", "label") if key in record)
         rows.append(
             {
-                "name": "real data",
-                "role": "teacher",
+                "name": name,
+                "role": "real data",
                 "records": len(source),
                 "bytes": size * len(source),
                 "values": {},
@@ -244,8 +266,7 @@ def _data_sets(student: Planned, outcome: Outcome) -> list[dict[str, Any]]:
     rows.append(
         {
             "name": student.name,
-            "role": "student",
-            "what": "a small set",
+            "role": "small set",
             "records": len(made.images),
             "bytes": int(np.asarray(made.images).nbytes + np.asarray(made.targets).nbytes),
             "values": _own_values(outcome),
@@ -258,21 +279,34 @@ def _metrics(plan: Plan, student: Planned, rows: Sequence[Mapping[str, Any]]) ->
     """The metrics that are compared: first the claim's, then those that others have too."""
     own = [name for row in rows if row["name"] == student.name for name in row["values"]]
     own = list(dict.fromkeys(own))
-    sets = {name.rpartition("/")[0] for name in own}
-    part = "test" if "test" in sets else "validation"
     claimed = ((plan.config.get("claim") or {}).get("metric") or "").partition("/")[2]
     match = _STEPS.fullmatch(claimed)
     first = [name for name in (claimed, match[1] if match else "") if name in own]
     others = [row["values"] for row in rows if row["name"] != student.name]
+    rest = [name for name in own if meaning(name).better] or own
+    # What is best on the way was chosen by the very records that it is measured on.
+    rest.sort(
+        key=lambda name: (
+            -sum(name in values for values in others),
+            name.endswith("_best"),
+            not name.startswith("test/"),
+        )
+    )
+    names = _once([*first, *rest])[:METRICS]
+    for row in rows:
+        theirs = [name for name in row["values"] if meaning(name).better and name not in own]
+        if row["role"] == "after it" and theirs:
+            theirs.sort(key=lambda n: not n.startswith("test/"))
+            names = [*names[: METRICS - 1], theirs[0]]
+    return names
 
-    def shared(name: str) -> int:
-        return sum(name in values for values in others)
 
-    rest = [name for name in own if name.rpartition("/")[0] == part and meaning(name).better]
-    if not rest:
-        rest = [name for name in own if meaning(name).better] or own
-    rest = sorted(rest, key=shared, reverse=True)
-    return list(dict.fromkeys([*first, *rest]))[:METRICS]
+def _once(names: Iterable[str]) -> list[str]:
+    """Each metric on the first of its sets: on another it says little more."""
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(name.rpartition("/")[2], name)
+    return list(found.values())
 
 
 def _costs(planned: Planned, result: Any) -> Costs | None:

@@ -109,7 +109,7 @@ def spectrum(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> P
         name: (1 + shown, np.maximum(np.asarray(line)[::-1][shown], NOTHING))
         for name, line in lines.items()
     }
-    charts = {"share kept of each eigen-direction, largest first": drawn}
+    charts = {"share kept by eigen-direction, largest first": drawn}
     return Picture(f"{planned.name}: what is left of the spectrum", "curves", charts)
 
 
@@ -128,7 +128,7 @@ def weight(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> Pic
             for s in shares
         ]
         lines[f"step {step}"] = (shares, errors)
-    charts = {"validation error by the weight of the ground truth": lines}
+    charts = {"validation error by weight of the ground truth": lines}
     return Picture(f"{planned.name}: the weight of the ground truth", "curves", charts)
 
 

@@ -47,9 +47,7 @@ def report(
     Returns:
         The path of the page.
     """
-    charts = {m: history(outcomes, m) for m in plan.config.get("table") or ()}
-    pictures = [Picture("Step by step", "curves", charts)] if charts else []
-    pictures += [
+    pictures = [
         PICTURES[kind].draw(plan, planned, outcomes)
         for planned in plan.stages
         for kind in _pictures(planned)
@@ -206,6 +204,8 @@ def _size(planned: Planned, result: Any) -> dict[str, int]:
     """How much a stage has left, in what its result is counted in."""
     if planned.kind == "records":
         return {"records": len(next(iter(result.values())))}
+    if planned.kind == "data_set":
+        return {"records": len(result.images)}
     if planned.kind in ("choice", "images"):
         return {}
     params = result[0] if planned.kind == "net" else result

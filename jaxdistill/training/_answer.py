@@ -25,6 +25,8 @@ _COLUMNS = (
     _Column("seconds", "latency", html.duration_of, "lower"),
     _Column("bytes", "size", lambda value: html.short(value, "B"), "lower"),
 )
+# What is compared with what: the student of a model, of a set.
+_ROLES = (("student", "teacher"), ("small set", "real data"))
 
 
 def answer(said: Mapping[str, Any]) -> str:
@@ -52,8 +54,9 @@ def _path(said: Mapping[str, Any]) -> str:
     start = " <i>and</i> ".join(parts)
     into = _named(said["into"]) if said.get("into") else ""
     arrow = "<i>distilled into</i>" if start and into else ""
-    how = f"<i>{html.text(said['how'])}</i>" if said.get("how") else ""
-    return f'<p class="path">{start} {arrow} {into} {how}</p>' if start or into else ""
+    then = "".join(f" <i>then</i> {_named(each)}" for each in said.get("then") or ())
+    how = f'<p class="soft">{html.text(said["how"])}</p>' if said.get("how") else ""
+    return f'<p class="path">{start} {arrow} {into}{then}</p>{how}' if into else ""
 
 
 def _named(each: Mapping[str, Any]) -> str:
@@ -77,9 +80,12 @@ def _line(row: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[_Col
 
 
 def _pair(rows: Sequence[Mapping[str, Any]]) -> tuple[Any, Any] | None:
-    """The first teacher and the student."""
-    found = [[row for row in rows if row.get("role") == role] for role in ("teacher", "student")]
-    return (found[0][0], found[1][-1]) if all(found) else None
+    """The first row of what was distilled and the last of what it became."""
+    for roles in _ROLES:
+        ours, theirs = ([row for row in rows if row.get("role") == role] for role in roles)
+        if ours and theirs:
+            return theirs[0], ours[-1]
+    return None
 
 
 def _against(
@@ -89,7 +95,7 @@ def _against(
     columns: Sequence[_Column],
 ) -> list[str]:
     """By how much the student is better or worse, and what share of the costs it has."""
-    cells = ["student against teacher"]
+    cells = [html.text(f"{student['role']} against {teacher['role']}")]
     for metric in metrics:
         ours, theirs = (_number(row.get("values") or {}, metric) for row in (student, teacher))
         cells.append("–" if ours is None or theirs is None else _signed(ours - theirs))
@@ -98,13 +104,17 @@ def _against(
         if ours is None or not theirs:
             cells.append("–")
         else:
-            cells.append(f"{html.number(round(100 * ours / theirs, 1))} %")
+            cells.append(f"{_digits(100 * ours / theirs)} %")
     return cells
 
 
 def _number(values: Mapping[str, Any], name: str) -> float | None:
     value = values.get(name)
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _signed(value: float) -> str:

@@ -24,7 +24,8 @@ def curves(stages: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> st
     """
     charts = _evaluated(stages)
     order = [name for name in first if name in charts]
-    order += [name for name in charts if name not in order]
+    others = [name for name in charts if name not in order]
+    order += sorted(others, key=lambda name: (not meaning(name).better, name.endswith("_best")))
     shown = [_chart(name, charts[name]) for name in order]
     rates = [
         drawing.Series(stage["name"], *stage["learning_rate"])
@@ -75,34 +76,33 @@ def _evaluated(stages: Sequence[Mapping[str, Any]]) -> dict[str, list[drawing.Se
 
 
 def _levels(stages: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """By ``<set>/<name>`` what each teacher reached, by its name."""
+    """By ``<set>/<name>`` what was measured just once, by stage: teachers before the student
+    starts, and stages that are measured at their end alone."""
     found: dict[str, dict[str, float]] = {}
     for stage in stages:
         for line in stage.get("evaluations") or ():
-            teacher, colon, part = line["set"].rpartition(":")
+            teacher, _, part = line["set"].rpartition(":")
             for key, value in line.items():
                 if not _drawable(key, line):
                     continue
-                if colon:
-                    found.setdefault(f"{part}/{key}", {})[teacher] = value
-                elif key.startswith(_PREFIX):
-                    name = f"{part}/{key.removeprefix(_PREFIX)}"
-                    found.setdefault(name, {})["teacher"] = value
+                theirs = key.startswith(_PREFIX)
+                name = f"{part}/{key.removeprefix(_PREFIX)}"
+                whose = "teacher" if theirs else teacher or stage["name"]
+                # A teacher that is measured beside its student may have a stage that said the same.
+                if not theirs or value not in found.get(name, {}).values():
+                    found.setdefault(name, {})[whose] = value
     return found
 
 
 def _drawn_levels(
     lines: Sequence[drawing.Series], levels: Mapping[str, float]
 ) -> list[drawing.Series]:
-    # A teacher of an earlier stage is measured in its own stage and before the student's: once is
-    # enough, unless its own curve has shown it.
     ends = [0, max(max(line.x) for line in lines)]
-    wanted = dict(levels)
-    if len(wanted) > 1:
-        wanted.pop("teacher", None) if "teacher" not in {line.label for line in lines} else None
+    drawn = {line.label for line in lines}
     return [
-        drawing.Series(name if name == "teacher" else f"teacher {name}", ends, [value] * 2, True)
-        for name, value in wanted.items()
+        drawing.Series(name, ends, [value] * 2, dashed=True)
+        for name, value in levels.items()
+        if name not in drawn
     ]
 
 

@@ -168,11 +168,16 @@ def _image(image: np.ndarray, alt: str) -> str:
 
 
 def _colours(series: Sequence[Series]) -> list[str]:
-    solid = [s for s in series if not s.dashed]
-    return [
-        "soft" if s.dashed else SERIES[[id(x) for x in solid].index(id(s)) % len(SERIES)]
-        for s in series
-    ]
+    """A colour a line; a single level is grey."""
+    grey = sum(s.dashed for s in series) == 1
+    found, used = [], 0
+    for one in series:
+        if one.dashed and grey:
+            found.append("soft")
+        else:
+            found.append(SERIES[used % len(SERIES)])
+            used += 1
+    return found
 
 
 def _smoothed(y: np.ndarray) -> np.ndarray:
@@ -194,6 +199,8 @@ def _scale(axes: Any, values: np.ndarray) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.minorticks_off()
     else:
+        if values.size and 0 < values.max() == values.min():
+            axes.set_ylim(0, 1.25 * values.max())
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
 
 

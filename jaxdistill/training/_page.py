@@ -116,7 +116,8 @@ def table(
     labels = [text(html.unescape(re.sub(r"<[^>]*>", "", name))).strip() for name in header]
 
     def cell(place: int, content: str, tag: str) -> str:
-        kind = ' class="text"' if place in words else ""
+        kinds = ["text"] * (place in words) + ["none"] * (content == "–")
+        kind = f' class="{" ".join(kinds)}"' if kinds else ""
         if tag == "th":
             return f'<th scope="col"{kind}>{content}</th>'
         if place == 0:

@@ -39,7 +39,8 @@ a { color: var(--first); }
 .soft, figcaption, .facts, footer { color: var(--soft); }
 .facts { font-size: 13.5px; }
 .facts span { display: inline-block; }
-.facts span + span::before { content: "\\00b7"; margin: 0 8px; }
+.facts span:not(:last-child)::after { content: "\\00b7"; margin: 0 8px; }
+table + .facts { margin-top: 14px; }
 .better { color: var(--soft); font-weight: 600; }
 .card {
   background: var(--card); border: 1px solid var(--line); border-radius: 10px;
@@ -50,7 +51,7 @@ a { color: var(--first); }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 pre, code { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 
-.path { font-size: 17px; margin: 0 0 14px; display: flex; flex-wrap: wrap; gap: 2px 10px; }
+.path { font-size: 17px; margin: 0 0 4px; display: flex; flex-wrap: wrap; gap: 2px 10px; }
 .path i { font-style: normal; color: var(--soft); }
 
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -77,7 +78,8 @@ figcaption b { color: var(--ink); font-weight: 600; flex-basis: 100%; }
   display: grid; grid-template-columns: repeat(auto-fill, minmax(min(270px, 100%), 1fr));
   gap: 24px;
 }
-.charts > figure { display: flex; flex-direction: column; justify-content: space-between; }
+.charts figure { display: flex; flex-direction: column; justify-content: space-between; }
+.charts > div { display: flex; flex-direction: column; } .charts > div > figure { flex: 1; }
 .pair { display: flex; flex-wrap: wrap; gap: 20px 32px; }
 svg { display: block; width: 100%; height: auto; font-family: inherit; }
 svg * { stroke-linejoin: round; }
@@ -155,6 +157,7 @@ footer { margin-top: 40px; font-size: 13px; }
     padding: 1px 0; white-space: normal; text-align: right; }
   .stack tbody th { display: block; text-align: left; }
   .stack td.text { text-align: right; }
+  .stack td.none { display: none; }
   .stack td::before { content: attr(data-label); color: var(--soft); text-align: left; }
   .images { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); gap: 4px; }
   .images span { grid-column: 1 / -1; text-align: left; }

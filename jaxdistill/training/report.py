@@ -3,12 +3,13 @@
 A report is plain data:
 
 - ``title``, ``sentence`` (what it is about), ``command`` (what made it), ``created`` (a date)
-- ``answer``: what stands on top: ``{"from": [{"name", "what"}], "into": {"name", "what"}, "how",
-  "metrics": ["test/accuracy"], "rows": [...], "note"}``. A row is ``{"name", "what", "role",
-  "values": {metric: value}}``, with ``"intervals": {metric: (low, high)}`` where there are seeds,
-  and with whichever are known of ``"at"`` (steps of a sampler), ``"records"``, ``"parameters"``,
-  ``"operations"``, ``"seconds"`` and ``"bytes"``. Of the roles ``teacher`` and ``student`` the
-  first and the last are compared.
+- ``answer``: what stands on top: ``{"from": [{"name", "what"}], "into": {"name", "what"}, "then":
+  [{"name", "what"}], "how", "metrics": ["test/accuracy"], "rows": [...], "note"}``. A row is
+  ``{"name", "what", "role", "values": {metric: value}}``, with ``"intervals": {metric: (low,
+  high)}`` where there are seeds, and with whichever are known of ``"at"`` (steps of a sampler),
+  ``"records"``, ``"parameters"``, ``"operations"``, ``"seconds"`` and ``"bytes"``. The last row of
+  the role ``student`` is compared with the first of the role ``teacher``, and likewise ``small
+  set`` with ``real data``.
 - ``config``: nested data
 - ``environment``: see :func:`environment`
 - ``stages``: a list of ``{"name", "what", "learns_from", "steps", "seconds", "parameters" or
@@ -180,16 +181,25 @@ def _pictures(pictures: Sequence[Picture], report: Mapping[str, Any]) -> str:
     draw: dict[str, Callable[[Any], str]] = {
         "images": drawing.images,
         "reliability": drawing.reliability,
-        "curves": _curves,
     }
     for picture in pictures:
-        if picture.kind not in draw:
-            raise ValueError(unknown("kind of picture", picture.kind, draw))
+        if picture.kind not in (*draw, "curves"):
+            raise ValueError(unknown("kind of picture", picture.kind, (*draw, "curves")))
     if not pictures and (drawing.available() or not report.get("stages")):
         return ""
-    cards = [drawing.MISSING]
-    if drawing.available():
-        cards = [html.card(_titled(p.title, draw[p.kind](p.data))) for p in pictures]
+    if not drawing.available():
+        return f"<h2>Pictures</h2>{drawing.MISSING}"
+    cards, charts = [], []
+    for picture in pictures:
+        if picture.kind == "curves":
+            charts += [
+                f'<div><p class="facts">{html.text(picture.title)}</p>{chart}</div>'
+                for chart in _curves(picture.data)
+            ]
+        else:
+            cards.append(html.card(_titled(picture.title, draw[picture.kind](picture.data))))
+    if charts:
+        cards.append(html.card(f'<div class="charts">{"".join(charts)}</div>'))
     return f"<h2>Pictures</h2>{''.join(cards)}"
 
 
@@ -197,12 +207,11 @@ def _titled(title: str, picture: str) -> str:
     return f"<figure><figcaption><b>{html.text(title)}</b></figcaption>{picture}</figure>"
 
 
-def _curves(charts: Mapping[str, Mapping[str, Any]]) -> str:
-    drawn = [
+def _curves(charts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
         drawing.chart(title, [drawing.Series(name, *line) for name, line in lines.items()], **axes)
         for title, lines, axes in map(_with_axes, charts.items())
     ]
-    return f'<div class="charts">{"".join(drawn)}</div>'
 
 
 def _with_axes(chart: tuple[str, Mapping[str, Any]]) -> tuple[str, Any, dict[str, str]]:
