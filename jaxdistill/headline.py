@@ -310,8 +310,8 @@ def _once(names: Iterable[str]) -> list[str]:
 
 
 def _costs(planned: Planned, result: Any) -> Costs | None:
-    """What a net costs; None where nothing says what it sees."""
-    inputs = seen(planned)
+    """What a net costs; None of what is none, and where nothing says what it sees."""
+    inputs = seen(planned) if planned.kind == "net" and planned.net is not None else None
     return None if inputs is None else costs(planned.net, result, inputs)
 
 

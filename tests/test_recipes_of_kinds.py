@@ -73,7 +73,7 @@ def test_a_recipe_runs_and_is_not_run_again(kind, tmp_path):
                 recipe.restore(tmp_path, planned.name)
     page = (tmp_path / "report.html").read_text()
     for planned in plan.stages:
-        shown = {"images": f"{planned.name}: what it leaves", "records": "records</span>"}
+        shown = {"images": f"{planned.name}: what it leaves", "records": ">records</th>"}
         assert shown.get(planned.kind, planned.name) in page
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import importlib.util
 import io
 import re
@@ -28,6 +29,8 @@ NAMES = ("ink", "soft", "line", *SERIES)
 STAND_IN = {name: f"#0{place:x}0{place:x}0{place:x}" for place, name in enumerate(NAMES, 1)}
 # Curves with more points than this are smoothed, and drawn with at most this many.
 LONG = 200
+# Letters of a line beside an axis.
+ROW = 22
 # Images with a side shorter than this are magnified with hard edges.
 SMALL = 96
 
@@ -91,8 +94,8 @@ def _line(axes: Any, x: np.ndarray, y: np.ndarray, colour: str, dashed: bool) ->
 
 def _wrapped(words: str) -> str:
     """At most two lines, which the height of a chart holds."""
-    lines = textwrap.wrap(words, 30)
-    return "\n".join(lines if len(lines) <= 2 else [lines[0], textwrap.shorten(lines[1], 24) + "…"])
+    lines = textwrap.wrap(words, ROW)
+    return "\n".join(lines if len(lines) <= 2 else [lines[0], lines[1][: ROW - 1] + "…"])
 
 
 def _said(series: Sequence[Series]) -> str:
@@ -128,7 +131,8 @@ def reliability(models: Mapping[str, Any]) -> str:
             upper.set(ylim=(0, 1.02), ylabel="accuracy")
             lower.bar(middles, share, 0.9 * width, color=STAND_IN["soft"], alpha=0.6)
             lower.set(xlim=(0, 1), xlabel="confidence", ylabel="share")
-            lower.locator_params(axis="y", nbins=2)
+            # A zero in the corner would stand on that of the other axis.
+            lower.locator_params(axis="y", nbins=3, prune="lower")
             figure.align_ylabels()
             svg = _svg(figure, f"reliability of {name}")
         found.append(_captioned(str(name), [f"calibration error {_page.number(error)}"], svg))
@@ -249,6 +253,9 @@ def _svg(figure: Any, label: str) -> str:
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
     kept = set(re.findall(r"(?:#|url\(#)([\w-]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in kept else "", svg)
+    # Equal parts of several figures have one id each all the same.
+    own = hashlib.sha256(f"{label}{svg}".encode()).hexdigest()[:8]
+    svg = re.sub(r'(id="|"#|url\(#)([\w-]+)', rf"\1\2-{own}", svg)
     for name, stand_in in STAND_IN.items():
         svg = svg.replace(stand_in, f"var(--{name})")
     width = f"{figure.get_figwidth() * 96:.0f}px"
