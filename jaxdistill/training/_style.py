@@ -46,7 +46,7 @@ table + .facts { margin-top: 14px; }
   background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 18px 20px; margin: 0 0 16px; overflow-x: auto;
 }
-.card > :last-child { margin-bottom: 0; }
+.card > :last-child, .card > div > p:last-child { margin-bottom: 0; }
 .narrow { width: fit-content; max-width: 100%; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 pre, code { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
@@ -92,11 +92,11 @@ svg * { stroke-linejoin: round; }
 .images img.small { image-rendering: pixelated; }
 .card > figure + figure { margin-top: 26px; }
 
-.strips { display: grid; gap: 0 20px; align-items: center; margin-top: 6px;
+.strips { display: grid; gap: 8px 20px; align-items: center; margin-top: 6px;
   grid-template-columns: fit-content(17em) minmax(0, 1fr) max-content; }
 .strip { display: grid; grid-template-columns: subgrid; grid-column: 1 / -1; align-items: center; }
 .strip > .value { font-variant-numeric: tabular-nums; text-align: right; font-size: 14px; }
-.strip > .name { overflow-wrap: anywhere; }
+.strip > .name { overflow-wrap: anywhere; } .strip .soft { font-size: 13px; }
 .track, .axis { position: relative; margin: 0 26px; }
 .track { height: 34px; }
 .track::before {
@@ -161,8 +161,9 @@ footer { margin-top: 40px; font-size: 13px; }
   .stack td::before { content: attr(data-label); color: var(--soft); text-align: left; }
   .images { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); gap: 4px; }
   .images span { grid-column: 1 / -1; text-align: left; }
-  .strip { grid-template-columns: minmax(0, 1fr) max-content; margin-top: 10px; }
-  .strip > .value { order: 1; } .strip > .track { order: 2; grid-column: 1 / -1; }
+  .strip { grid-template-columns: minmax(0, 1fr) max-content; }
+  .strip > .value { order: 1; align-self: start; }
+  .strip > .track { order: 2; grid-column: 1 / -1; }
   .strips > .axis { grid-column: 1; }
   .strips { grid-template-columns: minmax(0, 1fr); }
   details.card > summary { padding: 10px 14px; }
