@@ -47,7 +47,7 @@ from jaxdistill.training.position import (
     save,
     seconds_of,
 )
-from jaxdistill.training.processes import barrier, is_first
+from jaxdistill.training.processes import barrier, is_first, told_to_stop
 from jaxdistill.training.sharding import (
     batch_sharding,
     global_batch,
@@ -57,7 +57,7 @@ from jaxdistill.training.sharding import (
     replicated,
     shardings,
 )
-from jaxdistill.training.signals import Stopped, held, stoppable
+from jaxdistill.training.signals import Stopped, held, received, stoppable
 from jaxdistill.training.stage import Evaluation, Evaluator, Outcome, Stage
 
 __all__ = [
@@ -214,15 +214,16 @@ def _measure_teachers(run: Run, position: Position) -> Position:
 def _train(run: Run, position: Position, step: Callable[..., Any]) -> Position:
     """All steps that are left, and what is due after each. A signal waits while the position moves;
     at any other time it may come."""
-    stage, batches = run.stage, None
+    stage, batches, together = run.stage, None, jax.process_count() == 1
     if stage.steps == 0:
         return evaluate(run, position)
     progress = Progress(stage.steps, label=stage.name, start=position.step)
     try:
         with progress:
             while (position := _measured(run, position)).step < stage.steps:
-                if _preempted(position.step):
-                    raise Stopped(signal.SIGTERM)
+                if told_to_stop():
+                    together = True
+                    raise Stopped(received(signal.SIGTERM))
                 # The plan becomes the position's with the step that follows it: not before.
                 planned = position
                 if stage.between and position.step % stage.between[0] == 0:
@@ -234,36 +235,23 @@ def _train(run: Run, position: Position, step: Callable[..., Any]) -> Position:
                     position = _logged(run, _stepped(run, planned, step, batch))
                 progress.update(position.step, _shown(position))
     except Stopped as stop:
-        raise _kept(run, position, stop) from None
+        raise _kept(run, position, stop, together) from None
     return position
 
 
-def _kept(run: Run, position: Position, stop: Stopped) -> Stopped:
-    """Keeps the position of a run that must stop, and says how to resume it."""
+def _kept(run: Run, position: Position, stop: Stopped, together: bool) -> Stopped:
+    """Keeps the position of a run that must stop, and says how to resume it. Only a checkpoint that
+    all processes write at the same step is one."""
     where = f"after step {position.step} of {run.stage.steps} of stage {run.stage.name!r}"
     if run.checkpoints is None:
         return Stopped(stop.number, f"{where}; without a working directory nothing is kept")
-    if jax.process_count() > 1 and stop.number == signal.SIGINT:
-        # Only a checkpoint that all processes write at the same step is one.
+    if not together:
         return Stopped(stop.number, f"{where}; the same command goes on from the last checkpoint")
     with held(stop=False):
         if position.saved[0] != position.step:
             save(run, refuse_state(run, drain(run, position)))
     path = run.checkpoints.path(position.step)
     return Stopped(stop.number, f"{where}, kept in {path}; the same command goes on from there")
-
-
-def _preempted(step: int) -> bool:
-    """Whether one of several processes was told to end, and all of them are at the step at which
-    they stop."""
-    if jax.process_count() == 1:
-        return False
-    from jax.experimental import multihost_utils
-
-    try:
-        return multihost_utils.reached_preemption_sync_point(step)
-    except RuntimeError:  # the service that tells them is turned off
-        return False
 
 
 def _planned(run: Run, position: Position) -> Position:

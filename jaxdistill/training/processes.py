@@ -6,11 +6,17 @@ written but once (metrics, manifests, reports) the first of them writes.
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import os
+import signal
+import sys
 from typing import Any
 
 import jax
 import numpy as np
+
+from jaxdistill.training import signals
 
 
 def join() -> None:
@@ -23,6 +29,13 @@ def join() -> None:
     Raises:
         ValueError: if only some of the three are given, or the numbers do not fit.
     """
+    _initialize()
+    signals.pass_on_interrupts(jax.process_count() > 1)
+    if jax.process_count() > 1:
+        _end_in_words()
+
+
+def _initialize() -> None:
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     given = {name: os.environ[name] for name in names if os.environ.get(name)}
     if not given:
@@ -48,6 +61,48 @@ def is_lost(fault: Exception) -> bool:
     if not isinstance(fault, jax.errors.JaxRuntimeError) or jax.process_count() == 1:
         return False
     return any(word in str(fault) for word in _LOST)
+
+
+_GO_ON = "the same command on all of them goes on from the last checkpoint"
+
+
+def end_as_lost(reason: str) -> None:
+    """Ends this process with one sentence and status 2, at once: to take leave of another process
+    that is gone would hang."""
+    said = f"error: another process of this run is gone; {_GO_ON} ({reason})\n"
+    sys.stdout.flush()
+    os.write(2, said.encode())
+    os._exit(2)
+
+
+def _end_in_words() -> None:
+    """Ends with a sentence where JAX aborts: so it does when it loses the process that coordinates
+    the others, and no exception or handler of Python's comes in between."""
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def aborted(number: int) -> None:
+        end_as_lost("JAX ended this one as well, in its own words above")
+
+    _HANDLERS.append(aborted)
+    ctypes.CDLL(None).signal(int(signal.SIGABRT), aborted)
+
+
+_HANDLERS: list[Any] = []  # what C calls must not be cleared up
+_POLLS = itertools.count()
+
+
+def told_to_stop() -> bool:
+    """Whether one of several processes was told to end by SIGTERM, and all of them are at the call
+    at which they stop. All must call it equally often; one process alone gets its signals as
+    exceptions, see :mod:`jaxdistill.training.signals`."""
+    if jax.process_count() == 1:
+        return False
+    from jax.experimental import multihost_utils
+
+    try:
+        return multihost_utils.reached_preemption_sync_point(next(_POLLS))
+    except RuntimeError:  # the service that tells them is turned off
+        return False
 
 
 def is_first() -> bool:

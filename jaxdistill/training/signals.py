@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import signal
 import threading
 import weakref
@@ -33,6 +34,8 @@ class _State:
     held = 0
     first: int | None = None  # the first signal that arrived
     put_off = False  # whether it came where nothing can be raised, and is sent again
+    passed_on = False  # whether others must hear of an interrupt before this process may stop
+    told: int | None = None  # the interrupt that they were told of
 
 
 @contextlib.contextmanager
@@ -55,7 +58,7 @@ def stoppable(*, terminate: bool = True) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if before:
-            _State.first, _State.put_off = None, False
+            _State.first, _State.told, _State.put_off = None, None, False
 
 
 @contextlib.contextmanager
@@ -74,10 +77,28 @@ def held(*, stop: bool = True) -> Iterator[None]:
         raise Stopped(_State.first)
 
 
+def pass_on_interrupts(several: bool) -> None:
+    """Makes a SIGINT of one of several processes one that all of them stop for: it becomes a
+    SIGTERM, which JAX tells the others of. A second one ends this process alone, at once."""
+    _State.passed_on = several
+
+
+def received(default: int) -> int:
+    """The signal for which this process of several stops: its own interrupt, or the one that
+    another process passed on."""
+    return _State.told or default
+
+
 def _handle(number: int, frame: Any) -> None:
+    if _State.passed_on and number == signal.SIGINT:
+        if _State.told:
+            os._exit(128 + number)  # at its exit Python would wait for the other processes
+        _State.told = number
+        signal.raise_signal(signal.SIGTERM)
+        return
     again = _State.first is not None and not _State.put_off
     _State.put_off = False
-    _State.first = _State.first or number
+    _State.first = _State.first or _State.told or number
     if again and number == signal.SIGINT:
         raise KeyboardInterrupt
     if _State.held:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -39,13 +40,13 @@ from jaxdistill.training.answers import encoder, in_flight, inputs
 from jaxdistill.training.checkpoint import fingerprint
 from jaxdistill.training.lock import locked
 from jaxdistill.training.parts import schedule, store_part
-from jaxdistill.training.processes import barrier, is_first
+from jaxdistill.training.processes import barrier, is_first, told_to_stop
 from jaxdistill.training.sharding import (
     batch_sharding,
     make_mesh,
     place,
 )
-from jaxdistill.training.signals import stoppable
+from jaxdistill.training.signals import Stopped, received, stoppable
 
 AS_THEY_ARE = augmented()
 """A view of images as floats in which nothing is drawn."""
@@ -262,6 +263,10 @@ def _write_parts(
     with progress, ThreadPoolExecutor(1) as background:
         flight = in_flight(ahead(at, 0, len(rows)), encode, batch_sharding(mesh))
         for step, (head, fields, measures, fine) in enumerate(flight):
+            if told_to_stop():
+                raise Stopped(
+                    received(signal.SIGTERM), "whole parts stay; the same command goes on"
+                )
             pieces.append(({**head, **fields}, measures, fine))
             part = rows[step][0]
             if step + 1 == len(rows) or rows[step + 1][0] != part:

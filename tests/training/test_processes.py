@@ -69,22 +69,28 @@ def test_two_processes_train_cache_and_resume_to_the_numbers_of_one(tmp_path):
             time.sleep(0.02)
         return pair
 
-    # One of the two is told to end: both stop at the same step, and keep it.
+    # One of the two is interrupted: both stop at the same step, and keep it.
     pair = behind(6)
-    pair[1].terminate()
+    pair[1].send_signal(signal.SIGINT)
     said = [process.communicate(timeout=PATIENCE)[1].decode() for process in pair]
-    assert [process.returncode for process in pair] == [143, 143], said
-    assert all("stopped by SIGTERM: after step" in text for text in said)
+    assert [process.returncode for process in pair] == [143, 130], said
+    for text, name in zip(said, ("SIGTERM", "SIGINT"), strict=True):
+        assert f"stopped by {name}: after step" in text
+        assert "kept in" in text
 
-    # One of the two is lost: the other cannot go on alone, and leaves nothing that says it is done.
-    pair = behind(18)
-    pair[1].kill()
-    pair[1].communicate()
-    assert pair[1].returncode == -signal.SIGKILL
-    errors = pair[0].communicate(timeout=PATIENCE)[1].decode()
-    assert pair[0].returncode == 2, errors
-    assert "error: another process of this run is gone; the same command" in errors
-    assert "Traceback" not in errors
+    # One of the two is lost, the one that coordinates them or the other: who is left cannot go on
+    # alone, and leaves nothing that says it is done.
+    for step, lost in ((12, 0), (18, 1)):
+        pair = behind(step)
+        pair[lost].kill()
+        pair[lost].communicate()
+        assert pair[lost].returncode == -signal.SIGKILL
+        left = pair[1 - lost]
+        errors = left.communicate(timeout=PATIENCE)[1].decode()
+        assert left.returncode == 2, errors
+        last = errors.splitlines()[-1]
+        assert last.startswith("error: another process of this run is gone; the same command")
+        assert "Traceback" not in errors
     assert not (two / "student" / "result").exists()
 
     pair = start(two)
