@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.loops import scan
+from jaxdistill.losses.numerics import labels_of
 from jaxdistill.objective import Term, at, mean, refuse_others, weighted
 
 
@@ -60,7 +61,9 @@ def of_microbatches(
 
     def terms_of(params, moving, part):
         own, index = part
-        found, moving = terms(params, moving, *whole(own), jax.random.fold_in(rng, index))
+        goal, batch = whole(own)
+        labels_of(batch)
+        found, moving = terms(params, moving, goal, batch, jax.random.fold_in(rng, index))
         _refuse_coupled(found)
         return found, moving
 

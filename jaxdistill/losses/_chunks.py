@@ -276,7 +276,9 @@ def checked(student: Side, weights: jax.Array | None) -> tuple[Side, jax.Array, 
     return flat, weights.reshape(-1).astype(wide), leading
 
 
-def checked_labels(labels: jax.Array | None, leading: tuple[int, ...]) -> jax.Array | None:
+def checked_labels(
+    labels: jax.Array | None, leading: tuple[int, ...], classes: int
+) -> jax.Array | None:
     """The labels of all tokens in one axis, or None."""
     if labels is None:
         return None
@@ -284,6 +286,7 @@ def checked_labels(labels: jax.Array | None, leading: tuple[int, ...]) -> jax.Ar
         raise ValueError(
             f"labels must be integers of shape {leading}, got {labels.dtype} {labels.shape}"
         )
+    n.given_labels(labels, classes)
     return labels.reshape(-1).astype(jnp.int32)
 
 

@@ -21,6 +21,7 @@ from jaxdistill.losses._hard_inputs import (
     replace,
 )
 from jaxdistill.losses.masking import harmless
+from jaxdistill.losses.numerics import watched_labels
 
 
 def check_not_finite(ready: Bench) -> None:
@@ -66,13 +67,16 @@ def check_masked(ready: Bench) -> None:
 
 def check_labels(ready: Bench) -> None:
     """A label that is no class gives 0, value and gradient, whatever its row holds; to a loss of
-    the batch the example does not count."""
+    the batch the example does not count. A run can tell of how many classes labels are."""
     entry = ready.entry
     parameters = [*inspect.signature(entry.loss).parameters]
     if "labels" not in parameters or parameters.index("labels") >= len(ready.args):
         return
     place = parameters.index("labels")
     labels = ready.args[place]
+    with watched_labels() as watched:
+        value(entry, ready.args, ready.kwargs)
+    assert any(seen is labels for seen, _ in watched.given), "its labels are not watched"
     plain, _ = ready.run(ready.args)
     for label in (-100, -1, 10**6):
         args = replace(ready.args, (place,), (labels.at[-1].set(label),))

@@ -124,8 +124,8 @@ def linear_divergence(
             "unlike='zero_mass' to give the missing classes no mass (on unsharded heads), or pad "
             "the narrower head and name the number of classes with vocabulary="
         )
-    labels = c.checked_labels(labels, leading)
     most = max(ours, theirs) if vocabulary is None else vocabulary
+    labels = c.checked_labels(labels, leading, min(ours, most))
     options = _Options(
         divergence, teacher_cap, min(theirs, most), labels is not None, ours != theirs
     )

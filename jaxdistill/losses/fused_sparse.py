@@ -103,8 +103,8 @@ def linear_sparse_kl(
         raise ValueError(
             f"ids must be integers of shape {(*leading, 'K')}, got {ids.dtype} {ids.shape}"
         )
-    labels = c.checked_labels(labels, leading)
     classes = student.weight.shape[1] if vocabulary is None else vocabulary
+    labels = c.checked_labels(labels, leading, classes)
     plan = c.Plan(_token_loss, _Options(missing, labels is not None), student_cap, classes, chunks)
     wide, known = n.wide_dtype(student.hidden), ids.shape[-1]
     side = (

@@ -16,6 +16,7 @@ from jaxdistill.losses._geometry import pairs
 from jaxdistill.losses._hyper import Hyper, Views
 from jaxdistill.losses.numerics import (
     einsum,
+    given_labels,
     is_class,
     kl,
     l2_normalise,
@@ -185,6 +186,7 @@ def sskd_transformed(
     images, counts = _grouped(student, views, where)
     if labels.shape != (images.shape[0],):
         raise ValueError(f"labels must be one per image, ({images.shape[0]},), got {labels.shape}")
+    given_labels(labels, student.shape[-1])
     ours = images[:, 1:].reshape(-1, images.shape[-1])
     taught, _ = _grouped(teacher, views, where)
     theirs = taught[:, 1:].reshape(ours.shape)

@@ -12,11 +12,11 @@ import numpy as np
 
 from jaxdistill._errors import listed
 from jaxdistill.data.arrays import arrays
-from jaxdistill.data.checks import check_sets
 from jaxdistill.data.records import Source
 from jaxdistill.data.split import Splits
-from jaxdistill.data.stream import stream
+from jaxdistill.data.stream import Stream, stream
 from jaxdistill.distiller import Distiller
+from jaxdistill.losses.numerics import labels_of, watched_labels
 from jaxdistill.net import Trained, described, foreign, variables_of
 from jaxdistill.settings import Count, Natural, fault
 from jaxdistill.training.sharding import path_name
@@ -78,28 +78,19 @@ def variables(name: str, given: Any) -> dict[str, Any]:
     return dict(given)
 
 
-def as_stream(data: Any, batch_size: int | None, seed: int, classes: int | None = None) -> Any:
-    """The stream of arrays or records, whose labels are held against the ``classes``; one that is
-    given stays as it is.
+def as_data(data: Any) -> Any:
+    """A source of arrays; sources, streams, functions to streams and None stay as they are.
 
     Raises:
         TypeError: for what cannot be data.
-        ValueError: for arrays and labels that cannot be, and a batch of more records than there
-            are.
+        ValueError: for arrays that are no records.
     """
     if isinstance(data, Splits):
         raise TypeError(f"data is several sets, {listed(list(data))}: give one, data['train'] say")
     if isinstance(data, Mapping):
-        data = arrays({name: _array(name, value) for name, value in data.items()}, name="data")
-    if isinstance(data, Source):
-        check_sets({"train": data}, classes=classes)
-        if batch_size is not None and batch_size > len(data):
-            raise ValueError(
-                f"batch_size={batch_size} is more than there are records: the data has {len(data)}"
-            )
-        shard = (jax.process_index(), jax.process_count())
-        return stream(data, batch_size or min(128, len(data)), seed=seed, shard=shard)
-    if data is None or hasattr(data, "at") or (callable(data) and not isinstance(data, type)):
+        return arrays({name: _array(name, value) for name, value in data.items()}, name="data")
+    known = data is None or isinstance(data, Source) or hasattr(data, "at")
+    if known or (callable(data) and not isinstance(data, type)):
         return data
     if hasattr(data, "columns"):
         raise TypeError(
@@ -107,6 +98,40 @@ def as_stream(data: Any, batch_size: int | None, seed: int, classes: int | None 
             "{name: data[name].to_numpy()}"
         )
     raise TypeError(f"data must be {_DATA}, not {described(data)}")
+
+
+def as_stream(source: Source, batch_size: int | None, seed: int) -> Stream:
+    """The batches of records, shared out among the processes.
+
+    Raises:
+        ValueError: for a batch of more records than there are.
+    """
+    if batch_size is not None and batch_size > len(source):
+        raise ValueError(
+            f"batch_size={batch_size} is more than there are records: the data has {len(source)}"
+        )
+    shard = (jax.process_index(), jax.process_count())
+    return stream(source, batch_size or min(128, len(source)), seed=seed, shard=shard)
+
+
+def told_apart(
+    distiller: Distiller, frozen: Mapping[str, Any], initial: Mapping[str, Any], batch: Any
+) -> int | None:
+    """How many classes the losses of a step tell apart by the ``label`` of a batch; None where no
+    loss takes it as it is. A step that cannot be traced says so where it is checked."""
+    found: set[int] = set()
+
+    def step(batch: Any) -> None:
+        with watched_labels() as watched:
+            labels_of(batch)
+            state = distiller.init(jax.random.key(0), {**frozen, **initial}, batch)
+            distiller.step(state, frozen, batch)
+        own = {id(labels) for labels in watched.of_batch}
+        found.update(classes for labels, classes in watched.given if id(labels) in own)
+
+    with contextlib.suppress(Exception):
+        jax.eval_shape(step, batch)
+    return min(found, default=None)
 
 
 def _array(name: str, value: Any) -> np.ndarray:

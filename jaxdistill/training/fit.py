@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from jaxdistill.data.checks import check_sets
+from jaxdistill.data.records import Source
 from jaxdistill.distiller import Distiller
 from jaxdistill.net import described
 from jaxdistill.training.arguments import (
+    as_data,
     as_stream,
     check_distiller,
     check_host_work,
     check_numbers,
     explained,
+    told_apart,
     variables,
 )
 from jaxdistill.training.checkpoint import load_arrays
@@ -56,8 +61,10 @@ def fit(
         batch_size: how many records a batch holds, where ``data`` is no stream: 128, or all where
             there are fewer, if not given.
         classes: how many classes the student tells apart, where ``data`` holds records with a
-            ``label``: one that is no class of these is refused (losses give 0 for it, so that it
-            would be learnt from in silence).
+            ``label``: one that is no class of these is refused, in the data and in what is
+            evaluated on (losses give 0 for it, so that it would be learnt from in silence). If not
+            given, as many as the losses of the step that take ``batch["label"]`` as it is. A label
+            of -1 is hidden where ``has_label`` of the record is 0.
         seed: of the run's key and of the order of the records.
         initial: variables that only ``distiller.init`` reads, by name.
         evaluations: what is measured on the way and at the end.
@@ -93,7 +100,13 @@ def fit(
     if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
         raise TypeError(f"mesh must be a Mesh, which make_mesh gives, not {described(mesh)}")
     frozen, initial = variables("frozen", frozen), variables("initial", initial or {})
-    held = as_stream(data, batch_size, seed, classes)
+    held = as_data(data)
+    if isinstance(held, Source):
+        source, held = held, as_stream(held, batch_size, seed)
+        if classes is None and "label" in source.read(np.zeros(1, np.int64)):
+            classes = told_apart(distiller, frozen, initial, held.at(0, distiller.takes))
+        others = {e.set: e.data for e in evaluations if isinstance(e.data, Source)}
+        check_sets({"train": source, **others}, classes=classes)
     if held is None and distiller.takes:
         raise TypeError("data is None, and this distiller takes batches")
     stage = Stage(

@@ -14,7 +14,7 @@ import pytest
 import jaxdistill as jd
 from jaxdistill.data.sources import arrays
 from jaxdistill.data.stream import stream
-from jaxdistill.losses import hinton_kd
+from jaxdistill.losses import cross_entropy, hinton_kd
 from jaxdistill.training.checkpoint import fingerprint
 
 NOISE = np.random.default_rng(0)
@@ -179,6 +179,57 @@ def test_fit_refuses_arrays_of_unequal_length(outside):
     distiller, frozen, images, _ = outside
     with pytest.raises(ValueError, match="256"):
         jd.fit(distiller, frozen, {"image": images, "label": np.zeros(3)}, steps=1)
+
+
+def labelled(outside, **settings):
+    """A distiller that learns from labels as well, and what it is given besides."""
+    _, _, images, student = outside
+
+    def objective(forward, goal, batch):
+        return {
+            "ce": jd.per_example(1.0, cross_entropy(forward.out, batch["label"])),
+            "turned": jd.per_example(1.0, cross_entropy(forward.out[:, :2], images_turned)),
+        }
+
+    images_turned = np.zeros(32 // settings.get("accumulate", 1), np.int32)
+    targets = jd.targets.labels()
+    distiller = jd.model_to_model(student, targets, objective, optax.sgd(0.1), **settings)
+    return distiller, {"image": images}
+
+
+WRONG_LABELS = {
+    "none of them": (np.full(256, 9), r"256 of 256 records: 9 "),
+    "from one": (np.arange(256) % 3 + 1, r"3 \(85, .*they count from 1"),
+    "minus one": (np.arange(256) % 3 - 1, r"-1 \(86, .*has_label"),
+    "floats": (np.zeros(256), "must be integers, got float32"),
+    "one-hot": (np.eye(3, dtype=int)[np.arange(256) % 3], "without the class axis"),
+    "64 bits": (np.full(256, 2**32 + 1), "4294967297"),
+}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("labels", WRONG_LABELS)
+def test_labels_are_held_against_the_classes_of_the_losses_that_take_them(
+    outside, tmp_path, labels, accumulate
+):
+    distiller, data = labelled(outside, accumulate=accumulate)
+    given, message = WRONG_LABELS[labels]
+    with pytest.raises(ValueError, match=message):
+        jd.fit(
+            distiller, {}, {**data, "label": given}, steps=2, batch_size=32, workdir=tmp_path / "w"
+        )
+    assert not (tmp_path / "w").exists()
+
+
+def test_labels_of_what_is_evaluated_on_are_held_against_the_same_classes(outside):
+    distiller, data = labelled(outside)
+    data = {**data, "label": np.arange(256) % 3}
+    outcome = jd.fit(distiller, {}, data, steps=2, batch_size=32, quiet=True)
+    assert np.isfinite(outcome.metrics[-1]["ce"])
+    other = arrays({**data, "label": np.arange(256) % 4}, name="other")
+    evaluation = jd.Evaluation("test", lambda *given: {"one": 1.0}, other)
+    with pytest.raises(ValueError, match=r"test 'other': labels are from 0 to 2, but not those"):
+        jd.fit(distiller, {}, data, steps=2, batch_size=32, evaluations=[evaluation], quiet=True)
 
 
 def test_a_result_that_is_not_there_is_said_to_be_missing(tmp_path):
