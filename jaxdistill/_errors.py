@@ -87,7 +87,9 @@ def blamed(what: str, where: str | Path = "") -> Iterator[None]:
     """
     try:
         yield
-    except Exception as fault:
+    except (Exception, SystemExit) as fault:
+        if isinstance(fault, SystemExit) and type(fault) is not SystemExit:
+            raise  # a signal that stops the run
         frames = traceback.extract_tb(fault.__traceback__)
         if isinstance(fault, SENTENCES) and _within(frames[-1], _PACKAGE):
             raise

@@ -227,6 +227,7 @@ def _run() -> int:
         for name, arm in shown(arms.items(), "plan", "arms"):
             try:
                 plans[name] = recipe.plan(arm)
+                recipe.refuse_too_large(plans[name])
             except ValueError as wrong:
                 raise ValueError(f"arm {name!r}: {wrong}") from wrong
         recipe.check_claim(config, {k: v for plan in plans.values() for k, v in plan.read.items()})

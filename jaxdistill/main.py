@@ -170,14 +170,11 @@ def _sentence(fault: Exception) -> str:
 
 
 def _end_if_alone(fault: Exception) -> None:
-    """Ends at once where another process of this run is gone: to take leave of it would hang."""
+    """Ends at once where another process of this run is gone."""
     from jaxdistill.training import processes
 
     if processes.is_lost(fault):
-        reason = str(fault).splitlines()[0]
-        said = "another process of this run is gone; the same command on all of them goes on from"
-        print(f"error: {said} the last checkpoint ({reason})", file=sys.stderr, flush=True)
-        os._exit(2)
+        processes.end_as_lost(str(fault).splitlines()[0])
 
 
 def parsed(argv: list[str]) -> list[str]:
@@ -250,11 +247,13 @@ def run(
         changes: what was changed in the config, for the report.
     """
     from jaxdistill.progress import silence
+    from jaxdistill.recipe import refuse_too_large
     from jaxdistill.training import tracking
 
     tracking.check(track)
     with silence(quiet):
         plan = checked(config)
+        refuse_too_large(plan)
         root = start(workdir, config)
         with tracking.watched(track, root, config=config) as trackers:
             _finish(plan, root, trackers, changes)

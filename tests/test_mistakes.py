@@ -37,6 +37,7 @@ from jaxdistill._files import write_sealed
 from jaxdistill.losses import hinton_kd
 from jaxdistill.net import Trained
 from jaxdistill.objective import Term, match, per_example
+from jaxdistill.training.signals import Stopped
 from jaxdistill.training.stage import Evaluation
 
 GENERATOR = np.random.default_rng(0)
@@ -125,6 +126,11 @@ FILES = {
     "zero bytes": ("\0", ("mine.py", "SyntaxError", "null bytes")),
     "no function": ("config = {}", ("mine.py", "no function 'get_config'")),
     "a value": ("get_config = {}", ("mine.py", "no function 'get_config'")),
+    "ends": ("import sys\nsys.exit(0)", ("SystemExit: 0 (mine.py, line 2)",)),
+    "ends later": (
+        "def get_config():\n    raise SystemExit",
+        ("config", "mine.py", "SystemExit:", "line 2"),
+    ),
     "raises": ("def get_config():\n    return {}['x']", ("KeyError: 'x' (mine.py, line 2)",)),
     "raises in words": (
         "def get_config():\n    int('x')",
@@ -169,6 +175,7 @@ VALUES = {
     "student['optimizer']['learning_rate'] = None": "needs 'learning_rate'",
     "student['checkpoint'] = '/nowhere'": "'/nowhere' holds no result of a stage",
     "config['claim'] = {'arms': 3}": "'arms' of the claim is 3",
+    "student['student']['widths'] = (10**7, 10**7)": "stage 'student' holds 400,001 GB",
 }
 
 
@@ -450,6 +457,11 @@ def test_blame_leaves_sentences_as_they_are():
         assert isinstance(caught.value.__cause__, kind)
     with pytest.raises(ValueError, match=r"^unknown config"), blamed("the part"):
         config_files.find("hinton_minst")
+    for code in (0, 1, None, "why"):
+        with pytest.raises(ValueError, match="the part: SystemExit: "), blamed("the part"):
+            sys.exit(code)
+    with pytest.raises(Stopped), blamed("the part"):
+        raise Stopped(signal.SIGTERM)
 
 
 # --- the library --------------------------------------------------------------------------------

@@ -8,7 +8,15 @@ result.
 from jaxdistill.recipe.arms import check_claim, metrics
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
 from jaxdistill.recipe.resolving import resolve, settled
-from jaxdistill.recipe.running import finished, plan, restore, run, shapes, step_flops
+from jaxdistill.recipe.running import (
+    finished,
+    plan,
+    refuse_too_large,
+    restore,
+    run,
+    shapes,
+    step_flops,
+)
 from jaxdistill.recipe.stage_cache import cache_of, cached_stages, open_cache, write_cache
 from jaxdistill.recipe.stages import stage_of
 from jaxdistill.recipe.summary import summary, table
@@ -25,6 +33,7 @@ __all__ = [
     "metrics",
     "open_cache",
     "plan",
+    "refuse_too_large",
     "resolve",
     "restore",
     "run",

@@ -87,11 +87,14 @@ class Plan:
         config: the config as plain data.
         stages: in order.
         read: the sets that were read for it, by what names them.
+        held: how many bytes each stage holds while it trains (parameters, optimizer, teachers),
+            where that is known beforehand.
     """
 
     config: dict[str, Any]
     stages: tuple[Planned, ...]
     read: dict[str, split.Splits] = dataclasses.field(default_factory=dict, repr=False)
+    held: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def stage(self, name: str) -> Planned:
         """The stage of that name."""

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ from jaxdistill.training.fit import load_result
 from jaxdistill.training.loop import Outcome, Stage, abstract, check, first_batch, run_stage
 from jaxdistill.training.metrics import Writer
 from jaxdistill.training.processes import is_first
-from jaxdistill.training.sharding import make_mesh, shardings
+from jaxdistill.training.sharding import make_mesh, memory_of_a_device, shardings
 from jaxdistill.training.tracking import Tracker
 from jaxdistill.training.works import refuse_other_kind, run_work
 
@@ -55,8 +56,26 @@ def plan(config: Mapping[str, Any]) -> Plan:
     """
     found = resolve(config)
     make_mesh(found.config.get("mesh"))
-    shapes(found)
-    return found
+    return dataclasses.replace(found, held=_shapes(found)[1])
+
+
+def refuse_too_large(plan: Plan) -> None:
+    """Refuses a recipe with a stage that no device here can hold its slice of.
+
+    A recipe for other machines can still be planned.
+
+    Raises:
+        ValueError: naming the stage, what it holds and what there is.
+    """
+    mesh = make_mesh(plan.config.get("mesh"))
+    slices, there = mesh.shape["fsdp"] * mesh.shape["model"], memory_of_a_device()
+    for name, held in plan.held.items():
+        if held / slices > there:
+            raise ValueError(
+                f"stage {name!r} holds {held / 1e9:,.0f} GB in parameters, optimizer and teachers, "
+                f"cut into {slices}; a device here has {there / 1e9:,.1f} GB: take a smaller net, "
+                "or set mesh.fsdp where there are more devices"
+            )
 
 
 def run(
@@ -81,7 +100,11 @@ def run(
 
     Returns:
         What every stage left, by name.
+
+    Raises:
+        ValueError: for a stage that is too large for the devices.
     """
+    refuse_too_large(plan)
     Path(root).mkdir(parents=True, exist_ok=True)
     if is_first():
         _note(Path(root) / "data.json", {p.name: _known(p) for p in plan.stages})
@@ -161,7 +184,13 @@ def shapes(plan: Plan) -> dict[str, Any]:
     Raises:
         ValueError: naming the stage, for taps, features and results that do not fit.
     """
+    return _shapes(plan)[0]
+
+
+def _shapes(plan: Plan) -> tuple[dict[str, Any], dict[str, int]]:
+    """The shapes of every stage's result, and the bytes that it holds while it trains."""
     results: dict[str, Any] = {}
+    held: dict[str, int] = {}
     for planned in plan.stages:
         needed = {name: results[name] for name in planned.needs}
         if not _traceable(planned, needed):
@@ -173,9 +202,14 @@ def shapes(plan: Plan) -> dict[str, Any]:
                 state, _ = _traced(stage)
                 own = jax.eval_shape(stage.distiller.result, state)
                 results[planned.name] = planned.handed_on(own, needed)
+                held[planned.name] = _bytes((state, dict(stage.frozen)))
         except ValueError as fault:
             raise ValueError(f"stage {planned.name!r}: {fault}") from fault
-    return results
+    return results, held
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _traceable(planned: Planned, results: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ the parameter it belongs to.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,19 @@ Rules = Sequence[tuple[str, Any]]
 """Pairs of a pattern for paths of parameters and a partition of their axes."""
 SMALLEST_SLICED = 2**14
 """A parameter with fewer numbers is cheaper to copy than to gather."""
+
+
+def memory_of_a_device() -> int:
+    """Bytes that a device of this process can hold; of processors, its share of the machine's.
+
+    Example:
+        >>> memory_of_a_device() > 2**20
+        True
+    """
+    devices = jax.local_devices()
+    if limit := (devices[0].memory_stats() or {}).get("bytes_limit"):
+        return int(limit)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
 
 
 def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | None = None) -> Mesh:
