@@ -349,7 +349,8 @@ def store(folder, **manifest):
 def test_caches(said, tmp_path):
     refused(said(module=cache), "unknown command ''")
     refused(said("info", module=cache), "which cache? Give its folder")
-    refused(said("write", "more", module=cache), "unexpected arguments ['more']")
+    refused(said("write", "more", module=cache), "unknown config 'more'")
+    refused(said("write", "ssld:small", "more", module=cache), "unexpected arguments ['more']")
     refused(said("info", tmp_path, module=cache), "is no store (it has no manifest.json)")
     for content in ("{}", "[]", "[" * 100_000, ""):
         (tmp_path / "manifest.json").write_text(content)
