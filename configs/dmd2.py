@@ -13,7 +13,7 @@ ImageNet at 64 x 64, the published sizes; the teacher is trained first, or given
 
 A ring of eight Gaussians, whose score is exact; minutes a seed:
 
-    python -m jaxdistill.claim --config=configs/dmd2.py:mixture --seeds=3 --workdir=runs/dmd2_ring
+    python -m jaxdistill.claim --config=configs/dmd2.py:mixture --seeds=8 --workdir=runs/dmd2_ring
 
 Digits, minutes; ``--config.data.name=fashion_mnist --config.data.dir=<folder>`` for Fashion-MNIST
 at 14 x 14 pixels:

@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 from jaxdistill.presets import chosen, recipe
 from jaxdistill.presets.claims import above, within
 from jaxdistill.presets.images import LABELS, accuracy, classifier
+from jaxdistill.presets.optimizers import sgd, warmup_cosine
 
 
 def mnist() -> dict:
@@ -36,8 +37,8 @@ def mnist() -> dict:
         student=(800, 800),
         pixels=2,
         batch=128,
-        teacher_steps=20 * 422,
-        student_steps=12 * 422,
+        teacher_steps=100 * 422,
+        student_steps=60 * 422,
     )
 
 
@@ -97,6 +98,8 @@ def soft_targets(
                 **alone,
                 "student": {"net": "mlp", "widths": teacher, **regularised},
                 "view": {"augment": ({"name": "shift", "pixels": pixels},)},
+                # The weights into a unit are bounded; none decay.
+                "optimizer": sgd(warmup_cosine(0.1, 400), 0.9, max_norm=3.0),
                 "steps": teacher_steps,
                 "checkpoint_every": teacher_steps // 4,
                 "pictures": (),

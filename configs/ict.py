@@ -23,13 +23,13 @@ Expect two steps nearer the density than one, both far nearer than one step of a
 from ml_collections import ConfigDict
 
 from jaxdistill.presets import chosen, recipe, samplers
-from jaxdistill.presets.claims import above, rates
+from jaxdistill.presets.claims import above, rates, reaches
 from jaxdistill.presets.optimizers import adamw
 from jaxdistill.presets.samplers import MIDDLE, denoiser, perceptron
 
 SENTENCE = "A consistency model from data alone."
-# What --tune compares on the ring: the level of the noise between two steps.
-MIDDLES = {"1/10": 0.1, "1/5": 0.2, "2/5": 0.4, "published": 0.821}
+# An FID of 2.24 in two steps is 0.89 of 2.51 in one, on CIFAR-10; 2.77 is 0.85 of 3.25.
+GAIN = 0.11
 
 
 def published() -> dict:
@@ -61,27 +61,15 @@ def mixture() -> dict:
         "pictures": ("samples",),
     }
     grid, doubling = "stages/student/distiller", "a grid that doubles beats one that stays"
-    middle = "stages/student/evaluate/quality/middle"
     return {
         **samplers.on_ring("iCT on a ring", SENTENCE, {"student": student}),
         "claim": {
-            "sentence": "One step is near the density, and two are nearer.",
+            "sentence": "One step is near the density.",
             "metric": "student/validation/sliced_wasserstein_1",
             "arms": {"doubling": {}, "fixed": {f"{grid}/first": 40, f"{grid}/last": 40}},
             "contrasts": {
                 **samplers.ring_gates("doubling"),
-                "two steps": samplers.two_steps("doubling"),
                 "doubling": above("fixed", "doubling", doubling),
-            },
-        },
-        "tune": {
-            "metric": "student/validation/sliced_wasserstein_2",
-            "lower": True,
-            "seeds": 2,
-            "grid": {
-                "doubling": {
-                    f"through {name}": {middle: (level,)} for name, level in MIDDLES.items()
-                }
             },
         },
     }
@@ -104,9 +92,12 @@ def small() -> dict:
         steps=16_000,
         quality=samplers.student_quality(in_steps=(1, 2), middle=MIDDLE),
     )
+    two = "the second step takes away at least 0.11 of the first one's FID"
+    metric = "student/test/fid_gain"
+    gain = reaches("student", GAIN, two, metric=metric, origin="paper")
     return {
         **samplers.on_digits("iCT in small", SENTENCE, samplers.digits_teacher(net), student),
-        "variants": {"fashion_mnist": samplers.fashion_mnist()},
+        "variants": {"fashion_mnist": samplers.fashion_mnist(**{"claim/contrasts/gain": gain})},
         "claim": samplers.gap_claim_in_two_steps(),
         "tune": samplers.tuned_by_kid({"student": rates("student", (1e-4, 3e-4, 1e-3))}),
     }

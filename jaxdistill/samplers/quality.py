@@ -215,7 +215,8 @@ def image_quality(
     For every number of steps n ``kid_n``, and with ``fid`` also ``fid_n``; ``kid_real`` and
     ``fid_real`` are those of the training data, the floor: no sampler should be below it. All sets
     hold the same number of points. Figures in features of one classifier say nothing about those in
-    features of another.
+    features of another. Where FIDs of one and two steps are measured, ``fid_gain`` is the share of
+    the first that the second step takes away, :math:`1 - f_2 / f_1`.
 
     With a teacher also ``kid_teacher_m``, and ``closed_n``: which part of the gap between the
     teacher's fewest steps and its most the samples close,
@@ -282,6 +283,8 @@ def image_quality(
             found[f"kid_{key}"] = float(_kid(values, real[:count]))
             if fid:
                 found[f"fid_{key}"] = float(distances.fid(values, real[:count]))
+        if fid and {1, 2} <= set(in_steps):
+            found["fid_gain"] = 1 - found["fid_2"] / found["fid_1"]
         return found | _closed(found, numbers, in_steps)
 
     return measuring(_names(numbers, in_steps, fid), evaluator)
@@ -300,7 +303,8 @@ def _closed(
 def _names(numbers: Sequence[int], in_steps: Sequence[int], fid: bool) -> list[str]:
     sets = ["real", *map(str, in_steps), *(f"teacher_{n}" for n in numbers)]
     distances = [f"{name}_{each}" for name in ("kid", "fid")[: 1 + fid] for each in sets]
-    return distances + [f"closed_{n}" for n in in_steps if numbers]
+    gain = ["fid_gain"] if fid and {1, 2} <= set(in_steps) else []
+    return distances + gain + [f"closed_{n}" for n in in_steps if numbers]
 
 
 def _prepared(batch: Mapping[str, Any], prepare: Any) -> Any:

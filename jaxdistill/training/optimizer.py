@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxdistill.settings import NonNegative, Positive, Scheduled
@@ -23,6 +24,7 @@ def by_path(
     weight_decay: NonNegative = 0.0,
     no_decay: str = NO_DECAY,
     clip: Positive | None = None,
+    max_norm: Positive | None = None,
     rates: Sequence[tuple[str, NonNegative]] = (),
     frozen: Sequence[str] = (),
 ) -> optax.GradientTransformation:
@@ -34,6 +36,9 @@ def by_path(
         weight_decay: added as ``weight_decay * parameter`` before the learning rate.
         no_decay: a regular expression; parameters whose path it is found in do not decay.
         clip: the largest global norm of a gradient.
+        max_norm: the largest L2 norm of the weights into one unit: after every step the columns of
+            a kernel, over all axes but its last, are scaled back to it (Srivastava et al., Dropout,
+            JMLR 2014). Arrays of one axis have none.
         rates: pairs of a regular expression and a factor on the learning rate; the first match
             counts.
         frozen: regular expressions of parameters that do not move.
@@ -67,6 +72,8 @@ def by_path(
     parts.append(optax.scale_by_learning_rate(learning_rate))
     if rates:
         parts.append(_scale_by_path(rates))
+    if max_norm is not None:
+        parts.append(_bounded_columns(max_norm))
     tx = optax.chain(*parts)
     if frozen:
         # Partitioned rather than zeroed: frozen parameters take no moments and no memory.
@@ -97,6 +104,22 @@ def _scale_by_path(rates: Sequence[tuple[str, float]]) -> optax.GradientTransfor
         del params
         factors = _map_names(updates, factor)
         return jax.tree.map(lambda u, f: u * f, updates, factors), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _bounded_columns(most: float) -> optax.GradientTransformation:
+    """Shortens an update so that no column of a kernel is longer than ``most`` after it."""
+
+    def bounded(update, kernel):
+        if kernel.ndim < 2:
+            return update
+        moved = kernel + update
+        norm = jnp.linalg.norm(moved, axis=tuple(range(kernel.ndim - 1)), keepdims=True)
+        return moved * jnp.minimum(1.0, most / jnp.maximum(norm, most)) - kernel
+
+    def update(updates, state, params=None):
+        return jax.tree.map(bounded, updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
