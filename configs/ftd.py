@@ -22,7 +22,7 @@ Compared with MTT on 10,000 images of Fashion-MNIST, by a small protocol of our 
 
 from ml_collections import ConfigDict
 
-from jaxdistill.presets import at, chosen, condense
+from jaxdistill.presets import ONE_DEVICE, at, chosen, condense, recipe
 from jaxdistill.presets.claims import above
 
 STUDENTS = {"steps": 10, "rate": 0.02}
@@ -107,7 +107,41 @@ def order() -> dict:
     )
 
 
-VARIANTS = condense.data_sets(published, order=order, small=small)
+def followed() -> dict:
+    """What the paper explains itself by, on digits: flatter experts, and students that stray less
+    from them."""
+    stages, (window, students) = small()["stages"], ({"first": 0, "last": 8}, STUDENTS)
+    steep = {"sharpness": {"evaluator": "sharpness"}}
+    errors = {"evaluator": "strayed", "epochs": 2, "students": students, "window": window}
+    plain, last_images = {"stages/experts/distiller/flatness": None}, {"ema": None}
+    kept = {**stages["distil"], "evaluate": {"strayed": errors}}
+    kept["distiller"] = {**kept["distiller"], **last_images}
+    found = "distil/validation/accumulated_error"
+    return recipe(
+        "Flat experts of digits",
+        SENTENCE,
+        condense.DIGITS,
+        {"experts": {**stages["experts"], "evaluate": steep}, "distil": kept},
+        mesh=ONE_DEVICE,
+        claim={
+            "sentence": SENTENCE,
+            "metric": found,
+            "held_equal": (
+                "steps and rate of the experts, and where students start",
+                "start, steps and rates of the set; its images are the last ones in both arms",
+            ),
+            "arms": {"flat": {}, "plain": plain},
+            "contrasts": {
+                "sharpness": above(
+                    "plain", "flat", "experts are flatter", metric="experts/validation/sharpness"
+                ),
+                "error": above("plain", "flat", "students that are not put back stray less"),
+            },
+        },
+    )
+
+
+VARIANTS = condense.data_sets(published, followed=followed, order=order, small=small)
 
 
 def get_config(variant: str = "") -> ConfigDict:

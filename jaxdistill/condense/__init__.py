@@ -14,6 +14,7 @@ from jaxdistill.condense.experts import (
     train_experts,
 )
 from jaxdistill.condense.flat import Flat, flat
+from jaxdistill.condense.followed import sharpness, strayed
 from jaxdistill.condense.fresh import (
     Protocol,
     augmentation_robust_score,
@@ -68,6 +69,8 @@ __all__ = [
     "save_folder",
     "save_npz",
     "save_trajectories",
+    "sharpness",
     "siamese",
+    "strayed",
     "train_experts",
 ]

@@ -73,6 +73,8 @@ EVALUATORS: dict[str, Entry] = {
     "fresh_nets": offered(condense.fresh_nets),
     "ranked": offered(condense.ranked),
     "kernel_accuracy": _kernel_accuracy,
+    "sharpness": offered(condense.sharpness),
+    "strayed": offered(condense.strayed),
 }
 
 

@@ -71,6 +71,8 @@ def test_what_is_measured_is_what_is_said(make, settings):
         found = evaluator(variables, {"classifier": ({}, {}), "teacher": variables}, ROWS)
     assert sorted(found) == sorted(evaluator.metrics)
     assert all(type(value) is float and np.isfinite(value) for value in found.values())
+    if "fid_gain" in found:
+        np.testing.assert_allclose(found["fid_gain"], 1 - found["fid_2"] / found["fid_1"])
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,20 @@ def test_one_step(settings, kernel, bias, body):
     np.testing.assert_allclose(found["body"], body, rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (2, 2, 3)])
+def test_weights_into_a_unit_are_bounded(shape):
+    columns = jnp.array([1.0, 2.0, 4.0]) / 2
+    params = {"kernel": jnp.broadcast_to(columns, shape), "bias": jnp.full(3, 9.0)}
+    gradients = jax.tree.map(jnp.zeros_like, params)
+    tx = by_path(optax.identity(), learning_rate=0.1, max_norm=2.0)
+    updates = tx.update(gradients, tx.init(params), params)[0]
+    found: Any = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(found["bias"], params["bias"])
+    # The norms were 1, 2 and 4.
+    wanted = np.broadcast_to([0.5, 1.0, 1.0], shape)
+    np.testing.assert_allclose(found["kernel"], wanted, rtol=1e-6)
+
+
 @pytest.mark.parametrize("key", ["no_decay", "rates", "frozen"])
 def test_patterns_that_are_none(key):
     wrong = {"no_decay": "(bias", "rates": [("(bias", 1.0)], "frozen": ["(bias"]}
@@ -63,6 +77,7 @@ def test_settings_have_domains():
         ("weight_decay", 0.0, float("nan")),
         ("no_decay", "x", 3),
         ("clip", None, 0.0),
+        ("max_norm", None, 0.0),
         ("rates", (("head", 0.0),), (("head", -1.0),)),
         ("frozen", ("head",), "head"),
     ):
