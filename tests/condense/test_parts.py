@@ -240,6 +240,8 @@ def test_rows_with_convolutions_are_taken_all_at_once():
         "match_regression",
         "match_trajectories",
         "ranked",
+        "sharpness",
+        "strayed",
         "train_experts",
     ],
 )
