@@ -62,16 +62,11 @@ def soft_targets(
 ) -> dict:
     """Nets of two layers of so many units; the teacher's images are shifted by so many pixels."""
     measured = accuracy(every=student_steps // 4)
-    alone = classifier(
-        {"net": "mlp", "widths": (student, student)},
-        student_steps,
-        peak=1e-3,
-        warmup=100,
-        batch_size=batch,
-        evaluate={"accuracy": measured},
-        checkpoint_every=student_steps // 4,
-        pictures=("reliability",),
-    )
+    net = {"net": "mlp", "widths": (student, student)}
+    kept = {"checkpoint_every": student_steps // 4, "pictures": ("reliability",)}
+    evaluate = {"accuracy": measured}
+    # A rate of 1e-3 after a hundred steps of warming up.
+    alone = classifier(net, student_steps, 1e-3, 100, batch, evaluate=evaluate, **kept)
     regularised = {"dropout": 0.5, "input_dropout": 0.2}
     distilled = {
         **alone,
