@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxdistill.progress import shown
+
 CHECKSUMS = "checksums.json"
 _BLOCK = 512  # words of 8 bytes
 
@@ -91,7 +93,11 @@ def seal_folder(folder: Path, leave_out: Sequence[str] = ()) -> None:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     named = {str(file.relative_to(folder)): file for file in files}
     left = {*leave_out, CHECKSUMS}
-    found = {name: checksum(file) for name, file in named.items() if name not in left}
+    found = {
+        name: checksum(file)
+        for name, file in shown(named.items(), f"seal {folder.name}", "files")
+        if name not in left
+    }
     write_sealed(folder / CHECKSUMS, {"files": found})
 
 
@@ -119,7 +125,7 @@ def verify_folder(
         files = read_sealed(folder / CHECKSUMS)["files"]
     except Damaged as fault:
         raise Damaged(f"{folder} is damaged: {fault}") from fault
-    for name in only or files:
+    for name in shown(only or files, f"verify {folder.name}", "files"):
         if not inside(folder, name, folder / CHECKSUMS).is_file():
             raise Damaged(f"{folder} is damaged: {name} is missing")
         if name != always and (folder / name).stat().st_size >= below:

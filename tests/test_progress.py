@@ -2,10 +2,20 @@
 
 import io
 
+import jax
+import numpy as np
 import pytest
 
 from jaxdistill import progress as module
+from jaxdistill._files import seal_folder, verify_folder
+from jaxdistill.data.content import Files
+from jaxdistill.data.documents import Document
+from jaxdistill.data.records import Source
+from jaxdistill.data.text import windows
+from jaxdistill.data.tokenizers import byte_tokenizer
+from jaxdistill.evaluation.batches import sweep
 from jaxdistill.progress import Progress, duration, shown, silence
+from jaxdistill.store import Layout, begin, open_store
 
 
 class Clock:
@@ -206,3 +216,62 @@ def test_a_fault_is_not_swallowed():
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def _read(tmp_path):
+    images = np.zeros((3, 2, 2, 1), np.uint8)
+    Source("photos", ["a", "b", "c"], lambda rows: {"image": images[rows]}).contents()
+
+
+def _files(tmp_path):
+    for number in range(130):
+        (tmp_path / f"{number}.bin").write_bytes(bytes([number]))
+    return Files(sorted(tmp_path.glob("*.bin")))()
+
+
+def _sealed(tmp_path):
+    (tmp_path / "a").write_text("a")
+    seal_folder(tmp_path)
+    verify_folder(tmp_path)
+
+
+def _stored(tmp_path):
+    layout = Layout({"x": jax.ShapeDtypeStruct((2,), np.float32)})
+    writer = begin(tmp_path / "store", {}, layout, 3, container="npy")
+    for number in range(len(writer.parts())):
+        first, last = writer.parts()[number]
+        writer.write(number, {"x": np.zeros((last - first, 2), np.float32)}, {})
+    writer.finish(["a", "b", "c"], {})
+    assert not open_store(tmp_path / "store").verify()
+
+
+def _swept(tmp_path):
+    step = jax.jit(lambda variables, batch, number: batch["where"].sum())
+    assert list(sweep(step, {}, [{"x": np.zeros(2)}])) == [2]
+
+
+LONG = {
+    "records": (_read, {"read photos"}),
+    "files": (_files, {"hashes of files"}),
+    "folders": (_sealed, {"seal", "verify"}),
+    "stores": (_stored, {"open store", "verify store"}),
+    "evaluations": (_swept, {"evaluate"}),
+    "texts": (
+        lambda path: windows([Document("a", "b")], byte_tokenizer(), 4, name="notes"),
+        {"tokens of notes"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_what_takes_long_says_how_far_it_is(kind, tmp_path, monkeypatch):
+    labels, begun = set(), Progress.__init__
+
+    def begin(self, *given, label, **settings):
+        labels.add(label.replace(f" {tmp_path.name}", ""))
+        begun(self, *given, label=label, **settings)
+
+    monkeypatch.setattr(Progress, "__init__", begin)
+    work, expected = LONG[kind]
+    work(tmp_path)
+    assert expected <= labels

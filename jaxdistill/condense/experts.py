@@ -23,6 +23,7 @@ from jaxdistill.distiller import Distiller
 from jaxdistill.loops import for_each
 from jaxdistill.losses.numerics import safe_norm
 from jaxdistill.net import Net
+from jaxdistill.progress import shown
 from jaxdistill.settings import (
     Count,
     Finite,
@@ -351,7 +352,7 @@ def save_trajectories(
     layout = store.Layout({"vector": jax.ShapeDtypeStruct((size,), jnp.float32)})
     rows = trajectories.reshape(experts * points, size)
     begun = store.begin(path, whole, layout, len(rows), **{"container": "npy", **settings})
-    for number in range(begun.whole(), len(begun.parts())):
+    for number in shown(range(begun.whole(), len(begun.parts())), "write trajectories", "parts"):
         first, last = begun.parts()[number]
         norms = np.linalg.norm(rows[first:last], axis=1)
         begun.write(number, {"vector": rows[first:last]}, {"norm": norms})

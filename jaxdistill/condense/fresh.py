@@ -23,6 +23,7 @@ from jaxdistill.condense.synthetic import Synthetic
 from jaxdistill.data.augment import to_float
 from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.net import Net
+from jaxdistill.progress import shown
 from jaxdistill.settings import Count, Fraction, Natural, NonNegative, Positive, checked
 from jaxdistill.theory.ridge import predict
 
@@ -96,7 +97,10 @@ def fresh_nets(
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
         del frozen
         batches = list(data)
-        curves = [train(protocol)(result, _key(seed, number), batches) for number in range(nets)]
+        curves = [
+            train(protocol)(result, _key(seed, number), batches)
+            for number in shown(range(nets), "evaluate", "nets")
+        ]
         last = np.array([curve[-1] for curve in curves])
         deviation = last.std(ddof=1) if nets > 1 else 0.0
         best = np.mean([max(curve) for curve in curves])
@@ -157,7 +161,8 @@ def ranked(
 
         def accuracy(synthetic, **changes):
             own = dataclasses.replace(protocol, **changes)
-            found = [train(own)(synthetic, _key(seed, n), batches)[-1] for n in range(nets)]
+            numbers = shown(range(nets), "evaluate", "nets")
+            found = [train(own)(synthetic, _key(seed, n), batches)[-1] for n in numbers]
             return float(np.mean(found))
 
         random, whole = subset(rows), subset(slice(None))
@@ -294,7 +299,7 @@ def _trainer(
         opt = tx.init(params)
         rate = synthetic.rate if settings.learning_rate is None else settings.learning_rate
         rate, found = jnp.asarray(rate, jnp.float32), []
-        for number in range(settings.steps):
+        for number in shown(range(settings.steps), "train on the set", "steps"):
             if number == settings.steps // 2 + 1:
                 rate, opt = rate * settings.decay, tx.init(params)
             params, state, opt = step((params, state, opt), images, targets, key, number, rate)

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from jaxdistill.progress import shown
+
 BESIDE = ("label", "index", "group")
 """What a record says of itself besides its content: answers and places."""
 BLOCK = 8192
@@ -159,7 +161,7 @@ class Files:
             self._recall()
         changed = np.flatnonzero((now != self._seen).any(1)).tolist()
         if changed:
-            found = in_parallel(lambda i: self._ask(self._paths[i]), changed)
+            found = in_parallel(lambda i: self._ask(self._paths[i]), changed, self._kind)
             self._known[changed] = np.array(found, np.uint64)
             self._seen[changed] = now[changed]
             self._keep()
@@ -194,10 +196,14 @@ def _stamp(path: str) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def in_parallel(ask: Callable[[Any], _T], things: Sequence[Any], at_once: int = 64) -> list[_T]:
-    """``ask`` of each thing, by a few threads, in order."""
+def in_parallel(
+    ask: Callable[[Any], _T], things: Sequence[Any], kind: str, at_once: int = 64
+) -> list[_T]:
+    """``ask`` of each thing, by a few threads, in order; ``kind`` says what is found out."""
     blocks = [things[start : start + at_once] for start in range(0, len(things), at_once)]
     if len(blocks) < 2:
         return [ask(thing) for thing in things]
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        return [each for block in pool.map(lambda b: [ask(t) for t in b], blocks) for each in block]
+        answers = pool.map(lambda block: [ask(thing) for thing in block], blocks)
+        each = (answer for block in answers for answer in block)
+        return list(shown(each, f"{kind} of files", "files", len(things)))

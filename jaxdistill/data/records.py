@@ -17,6 +17,7 @@ import numpy as np
 from jaxdistill._errors import unknown
 from jaxdistill.data.content import digest, record_hashes, row_hashes
 from jaxdistill.data.ids import Ids, unique_ids
+from jaxdistill.progress import shown
 
 Records = dict[str, np.ndarray]
 """Arrays with records on the first axis, by name."""
@@ -174,7 +175,8 @@ class Source:
         return getattr(self.read, what, None) if isinstance(self.read, Reader) else None
 
     def _chunks(self, indices: np.ndarray) -> Iterator[Records]:
-        for start in range(0, len(indices), _CHUNK):
+        starts = range(0, len(indices), _CHUNK)
+        for start in shown(starts, f"read {self.name or 'records'}", "blocks"):
             yield self.read(indices[start : start + _CHUNK])
 
     @functools.cached_property

@@ -33,6 +33,7 @@ from jaxdistill.data.tokenizers import (
     file_tokenizer,
     refuse_unknown_tokens,
 )
+from jaxdistill.progress import shown
 from jaxdistill.settings import Fraction, checked
 
 __all__ = [
@@ -97,7 +98,7 @@ def windows(
     end = np.array([tokenizer.end], np.int32)
     start = end if tokenizer.start is None else np.array([tokenizer.start], np.int32)
     texts, prompts, kept = [], [], []
-    for document in documents:
+    for document in shown(documents, f"tokens of {name}", "texts"):
         given = np.concatenate([start, tokenizer.encode(document.prompt)])
         whole = np.concatenate([given, tokenizer.encode(document.text), end])
         if prompted and len(given) > length:

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxdistill.data.augment import to_float
 from jaxdistill.net import Forward, Net
 from jaxdistill.objective import lookup, taps_of
+from jaxdistill.progress import shown
 
 Evaluator = Callable[[Any, Mapping[str, Any], Iterable[Any]], dict[str, float]]
 Prepare = Callable[[Any, jax.Array], Any]
@@ -58,7 +59,7 @@ def sweep(
         ValueError: if there is no batch.
     """
     last = None
-    for number, batch in enumerate(data):
+    for number, batch in enumerate(shown(data, "evaluate")):
         batch = {name: x for name, x in batch.items() if _numeric(x)}
         if "where" not in batch:
             batch["where"] = np.ones(len(jax.tree.leaves(batch)[0]), bool)

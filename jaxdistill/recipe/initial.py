@@ -17,6 +17,7 @@ from jaxdistill.data.split import hashes
 from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.models import pretrained
 from jaxdistill.objective import combine, weighted
+from jaxdistill.progress import shown
 from jaxdistill.recipe.planned import Plan, Planned, only_shapes
 from jaxdistill.settings import Count, Earlier, Natural
 
@@ -121,7 +122,7 @@ def _slopes(stage: Planned, said: Initial, params: Any, state: Any) -> Any:
         return jax.grad(loss)(params)
 
     found = None
-    for batch in batches:
+    for batch in shown(batches, "weigh layers"):
         new = slope(params, {k: v for k, v in batch.items() if v.dtype.kind not in "OSU"})
         found = new if found is None else jax.tree.map(jnp.add, found, new)
     return found

@@ -24,7 +24,7 @@ from jaxdistill.data.checks import warn_of_duplicates
 from jaxdistill.distiller import on_base, with_base
 from jaxdistill.identities import identities
 from jaxdistill.models import pretrained
-from jaxdistill.progress import silence
+from jaxdistill.progress import shown, silence
 from jaxdistill.recipe import stage_cache
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
 from jaxdistill.recipe.resolving import net_of, resolve, sees, settled
@@ -191,7 +191,7 @@ def _shapes(plan: Plan) -> tuple[dict[str, Any], dict[str, int]]:
     """The shapes of every stage's result, and the bytes that it holds while it trains."""
     results: dict[str, Any] = {}
     held: dict[str, int] = {}
-    for planned in plan.stages:
+    for planned in shown(plan.stages, "plan", "stages"):
         needed = {name: results[name] for name in planned.needs}
         if not _traceable(planned, needed):
             results[planned.name] = None

@@ -14,6 +14,7 @@ from jaxdistill import registry, targets
 from jaxdistill._errors import unknown
 from jaxdistill.config import frozen_stages
 from jaxdistill.data.records import Source
+from jaxdistill.progress import shown
 from jaxdistill.recipe.planned import Plan, Planned
 from jaxdistill.settings import Count, Natural
 from jaxdistill.store import Codec, Store, open_store
@@ -190,7 +191,7 @@ def _scores(source: Source, store: Store, codecs: Mapping[str, Codec]) -> dict[s
 
     step = jax.jit(probabilities)
     rows = []
-    for start in range(0, len(source), registry.BATCH):
+    for start in shown(range(0, len(source), registry.BATCH), "read the cache"):
         batch = view.gather(np.arange(start, min(start + registry.BATCH, len(source))))
         rows.append(np.asarray(step({k: v for k, v in batch.items() if k.startswith(CACHED)})))
     return dict(zip(source.ids, np.concatenate(rows), strict=True))

@@ -18,6 +18,7 @@ from jaxdistill.evaluation.batches import Evaluator
 from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.evaluation.representations import reader
 from jaxdistill.net import Net
+from jaxdistill.progress import shown
 from jaxdistill.samplers.denoisers import as_function
 from jaxdistill.samplers.mixtures import Mixture, draw, guided_denoise
 from jaxdistill.samplers.paths import edm
@@ -154,7 +155,7 @@ def density_quality(
         found: dict[str, Any] = {"floor": np.mean(floors)}
         labels = None if label is None else jnp.full(draws, label)
         noise = jax.random.normal(keys[1], truth.shape)
-        for n in in_steps:
+        for n in shown(in_steps, "sample", "numbers of steps"):
             points = run(result, noise, labels, keys[2], n)
             own = {
                 "sliced_wasserstein": _wasserstein(points, truth),
@@ -260,7 +261,7 @@ def image_quality(
     ) -> np.ndarray:
         """The features of samples; every sampler starts from the same noise."""
         found = []
-        for start in range(0, count, BATCH):
+        for start in shown(range(0, count, BATCH), f"sample in {steps} steps"):
             key = jax.random.fold_in(jax.random.key(seed), start)
             noise = jax.random.normal(key, (BATCH, *shape))
             label = jnp.arange(BATCH) % classes if labels else None

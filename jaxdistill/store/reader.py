@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdistill._errors import unknown
 from jaxdistill._files import checksum
+from jaxdistill.progress import shown
 from jaxdistill.store import manifest
 from jaxdistill.store.containers import CONTAINERS, Read
 from jaxdistill.store.layout import Layout, damaged, ends_of, from_json, row_checksums
@@ -104,7 +105,8 @@ class Store:
     def verify(self) -> list[str]:
         """Reads every byte, and names every file that is not what was written."""
         faults = _missing(self.path, self.manifest)
-        for file in [*self.manifest["files"], {"name": manifest.INDEX, **self.manifest["index"]}]:
+        files = [*self.manifest["files"], {"name": manifest.INDEX, **self.manifest["index"]}]
+        for file in shown(files, f"verify {self.path.name}", "files"):
             path = self.path / file["name"]
             if any(file["name"] in fault for fault in faults):
                 continue
@@ -175,7 +177,7 @@ def open_store(
 def _refuse_exchanged(store: Store) -> None:
     """Looks at the ends of every file: a file of the right size may be another's."""
     container, width = CONTAINERS[store.manifest["container"]], store.layout.width
-    for file in store.manifest["files"]:
+    for file in shown(store.manifest["files"], f"open {store.path.name}", "files"):
         path = store.path / file["name"]
         try:
             rows = container.open(path, file["rows"], width)(ends_of(file["rows"]))

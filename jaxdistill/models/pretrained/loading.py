@@ -32,6 +32,7 @@ from jaxdistill.models.pretrained.families import (
 from jaxdistill.models.pretrained.family import Config, Family
 from jaxdistill.models.pretrained.forms import SAME, Entry, Form, aligned, lay_out
 from jaxdistill.net import Net
+from jaxdistill.progress import shown
 
 # Which of two towers.
 Sees = Literal["image", "text"]
@@ -158,7 +159,9 @@ def load(
     there = {entry.path for entry in entries}
     found: dict[str, jax.Array] = {}
     # Sorting keeps the order of the blocks.
-    for path, group in groupby(sorted(entries, key=path_of), path_of):
+    groups = groupby(sorted(entries, key=path_of), path_of)
+    count = len({path_of(entry) for entry in entries})
+    for path, group in shown(groups, f"load {architecture}", "arrays", count):
         sources = [source_of(entry) for entry in group]
         array = _array(sources, path not in there, sizes[path].shape, placed.get(path), dtype)
         # One at a time: copies that are under way would pile up.
