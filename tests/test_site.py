@@ -30,6 +30,8 @@ def test_every_entry_of_the_reference_is_shown(site: Path):
 
 
 def test_pages_show_what_markdown_means(site: Path):
+    assert (site / "_site" / "site.css").exists()
+    assert "blob/main/jaxdistill/losses/logits.py#L" in (site / "api/losses/index.html").read_text()
     assert r"\|" not in (site / "losses" / "index.html").read_text()
     for path in site.rglob("*.html"):
         html = re.sub(r"<(pre|code|script|style)\b.*?</\1>", "", path.read_text(), flags=re.DOTALL)

@@ -6,6 +6,7 @@ from textwrap import dedent, indent
 
 import griffe
 
+REPOSITORY = "https://github.com/jaxdistill/jaxdistill/blob/main"
 LOG = logging.getLogger("mkdocs.docstrings")
 ROLE = re.compile(r":(?:class|func|meth|mod|data|attr):`~?([\w.]+)`")
 MATH = re.compile(r"^( *)\.\. math::(.*\n(?:\1 +\S.*\n|[ \t]*\n(?=\1 +\S))*)", re.MULTILINE)
@@ -17,7 +18,7 @@ class AsMarkdown(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, loader: griffe.GriffeLoader, **_) -> None:
         if obj.docstring:
-            obj.docstring.value = as_markdown(obj.docstring.value + "\n", obj)
+            obj.docstring.value = as_markdown(obj.docstring.value + "\n", obj) + _source(obj)
 
 
 def as_markdown(text: str, obj: griffe.Object) -> str:
@@ -28,6 +29,14 @@ def as_markdown(text: str, obj: griffe.Object) -> str:
     text = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)
     text = re.sub(r"::\n\n(?= )", ":\n\n", text)
     return ROLE.sub(lambda found: _link(found[1], obj), text)
+
+
+def _source(obj: griffe.Object) -> str:
+    """Where a function or a class is written; methods are in their class."""
+    if not (obj.is_function or obj.is_class) or not obj.parent.is_module:
+        return ""
+    place = f"{obj.relative_package_filepath}#L{obj.lineno}-L{obj.endlineno}"
+    return f"\n[Source]({REPOSITORY}/{place}){{ .source }}\n"
 
 
 def _formula(found: re.Match) -> str:
