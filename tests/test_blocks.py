@@ -12,6 +12,7 @@ What a reader does not see stands in comments before a block:
 """
 
 import ast
+import importlib.util
 import re
 import shlex
 import sys
@@ -113,6 +114,8 @@ def test_other_tests_run_what_they_are_said_to_run():
 
 # Commands that are not ours.
 THEIRS = ("cd", "for", "gcloud", "git", "pip", "srun", "ssh")
+# What a reader gives for <method>, <system>; for anything else a 1.
+GIVEN = {"method": "ftd", "system": "mae_vitb"}
 OPERATORS = ("&&", "||", ";", "|", "&", "do", "done", "wait")
 
 
@@ -135,11 +138,16 @@ def simple(text: str) -> list[list[str]]:
     ]
 
 
-def check(words: list[str]) -> None:
-    """That a command would be taken: its program, its flags, its config, its changes of it."""
+def filled(text: str) -> str:
+    return re.sub(r"<([^>]*)>", lambda found: GIVEN.get(found[1], "1"), text)
+
+
+def check(words: list[str], whole: bool = True) -> None:
+    """That a command would be taken: its program, its flags, its config, its changes of it; a
+    whole one also says where to."""
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
-    words = [re.sub(r"<[^>]*>", "1", word) for word in words]
+    words = [filled(word) for word in words]
     pythons = [i for i, word in enumerate(words) if re.search(r"(^|/)python[\d.]*$", word)]
     if pythons:
         words = words[pythons[0] + 1 :]
@@ -147,18 +155,22 @@ def check(words: list[str]) -> None:
         return
     if words[0] == "-m":
         if words[1] in ("jaxdistill.main", "jaxdistill.claim", "jaxdistill.cache"):
-            return taken({"main": "run"}.get(words[1][11:], words[1][11:]), words[2:])
-        assert words[1] in ("venv", "pip", "jaxdistill.losses"), words
+            return taken({"main": "run"}.get(words[1][11:], words[1][11:]), words[2:], whole)
+        assert importlib.util.find_spec(words[1]), words
     elif words[0] == "jaxdistill":
-        return taken(words[1], words[2:])
+        return taken(words[1], words[2:], whole)
     else:
         program = words[1] if words[0] == "bash" else words[0]
         assert (ROOT / program).is_file(), f"no {program}"
+        # Flags of a program are its own or those of the modules that programs share.
+        shared = sorted(ROOT.glob("benchmarks/_*.py"))
+        source = "".join(path.read_text() for path in (ROOT / program, *shared))
         for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
-            assert f'"{flag}"' in (ROOT / program).read_text(), f"{program} has no {flag}"
+            name = flag[2:].replace("-", "_")
+            assert re.search(rf'"{flag}"|\b{name}=', source), f"{program} has no {flag}"
 
 
-def taken(name: str, words: list[str]) -> None:
+def taken(name: str, words: list[str], whole: bool) -> None:
     """That a command of ours takes these words."""
     assert name in cli.COMMANDS, f"no jaxdistill {name}"
     if name == "show":
@@ -169,7 +181,17 @@ def taken(name: str, words: list[str]) -> None:
         if function.__module__ in ("jaxdistill.main", "jaxdistill.claim"):
             assert not main.named(rest)
             config_files.read(main.CONFIG.value, main.SETTINGS.value)
-            assert main.WORKDIR.value or flags.FLAGS.plan
+            assert main.WORKDIR.value or flags.FLAGS.plan or not whole
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the configs of the library and that of CONTRIBUTING, as a reader has them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (mine,) = (b for b in BLOCKS if b.page == "CONTRIBUTING.md" and "run by" in b.marks)
+    (tmp_path / "mine.py").write_text(mine.text)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
 
 
 COMMANDS = [
@@ -181,14 +203,23 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_is_taken(command, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
+def test_a_command_is_taken(command, here):
     check(command)
 
 
-def test_commands_that_are_none_are_refused(tmp_path, monkeypatch):
+# Commands in the middle of a sentence, which may go on in the next line.
+SAYING = [path for path in PAGES if path.name != "CHANGELOG.md"]
+OURS = re.compile(r"`((?:python (?:-m jaxdistill\.|benchmarks/)|jaxdistill [a-z]+ )[^`]*)`")
+
+
+@pytest.mark.parametrize("path", SAYING, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_in_sentences_are_taken(path, here):
+    prose = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for text in OURS.findall(prose):
+        check(shlex.split(filled(text)), whole=False)
+
+
+def test_commands_that_are_none_are_refused(here):
     assert [words[0] for words in simple('cd a && ssh b "cd c && python -m d --e" &')] == [
         "cd", "ssh", "cd", "python",
     ]  # fmt: skip
