@@ -167,7 +167,7 @@ def check(words: list[str], whole: bool = True) -> None:
         source = "".join(path.read_text() for path in (ROOT / program, *shared))
         for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
             name = flag[2:].replace("-", "_")
-            assert re.search(rf'"{flag}"|\b{name}=', source), f"{program} has no {flag}"
+            assert re.search(rf'"{flag}"|"{name}"|\b{name}=', source), f"{program} has no {flag}"
 
 
 def taken(name: str, words: list[str], whole: bool) -> None:
