@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 def site(tmp_path_factory) -> Path:
     """The site, built as `docs/build.sh` builds it: any warning is an error."""
     folder = tmp_path_factory.mktemp("site")
-    command = ["bash", "docs/build.sh", "--quiet", "--site-dir", str(folder)]
+    command = ["bash", "docs/build.sh", "--site-dir", str(folder)]  # --quiet would hide warnings
     env = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

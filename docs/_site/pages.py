@@ -1,5 +1,6 @@
 """Pages as the site shows them: links as on GitHub lead to pages here, formulas are MathML."""
 
+import logging
 import re
 from html import unescape
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
+LOG = logging.getLogger("mkdocs.hooks.pages")
 ROOT = Path(__file__).parents[2]
 BESIDE = ("CONTRIBUTING.md", "CHANGELOG.md")  # pages of the site that lie beside docs/
 LINK = re.compile(r"(```.*?```|`[^`\n]*`)|(?<=\]\()([^)\s#]+)((?:#[^)\s]*)?\))", re.DOTALL)
@@ -48,8 +50,15 @@ def on_page_content(html, page, config, files):
     as GitHub does."""
 
     def mathml(found):
-        display = "inline" if found[2] == "(" else "block"
-        return convert(unescape(found[3]).strip(), display=display)
+        formula = unescape(found[3]).strip()
+        # What the converter does not know, as something that it does.
+        formula = formula.replace(r"\arg", r"\mathrm{arg}\,")
+        formula = re.sub(r"\\[bB]igl(?=\\)", r"\\left", formula)
+        formula = re.sub(r"\\[bB]igr(?=\\)", r"\\right", formula)
+        made = convert(formula, display="inline" if found[2] == "(" else "block")
+        if "\\" in made:
+            LOG.warning("%s: a formula is not understood: %s", page.file.src_uri, formula)
+        return made
 
     html = re.sub(r"<code>[^<]*</code>", lambda code: code[0].replace(r"\|", "|"), html)
     return FORMULA.sub(mathml, html)

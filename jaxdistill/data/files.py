@@ -178,7 +178,8 @@ def image_folder(
         class_names: the classes, in the order of their labels: of a test set those of the training
             set, ``train.info["class_names"]``. Those of this folder, sorted, if not given.
         labels: whether folders are classes at all.
-        fit, resample: see :func:`jaxdistill.data.images.decode_image`.
+        fit: how an image is made square, see :func:`jaxdistill.data.images.decode_image`.
+        resample: how it is scaled, see there.
 
     Returns:
         ``image`` and, where there are classes, ``label`` (int32, the place of the class; -1 of
