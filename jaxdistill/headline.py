@@ -42,7 +42,7 @@ def answer(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     return {
         "from": _sources(plan, student, teachers),
         "into": {"name": student.name, "what": described(student, outcomes[student.name].result)},
-        "then": [{"name": p.name, "what": described(p)} for p in _after(plan, student)],
+        "then": [{"name": p.name, "what": described(p)} for p in after(plan, student)],
         "how": _how(plan, student),
         "metrics": names,
         "rows": rows,
@@ -52,13 +52,14 @@ def answer(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
 
 def student_of(plan: Plan) -> Planned:
     """The stage that a recipe is about: the one that its claim measures if that one learns from
-    another, else the last that does, else the last of those with the most steps."""
+    another, else the first that does, else the last of those with the most steps."""
     learning = [p for p in plan.stages if _learns(plan, p)]
     claimed = ((plan.config.get("claim") or {}).get("metric") or "").split("/")[0]
     own = [p for p in learning if p.name == claimed]
+    if own or learning:
+        return (own or learning)[0]
     most = max(p.settings["steps"] for p in plan.stages)
-    longest = [p for p in plan.stages if p.settings["steps"] == most]
-    return (own or learning or longest)[-1]
+    return [p for p in plan.stages if p.settings["steps"] == most][-1]
 
 
 def _learns(plan: Plan, planned: Planned) -> bool:
@@ -68,16 +69,21 @@ def _learns(plan: Plan, planned: Planned) -> bool:
 
 
 def teachers_of(plan: Plan, planned: Planned) -> list[Planned]:
-    """The earlier stages that a stage learns from: those of its targets, and the nets that its
-    algorithm reads, less those of another kind that only its evaluations need."""
-    names = [*target_stages(planned.settings["targets"]), *frozen_stages(planned.settings)]
-    start = (planned.settings["initial"] or {}).get("stage")
-    found = [plan.stage(name) for name in dict.fromkeys(names) if name != start or name in names]
-    nets = [p for p in found if p.kind == "net"]
+    """The earlier nets that a net learns from: those of its targets, and those that its algorithm
+    reads if they are measured as it is. (A sampler also reads the classifier in whose features it
+    is measured.)"""
+    if planned.kind != "net":
+        return []
+    told = target_stages(planned.settings["targets"])
+    read = frozen_stages(planned.settings)
     measured = {_family(name) for name in planned.metrics or ()}
-    # A sampler reads the classifier in whose features it is measured.
-    alike = [p for p in nets if measured & {_family(name) for name in p.metrics or ()}]
-    return (alike or nets) if planned.kind == "net" else []
+    found = [plan.stage(name) for name in dict.fromkeys((*told, *read))]
+    return [
+        p
+        for p in found
+        if p.kind == "net"
+        and (p.name in told or measured & {_family(name) for name in p.metrics or ()})
+    ]
 
 
 def _family(metric: str) -> str:
@@ -119,7 +125,7 @@ def seen(planned: Planned) -> Any:
     return registry.view({"augment": augment}, info)(records, jax.random.key(0))["student"]
 
 
-def _after(plan: Plan, student: Planned) -> list[Planned]:
+def after(plan: Plan, student: Planned) -> list[Planned]:
     """The later nets that start from the student's."""
     found = []
     for planned in plan.stages:
@@ -135,7 +141,11 @@ def _sources(plan: Plan, student: Planned, teachers: Sequence[Planned]) -> list[
     if student.kind == "data_set":
         count = len(student.data["train"]) if "train" in student.data else 0
         return [{"name": _data_name(plan, student), "what": f"{count:,} records"}]
-    return [{"name": "its own first fit", "what": ""}] if _repeats(student) else []
+    if _repeats(student):
+        return [{"name": "its own first fit", "what": ""}]
+    told = (student.settings["distiller"] or {}).get("teacher")
+    density = told.get("density") if isinstance(told, Mapping) else None
+    return [{"name": "exact density", "what": plain_words(density["name"])}] if density else []
 
 
 def _repeats(planned: Planned) -> bool:
@@ -165,14 +175,15 @@ def _nets(
 ) -> list[dict[str, Any]]:
     """A row for every teacher, for the student, and for others that were measured alike; of
     samplers one for every number of steps."""
-    roles = {p.name: "after it" for p in _after(plan, student)}
+    roles = {p.name: "after it" for p in after(plan, student)}
     roles |= {p.name: "teacher" for p in teachers} | {student.name: "student"}
     measured = set(_own_values(outcomes[student.name]))
     known: dict[str, Costs | None] = {}
     rows = []
     for planned in plan.stages:
         values = _own_values(outcomes[planned.name])
-        values |= _of_teacher(planned.name, student, outcomes, len(teachers))
+        sole = [p.name for p in teachers] == [planned.name]
+        values |= _of_teacher(planned.name, student, outcomes, sole)
         role = roles.get(planned.name, "")
         if not role and (planned.kind != "net" or not measured & values.keys()):
             continue
@@ -210,26 +221,21 @@ def _own_values(outcome: Outcome) -> dict[str, float]:
 
 
 def _of_teacher(
-    name: str, student: Planned, outcomes: Mapping[str, Outcome], count: int
+    name: str, student: Planned, outcomes: Mapping[str, Outcome], sole: bool
 ) -> dict[str, float]:
-    """What the student's own stage has measured of a teacher."""
+    """What the student's own stage has measured of a teacher, by its name or, of the sole one,
+    without."""
     found = {}
     for metric, value in outcomes[student.name].values.items():
         if metric.startswith(f"{name}:"):
             found[metric.removeprefix(f"{name}:")] = value
         part, _, own = metric.rpartition("/")
-        if count == 1 and name in teachers_names(student) and ":" not in metric:
+        if sole and ":" not in metric:
             if own.startswith("teacher_"):
                 found[f"{part}/{own.removeprefix('teacher_')}"] = value
             elif "_teacher_" in own:
                 found[f"{part}/{own.replace('_teacher_', '_')}"] = value
     return found
-
-
-def teachers_names(planned: Planned) -> tuple[str, ...]:
-    """The stages of a stage's targets and of its algorithm."""
-    names = (*target_stages(planned.settings["targets"]), *frozen_stages(planned.settings))
-    return tuple(dict.fromkeys(names))
 
 
 def _by_steps(values: Mapping[str, float]) -> Iterable[tuple[dict[str, int], dict[str, float]]]:
@@ -311,8 +317,9 @@ def _once(names: Iterable[str]) -> list[str]:
 
 def _costs(planned: Planned, result: Any) -> Costs | None:
     """What a net costs; None of what is none, and where nothing says what it sees."""
-    inputs = seen(planned) if planned.kind == "net" and planned.net is not None else None
-    return None if inputs is None else costs(planned.net, result, inputs)
+    if planned.kind != "net" or planned.net is None or (inputs := seen(planned)) is None:
+        return None
+    return costs(planned.net, result, inputs)
 
 
 def _note(rows: Sequence[Mapping[str, Any]], outcomes: Mapping[str, Outcome]) -> str:

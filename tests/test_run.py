@@ -70,6 +70,15 @@ def test_report(smoked):
     for stage in report["stages"]:
         work = "work" in config["stages"][stage["name"]]
         assert (stage["steps"], bool(stage["metrics"])) == ((0, False) if work else (2, True))
+    answer, rows = report["answer"], report["answer"]["rows"]
+    assert answer["into"]["name"] == rows[-1]["name"] or answer["then"]
+    assert answer["metrics"]
+    # What was distilled has values, and a cost to compare: forward passes, or records.
+    for row in rows:
+        assert row["values"] or row["role"] in ("teacher", "real data")
+        assert row.get("records") or (row["seconds"] > 0 and row["operations"] > 0)
+        assert row["bytes"] > 0
+    assert rows[0]["role"] in ("teacher", "real data")
     page = (workdir / "report.html").read_text()
     assert config["title"] in page
     # Pictures are part of the page.

@@ -18,7 +18,6 @@ class _Column(NamedTuple):
 
 
 _COLUMNS = (
-    _Column("at", "steps", html.number),
     _Column("records", "records", html.number),
     _Column("parameters", "parameters", html.short),
     _Column("operations", "operations", html.short, "lower"),
@@ -66,7 +65,9 @@ def _named(each: Mapping[str, Any]) -> str:
 
 def _line(row: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[_Column]) -> list[str]:
     soft = ", ".join(part for part in (row.get("role"), row.get("what")) if part)
-    title = f"<b>{html.text(plain_words(row['name']))}</b>"
+    at = row.get("at")
+    steps = "" if at is None else f", {at} step{'s' if at != 1 else ''}"
+    title = f"<b>{html.text(plain_words(row['name']))}{steps}</b>"
     title += f'<span class="soft">{html.text(soft)}</span>' if soft else ""
     values, intervals = row.get("values") or {}, row.get("intervals") or {}
     cells = [title]

@@ -130,9 +130,10 @@ def _interval(contrast: Mapping[str, Any]) -> str:
 
 
 def _weighted(contrast: Mapping[str, Any]) -> str:
-    """The arms of a contrast with their weights."""
+    """The arms of a contrast with their weights, what is better first."""
     parts = []
-    for arm, weight in (contrast.get("coefficients") or {}).items():
+    weights = (contrast.get("coefficients") or {}).items()
+    for arm, weight in sorted(weights, key=lambda pair: -pair[1]):
         size = "" if abs(weight) == 1 else f"{abs(weight):g} "
         parts.append(f"{'−' if weight < 0 else '+'} {size}{arm}")
     return " ".join(parts).removeprefix("+ ")

@@ -151,6 +151,12 @@ def images(rows: Mapping[str, Any]) -> str:
         columns = max(columns, len(row))
         named = (f"{label}, {place} of {len(row)}" for place in range(1, len(row) + 1))
         cells.append((str(label), [_image(*pair) for pair in zip(row, named, strict=True)]))
+    if columns == 1:
+        # Single images stand side by side, each above its label.
+        alone = "".join(
+            f"<div>{row[0]}<span>{_page.text(label)}</span></div>" for label, row in cells
+        )
+        return f'<div class="single">{alone}</div>'
     grid = "".join(
         f"<span>{_page.text(label)}</span>{''.join(row)}" + "<i></i>" * (columns - len(row))
         for label, row in cells

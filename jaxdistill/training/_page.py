@@ -93,7 +93,9 @@ def better(direction: str) -> str:
         return ""
     arrow = {"higher": "↑", "lower": "↓"}[direction]
     said = f"{direction} is better"
-    return f' <span class="better" role="img" aria-label="{said}" title="{said}">{arrow}</span>'
+    return (
+        f'\u00a0<span class="better" role="img" aria-label="{said}" title="{said}">{arrow}</span>'
+    )
 
 
 def table(

@@ -63,7 +63,7 @@ tbody tr:last-child > * { border-bottom: 0; }
 td { white-space: nowrap; vertical-align: top; }
 td.text, th.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 tbody th .soft, td .soft { font-size: 13px; display: block; }
-.wide { width: 100%; }
+.wide { width: 100%; } .wide tbody th { min-width: 8em; }
 .compared tbody tr:last-child > * { color: var(--soft); font-size: 14px; }
 
 figure { margin: 0; min-width: 0; }
@@ -88,8 +88,11 @@ svg * { stroke-linejoin: round; }
   grid-template-columns: max-content repeat(var(--columns), minmax(0, 84px));
 }
 .images span { font-size: 13px; color: var(--soft); padding-right: 12px; text-align: right; }
-.images img { display: block; width: 100%; border-radius: 3px; }
-.images img.small { image-rendering: pixelated; }
+.single { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)); }
+.single > div { max-width: 192px; }
+.single span { font-size: 13px; color: var(--soft); }
+.images img, .single img { display: block; width: 100%; border-radius: 3px; }
+img.small { image-rendering: pixelated; }
 .card > figure + figure { margin-top: 26px; }
 
 .strips { display: grid; gap: 8px 20px; align-items: center; margin-top: 6px;

@@ -45,7 +45,7 @@ def _title(stage: Mapping[str, Any]) -> str:
 
 def _rate(stage: Mapping[str, Any]) -> float | None:
     steps, seconds = stage.get("steps"), stage.get("seconds")
-    return float(f"{steps / seconds:.3g}") if steps and seconds else None
+    return steps / seconds if steps and seconds else None
 
 
 def _cell(key: str, value: Any) -> str:
@@ -53,6 +53,8 @@ def _cell(key: str, value: Any) -> str:
         return "–"
     if key in ("what", "learns_from"):
         return html.text(value)
+    if key == "rate":
+        return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
     return duration(value) if key == "seconds" else html.number(value)
 
 
