@@ -42,6 +42,7 @@ _MODULES = (
     "recipe",
     "samplers",
     "store",
+    "students",
     "targets",
     "theory",
     "training",

@@ -298,19 +298,13 @@ def _written(
     trackers: Sequence[Any],
 ) -> dict[str, list[Path]]:
     """Writes the report and what came out; what a disk that cannot be written holds stays."""
-    from jaxdistill import present
+    from jaxdistill import present, recipe
 
+    command = shown("jaxdistill.main")
     try:
-        present.report(
-            root,
-            plan,
-            outcomes,
-            command=shown("jaxdistill.main"),
-            changes=changes,
-            trackers=trackers,
-        )
+        present.report(root, plan, outcomes, command=command, changes=changes, trackers=trackers)
         return {
-            "student": present.student(root, plan, outcomes),
+            "student": recipe.write_student(root, plan, outcomes, command),
             "synthetic set": present.synthetic(root, plan, outcomes),
         }
     except OSError as fault:

@@ -11,12 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdistill import condense, headline, registry
+from jaxdistill import condense, headline
 from jaxdistill._errors import unknown
 from jaxdistill.pictures import PICTURES
 from jaxdistill.recipe import Plan, Planned
 from jaxdistill.registry.entries import scheduled
-from jaxdistill.training.export import export_student
 from jaxdistill.training.loop import Outcome
 from jaxdistill.training.report import Picture, environment, write_report
 from jaxdistill.training.tracking import Tracker, sheet
@@ -121,26 +120,6 @@ def table(outcomes: Mapping[str, Outcome], metric: str) -> str:
         cells = (f"{line[step]:14.5f}" if step in line else " " * 14 for line in lines.values())
         rows.append(f"{step:6} " + " ".join(cells))
     return "\n".join(rows)
-
-
-def student(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Path]:
-    """Writes the last stage's student into ``root/student``, see :func:`export_student`.
-
-    Nothing is written for a result of another kind.
-    """
-    last = plan.stages[-1]
-    if last.kind != "net" or last.net is None or "train" not in last.data:
-        return []
-    records = last.data["train"].gather(np.arange(1))
-    seen = records["tokens"] if "vocabulary" in last.info else _seen(last, records)
-    result = outcomes[last.name].result
-    return export_student(Path(root) / "student", last.net, result, seen)
-
-
-def _seen(planned: Planned, records: Any) -> jax.Array:
-    """What a net sees of records: images in the size that a stage's view gives them."""
-    view = registry.view({"augment": (planned.settings["view"] or {}).get("augment")}, planned.info)
-    return view(records, jax.random.key(0))["student"]
 
 
 def synthetic(root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Path]:

@@ -14,8 +14,9 @@ import pytest
 
 import jaxdistill as jd
 from jaxdistill import config_files, main, present, recipe
+from jaxdistill._files import verify_folder
 from jaxdistill.overrides import override, smoke
-from jaxdistill.training.export import load_exported, read_named_arrays
+from jaxdistill.training.export import load_exported
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
@@ -94,20 +95,43 @@ def test_restored_and_exported_students_agree(smoked):
             assert len(archive["x"]) == len(archive["y"]) == len(archive["pixels"])
             assert np.isfinite(archive["x"]).all()
         return
-    student = jd.restore(workdir)
-    known = list(json.loads((workdir / "data.json").read_text()).values())[-1]
+    restored, student = jd.restore(workdir), jd.students.load(workdir)
     draw = np.random.default_rng(0)
-    if "vocabulary" in known:
-        seen = draw.integers(0, known["vocabulary"], (5, known["length"])).astype(np.int32)
-    else:
-        seen = draw.uniform(size=(5, *known["image_shape"])).astype(np.float32)
-    ours = student.net.apply(student.params, student.state, seen).out
+    said = student.about["inputs"]
+    seen = {name: drawn(draw, about, student) for name, about in said.items()}
+    seen = seen.get("inputs", seen)
+    ours = restored.net.apply(restored.params, restored.state, seen).out
     exported = load_exported(workdir / "student" / "student.jaxexport")(seen)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), ours, exported
-    )
-    params, _ = read_named_arrays(workdir / "student" / "student.safetensors")
-    jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(student.params))
+    for other in (exported, student.outputs(seen)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), ours, other
+        )
+    assert (restored.module is None) == (student.module is None)
+    verify_folder(workdir / "student")
+    # The five lines of the card, where they are said to run.
+    card = (workdir / "student" / "README.md").read_text()
+    run_in(card.split("```python\n")[1].split("```")[0], workdir / "student")
+
+
+def drawn(draw, about, student):
+    """Inputs of a shape and type, tokens within the vocabulary."""
+    shape = (5, *about["shape"][1:])
+    if about["dtype"] == "bool":
+        return np.ones(shape, bool)
+    if about["dtype"].startswith("int"):
+        vocabulary = student.about["preprocessing"]["tokenizer"]["vocabulary"]
+        return draw.integers(0, vocabulary, shape).astype(about["dtype"])
+    return draw.uniform(size=shape).astype(about["dtype"])
+
+
+def run_in(program, folder):
+    """Runs a few lines in a folder, in this process."""
+    here = os.getcwd()
+    os.chdir(folder)
+    try:
+        exec(program, {})
+    finally:
+        os.chdir(here)
 
 
 def test_the_same_command_goes_on(smoked):

@@ -105,6 +105,7 @@ def encoded(given: Sentences, tokenizer: Tokenizer, length: int) -> Source:
     place = np.arange(length)[None]
     info: dict[str, Any] = {
         "vocabulary": tokenizer.vocabulary, "end": tokenizer.end, "length": length,
+        "encoding": tokenizer,
     }  # fmt: skip
     if classes:
         info["classes"] = len(given.class_names) or int(labels.max()) + 1
@@ -208,7 +209,8 @@ def bpe_tokenizer(
     def decode(tokens: Sequence[int]) -> str:
         return learnt.decode([int(t) for t in tokens if t != number])
 
-    return Tokenizer(encode, decode, vocabulary_of(learnt, "bpe"), number)
+    vocabulary_size = vocabulary_of(learnt, "bpe")
+    return Tokenizer(encode, decode, vocabulary_size, number, definition=learnt.to_str())
 
 
 @checked

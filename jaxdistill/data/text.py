@@ -110,6 +110,7 @@ def windows(
         raise ValueError(f"none of {len(documents)} texts of {name!r} fits {length} tokens")
     info = {"vocabulary": tokenizer.vocabulary, "end": tokenizer.end, "length": length}
     info |= {"tokenizer": tokenizer.fingerprint} if tokenizer.fingerprint else {}
+    info["encoding"] = tokenizer
     info |= {"left_out": len(documents) - len(texts)} if prompted else {}
     refuse_unknown_tokens(tokenizer, texts, name)
     if pack:

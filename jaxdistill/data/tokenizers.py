@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,8 @@ class Tokenizer(NamedTuple):
         end: the one that begins and ends every text.
         start: the one that begins them, where it is another one (BERT).
         fingerprint: what it does, in short: caches of teachers are refused for any other.
+        definition: it as a ``tokenizer.json`` of Hugging Face's ``tokenizers``; empty if it is none
+            of these.
     """
 
     encode: Callable[[str], np.ndarray]
@@ -42,6 +45,7 @@ class Tokenizer(NamedTuple):
     end: int
     start: int | None = None
     fingerprint: str = ""
+    definition: str = ""
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -59,7 +63,24 @@ def byte_tokenizer() -> Tokenizer:
     def decode(tokens: Sequence[int]) -> str:
         return bytes(int(t) for t in tokens if t < 256).decode(errors="replace")
 
-    return Tokenizer(encode, decode, 257, 256, fingerprint="bytes")
+    return Tokenizer(encode, decode, 257, 256, fingerprint="bytes", definition=_bytes_defined())
+
+
+def _bytes_defined() -> str:
+    """The bytes as ``tokenizers`` has them: each a character that can be printed."""
+    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = (chr(256 + number) for number in range(256))
+    words = {chr(b) if b in printed else next(others): b for b in range(256)}
+    end = {"id": 256, "content": _USUAL_END, "single_word": False, "lstrip": False}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    found = {
+        "version": "1.0",
+        "added_tokens": [{**end, "rstrip": False, "normalized": False, "special": True}],
+        "pre_tokenizer": {**level, "use_regex": False},
+        "decoder": {**level, "use_regex": False},
+        "model": {"type": "BPE", "vocab": words, "merges": []},
+    }
+    return json.dumps(found, ensure_ascii=False)
 
 
 def refuse_unknown_tokens(tokenizer: Tokenizer, texts: Sequence[np.ndarray], name: str) -> None:
@@ -139,9 +160,11 @@ def file_tokenizer(
     def decode(tokens: Sequence[int]) -> str:
         return given.decode([int(t) for t in tokens if t not in (number, first)])
 
-    digest = hashlib.blake2b(given.to_str().encode(), digest_size=16).hexdigest()
+    definition = given.to_str()
+    digest = hashlib.blake2b(definition.encode(), digest_size=16).hexdigest()
     about = f"{digest}, ends {number}, starts {first}"
-    return Tokenizer(encode, decode, vocabulary_of(given, path), number, first, about)
+    vocabulary = vocabulary_of(given, path)
+    return Tokenizer(encode, decode, vocabulary, number, first, about, definition)
 
 
 def vocabulary_of(given: Any, name: object) -> int:

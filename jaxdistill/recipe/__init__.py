@@ -19,6 +19,7 @@ from jaxdistill.recipe.running import (
 )
 from jaxdistill.recipe.stage_cache import cache_of, cached_stages, open_cache, write_cache
 from jaxdistill.recipe.stages import stage_of
+from jaxdistill.recipe.student import write_student
 from jaxdistill.recipe.summary import summary, table
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "summary",
     "table",
     "write_cache",
+    "write_student",
 ]

@@ -107,12 +107,22 @@ class Plan:
 
 
 class Restored(NamedTuple):
-    """What :func:`jaxdistill.restore` gives back."""
+    """What :func:`jaxdistill.restore` gives back.
+
+    Attributes:
+        net: the student.
+        params: its parameters.
+        state: its statistics.
+        config: of the run.
+        module: the Linen module of the net, so that ``module.apply({"params": params, **state},
+            inputs)`` is its output; None where the net was made otherwise.
+    """
 
     net: Net
     params: Any
     state: Any
     config: dict[str, Any]
+    module: Any = None
 
 
 def folder(root: Path | str, name: str, identity: str) -> Path:

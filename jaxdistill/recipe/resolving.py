@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import flax.linen as nn
+
 from jaxdistill import condense, registry
 from jaxdistill._errors import blamed, unknown
 from jaxdistill.config import (
@@ -243,6 +245,16 @@ def _metrics(
 def sees(info: Mapping[str, Any]) -> Literal["image", "text"]:
     """What a net sees of some data, by which a tower of a published network is chosen."""
     return "text" if "vocabulary" in info else "image"
+
+
+def module_of(settings: Mapping[str, Any], info: Mapping[str, Any]) -> Any:
+    """The Linen module of a stage's net; None where it is made otherwise, or there is none."""
+    if pretrained.is_published(settings["checkpoint"]):
+        return pretrained.module_of(settings["checkpoint"], sees(info))
+    if not settings["student"] or registry.shared(settings["student"]):
+        return None
+    found = registry.net_module(settings["student"], info)
+    return found if isinstance(found, nn.Module) else None
 
 
 def net_of(

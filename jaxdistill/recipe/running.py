@@ -27,7 +27,7 @@ from jaxdistill.models import pretrained
 from jaxdistill.progress import shown, silence
 from jaxdistill.recipe import stage_cache
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
-from jaxdistill.recipe.resolving import net_of, resolve, sees, settled
+from jaxdistill.recipe.resolving import module_of, net_of, resolve, sees, settled
 from jaxdistill.recipe.stages import (
     measured_of,
     stage_of,
@@ -265,7 +265,7 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
 
     Returns:
         The net with its ``params`` and ``state``, so that ``net.apply(params, state, images).out``
-        is its output, and the config.
+        is its output, the config, and the Linen module of the net where it has one.
 
     Raises:
         ValueError: if there is no such run or stage, or the stage is not done.
@@ -295,10 +295,11 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
     net: Any = net_of(settings, info[stage], {name: own.net for name, own in base.items()})
     where = settings["checkpoint"] or folder(root, stage, hashes[stage])
     params, state = _loaded(where, info[stage])
+    module = module_of(settings, info[stage])
     if shares:
         frozen = {name: (own.params, own.state) for name, own in base.items()}
         net, (params, state) = with_base(net, shares), on_base((params, state), frozen, shares)
-    return Restored(net, params, state, config)
+    return Restored(net, params, state, config, module)
 
 
 def _loaded(where: Path | str, info: Mapping[str, Any], placed: Any = None) -> Any:

@@ -1,74 +1,72 @@
-"""A student for the world outside: a compiled function, and its weights as safetensors."""
+"""A net for the world outside: a compiled function, and its weights as safetensors."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill._files import write_json
+from jaxdistill._files import give_name
 from jaxdistill.net import Net
 from jaxdistill.training.sharding import path_name
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+FUNCTION = "student.jaxexport"
 """Where an exported student runs."""
 _EXTRA = 'pip install "jaxdistill[export]"'
 
 
-def export_student(directory: Path | str, net: Net, result: Any, inputs: Any) -> list[Path]:
-    """Writes a student as files that need neither its net nor a config.
-
-    - ``student.jaxexport``: the function from inputs to outputs with its weights, for any batch
-    size, on CPU, CUDA and
-      TPU (``jax.export``); see :func:`load_exported`.
-    - ``student.safetensors``: its arrays by path; see :func:`read_named_arrays`.
-    - ``student.json``: shapes and types of the inputs and of the arrays, and the platforms.
+def write_function(path: Path, net: Net, result: Any, inputs: Any) -> bool:
+    """Writes the function from inputs to outputs of a net with its weights, for any batch size, on
+    CPU, CUDA and TPU (``jax.export``, which holds StableHLO); see :func:`load_exported`.
 
     Args:
-        directory: where to.
-        net: the student.
+        path: the file.
+        net: the net.
         result: its ``(params, state)``.
         inputs: an example of what it sees: arrays with the batch on the first axis.
 
     Returns:
-        The files written. Without the extra ``export`` those that need it are left out, and a
-        warning says so.
+        Whether it was written: without the extra ``export`` it is not, and a warning says so.
 
     Raises:
         ValueError: if the net cannot be exported for any batch size.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    arrays = named_arrays(result)
-    about = {
-        "inputs": _about(inputs),
-        "arrays": {
-            name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in arrays.items()
-        },
-    }
-    files = []
+    (batch,) = jax.export.symbolic_shape("b")
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((batch, *np.shape(x)[1:]), x.dtype), inputs
+    )
+    return write_exported(path, function_of(net, result), shapes)
+
+
+def function_of(net: Net, result: Any) -> Callable[[Any], Any]:
+    """A net with its weights as a function from inputs to outputs."""
+    params, state = jax.device_get(result)
+
+    def outputs(inputs: Any) -> Any:
+        # A net may index its weights by what it sees, which arrays of numpy do not allow.
+        return net.apply(*jax.tree.map(jnp.asarray, (params, state)), inputs).out
+
+    return outputs
+
+
+def write_exported(path: Path, function: Callable[[Any], Any], shapes: Any) -> bool:
+    """Writes any function for inputs of these shapes, see :func:`write_function`."""
     try:
-        content, about["platforms"] = _serialized(net, result, inputs)
+        content = _serialized(function, shapes)
     except ImportError as fault:
-        logging.warning("no student.jaxexport: it needs %s (%s)", _EXTRA, fault)
-    else:
-        files.append(_write(directory / "student.jaxexport", content))
-    try:
-        from safetensors.numpy import save
-    except ImportError:
-        logging.warning("no student.safetensors: it needs %s", _EXTRA)
-    else:
-        files.append(
-            _write(directory / "student.safetensors", save(arrays, {"format": "jaxdistill"}))
-        )
-    write_json(directory / "student.json", about)
-    return [*files, directory / "student.json"]
+        logging.warning("no %s: it needs %s (%s)", path.name, _EXTRA, fault)
+        return False
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(content)
+    give_name(temporary, path)
+    return True
 
 
 def load_exported(path: Path | str) -> Callable[[Any], Any]:
@@ -79,11 +77,9 @@ def load_exported(path: Path | str) -> Callable[[Any], Any]:
         ValueError: for a file that is truncated, or no exported function.
         ImportError: without the extra ``export``.
     """
-    from jax import export
-
     content = Path(path).read_bytes()
     try:
-        return jax.jit(export.deserialize(bytearray(content)).call)
+        return jax.jit(jax.export.deserialize(bytearray(content)).call)
     except ImportError as fault:
         raise ImportError(f"reading {path} needs {_EXTRA}") from fault
     except Exception as fault:
@@ -99,7 +95,8 @@ def named_arrays(result: Any) -> dict[str, np.ndarray]:
 
 
 def read_named_arrays(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The ``(params, state)`` in a ``student.safetensors``, as nested dicts whose keys are strings.
+    """The ``(params, state)`` in a safetensors file whose names are paths, as nested dicts whose
+    keys are strings.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -130,23 +127,9 @@ def read_named_arrays(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]
     return tree["params"], tree["state"]
 
 
-def _serialized(net: Net, result: Any, inputs: Any) -> tuple[bytes, list[str]]:
-    """The exported function, and the platforms that it is for."""
-    from jax import export
-
-    params, state = jax.device_get(result)
-
-    def outputs(inputs):
-        # A net may index its weights by what it sees, which arrays of numpy do not allow.
-        return net.apply(*jax.tree.map(jnp.asarray, (params, state)), inputs).out
-
-    (batch,) = export.symbolic_shape("b")
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((batch, *np.shape(x)[1:]), x.dtype), inputs
-    )
-
+def _serialized(function: Callable[[Any], Any], shapes: Any) -> bytes:
     def exported(platforms: Sequence[str]) -> Any:
-        return export.export(jax.jit(outputs), platforms=platforms)(shapes)
+        return jax.export.export(jax.jit(function), platforms=platforms)(shapes)
 
     try:
         found = exported(PLATFORMS)
@@ -156,9 +139,9 @@ def _serialized(net: Net, result: Any, inputs: Any) -> tuple[bytes, list[str]]:
         ) from fault
     except NotImplementedError as fault:
         # An operation without a rule for some platform: the student runs where it was trained.
-        logging.warning("student.jaxexport is for %s alone: %s", jax.default_backend(), fault)
+        logging.warning("%s is for %s alone: %s", FUNCTION, jax.default_backend(), fault)
         found = exported([jax.default_backend().replace("gpu", "cuda")])
-    return bytes(found.serialize()), list(found.platforms)
+    return bytes(found.serialize())
 
 
 def _dtype(name: str) -> np.dtype:
@@ -168,16 +151,10 @@ def _dtype(name: str) -> np.dtype:
     return jax.numpy.dtype("bool" if name == "BOOL" else kinds[letters] + name[len(letters) :])
 
 
-def _about(inputs: Any) -> dict[str, Any]:
+def shapes_of(inputs: Any) -> dict[str, Any]:
+    """Shapes and types of what a net sees, by name; of an array alone under ``"inputs"``."""
     leaves = jax.tree_util.tree_leaves_with_path(inputs)
     return {
         path_name(path) or "inputs": {"shape": ["b", *np.shape(leaf)[1:]], "dtype": str(leaf.dtype)}
         for path, leaf in leaves
     }
-
-
-def _write(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-    return path

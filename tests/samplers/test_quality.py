@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill import config_files, models, pictures, present, recipe, samplers
+from jaxdistill import config_files, models, pictures, recipe, samplers
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import from_function
 from jaxdistill.overrides import override, smoke
@@ -29,7 +29,7 @@ def test_a_view_that_resizes_is_sampled_in_its_own_size(tmp_path):
         plan = recipe.plan(smoke(override(config, changes)))
         found = recipe.run(plan, tmp_path, quiet=True)
         assert {"test/kid_1", "test/kid_teacher_2"} <= found["student"].values.keys()
-        assert present.student(tmp_path, plan, found)
+        assert recipe.write_student(tmp_path, plan, found)
         picture = pictures.samples(plan, plan.stage("student"), found)
     assert {rows.shape for rows in picture.data.values()} == {(pictures.SHOWN, 4, 4, 1)}
 

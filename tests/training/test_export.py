@@ -1,16 +1,17 @@
-"""A student written, read back without its net, and files that are no students."""
+"""A function and arrays written, read back without their net, and files that are none."""
 
-import json
 import logging
 import sys
 from functools import partial
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import save
 
 from jaxdistill import models
 from jaxdistill.frameworks.linen import from_linen
@@ -18,14 +19,26 @@ from jaxdistill.frameworks.nnx import from_nnx
 from jaxdistill.net import from_function
 from jaxdistill.training.checkpoint import fingerprint
 from jaxdistill.training.export import (
-    export_student,
+    FUNCTION,
     load_exported,
     named_arrays,
     read_named_arrays,
+    shapes_of,
+    write_function,
 )
 
 NOISE = np.random.default_rng(0)
-FILES = ["student.jaxexport", "student.safetensors", "student.json"]
+WEIGHTS = "model.safetensors"
+
+
+def written(folder, net, result, inputs):
+    """The files of a net, and the platforms that its function is for."""
+    folder.mkdir(exist_ok=True)
+    function, weights = folder / FUNCTION, folder / WEIGHTS
+    assert write_function(function, net, result, inputs)
+    weights.write_bytes(save(named_arrays(result)))
+    platforms = jax.export.deserialize(bytearray(function.read_bytes())).platforms
+    return function, weights, platforms
 
 
 def images(count):
@@ -70,13 +83,10 @@ def test_a_student_comes_back_with_equal_outputs_at_any_batch_size(net, inputs, 
     params, state = jax.tree.map(
         lambda x: jnp.asarray(NOISE.uniform(0.1, 0.5, x.shape), x.dtype), shapes
     )
-    written = export_student(tmp_path / "student", net, (params, state), inputs(2))
-    assert [path.name for path in written] == FILES
-    assert sorted(path.name for path in (tmp_path / "student").iterdir()) == sorted(FILES)
-
-    exported = load_exported(written[0])
-    loaded = read_named_arrays(written[1])
-    assert fingerprint(loaded) == fingerprint((params, state))
+    function, weights, platforms = written(tmp_path / "student", net, (params, state), inputs(2))
+    assert platforms == ("cpu", "cuda", "tpu")
+    exported = load_exported(function)
+    assert fingerprint(read_named_arrays(weights)) == fingerprint((params, state))
     seen = inputs(5)
     expected = jax.jit(lambda seen: net.apply(params, state, seen).out)(seen)
     # Other sums than in a batch of five: one example alone is rounded otherwise.
@@ -85,13 +95,9 @@ def test_a_student_comes_back_with_equal_outputs_at_any_batch_size(net, inputs, 
         own = jax.tree.map(lambda x, n=count: x[:n], expected)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=10 * close, atol=close), found, own)
 
-    about = json.loads(written[2].read_text())
-    assert about["platforms"] == ["cpu", "cuda", "tpu"]
-    name, array = next(iter(named_arrays((params, state)).items()))
-    assert about["arrays"][name] == {"shape": list(array.shape), "dtype": "float32"}
-    shapes = [entry["shape"] for entry in about["inputs"].values()]
+    shapes = [entry["shape"] for entry in shapes_of(inputs(2)).values()]
     assert shapes[0] == ["b", 8, 8, 1]
-    assert set(about["inputs"]) == ({"image", "keep"} if inputs is masked else {"inputs"})
+    assert set(shapes_of(inputs(2))) == ({"image", "keep"} if inputs is masked else {"inputs"})
 
 
 def test_every_type_is_kept(tmp_path):
@@ -103,8 +109,8 @@ def test_every_type_is_kept(tmp_path):
         lambda key, x: given,
         lambda p, s, x, *, train, rng: (x * p["scalar"] + p["half"][None], {}, s),
     )
-    files = export_student(tmp_path, net, given, np.ones((2, 3), np.float32))
-    loaded = read_named_arrays(files[1])
+    _, weights, _ = written(tmp_path, net, given, np.ones((2, 3), np.float32))
+    loaded = read_named_arrays(weights)
     assert jax.tree.map(lambda x: (x.shape, str(x.dtype)), loaded) == jax.tree.map(
         lambda x: (x.shape, str(x.dtype)), given
     )
@@ -119,11 +125,11 @@ def test_what_lowers_on_one_platform_alone_is_exported_for_it(tmp_path, caplog):
     net = from_function(None, apply)
     result = ({"scale": jnp.float32(2)}, {})
     with caplog.at_level(logging.WARNING):
-        files = export_student(tmp_path, net, result, np.ones((2, 3, 3), np.float32))
-    assert json.loads(files[-1].read_text())["platforms"] == ["cpu"]
+        function, _, platforms = written(tmp_path, net, result, np.ones((2, 3, 3), np.float32))
+    assert platforms == ("cpu",)
     assert "student.jaxexport is for cpu alone" in caplog.text
     np.testing.assert_allclose(
-        load_exported(files[0])(np.eye(3)[None].repeat(4, 0).astype("f4")), [6.0] * 4
+        load_exported(function)(np.eye(3)[None].repeat(4, 0).astype("f4")), [6.0] * 4
     )
 
 
@@ -132,7 +138,7 @@ def test_a_net_that_computes_with_its_batch_size_is_refused(tmp_path):
         None, lambda p, s, x, *, train, rng: (x.reshape(x.shape[0] // 2, -1), {}, s)
     )
     with pytest.raises(ValueError, match="cannot be exported for any batch size"):
-        export_student(tmp_path, net, ({}, {}), np.ones((2, 3), np.float32))
+        write_function(tmp_path / FUNCTION, net, ({}, {}), np.ones((2, 3), np.float32))
     assert not any(tmp_path.iterdir())
 
 
@@ -140,9 +146,10 @@ def test_a_net_that_computes_with_its_batch_size_is_refused(tmp_path):
 def files(tmp_path_factory):
     net = from_linen(nn.Dense(3))
     result = net.init(jax.random.key(0), np.ones((1, 4), np.float32))
-    return export_student(
-        tmp_path_factory.mktemp("student"), net, result, np.ones((1, 4), np.float32)
-    )
+    folder = tmp_path_factory.mktemp("student")
+    (folder / "config.json").write_text("{}")
+    inputs = np.ones((1, 4), np.float32)
+    return [*written(folder, net, result, inputs)[:2], folder / "config.json"]
 
 
 @pytest.mark.parametrize(
@@ -173,21 +180,21 @@ def test_other_files_are_refused(files, tmp_path):
         with pytest.raises(FileNotFoundError, match="absent"):
             load(tmp_path / "absent")
 
-    from safetensors.numpy import save
-
     (tmp_path / "other.safetensors").write_bytes(save({"weight": np.ones(2)}))
     with pytest.raises(ValueError, match=r"other\.safetensors holds no student: 'weight'"):
         read_named_arrays(tmp_path / "other.safetensors")
 
 
 def test_without_the_extra_a_warning_says_what_is_left_out(tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    monkeypatch.setitem(sys.modules, "jax._src.export.serialization", None)
     monkeypatch.setitem(sys.modules, "safetensors", None)
     net = from_linen(nn.Dense(3))
     inputs = np.ones((1, 4), np.float32)
+    result = net.init(jax.random.key(0), inputs)
     with caplog.at_level(logging.WARNING):
-        files = export_student(tmp_path, net, net.init(jax.random.key(0), inputs), inputs)
-    assert [path.name for path in files] == ["student.jaxexport", "student.json"]
-    assert 'no student.safetensors: it needs pip install "jaxdistill[export]"' in caplog.text
+        assert not write_function(tmp_path / FUNCTION, net, result, inputs)
+    assert 'no student.jaxexport: it needs pip install "jaxdistill[export]"' in caplog.text
+    assert not any(tmp_path.iterdir())
     with pytest.raises(ImportError, match=r"jaxdistill\[export\]"):
-        read_named_arrays(tmp_path / "student.safetensors")
+        read_named_arrays(tmp_path / WEIGHTS)

@@ -24,6 +24,8 @@ from jaxdistill.models.vit import ViT
 
 # How a net runs, not what it computes when it is used; no published config says it.
 _RUNNING = ("dtype", "param_dtype", "remat", "scan", "taps")
+# Entries of a config that are added to; others are replaced.
+_ADDED_TO = (own.OURS, "pretrained_cfg")
 # What the config of another kind of net lacks, or says otherwise.
 _OTHERS = (ValueError, AttributeError, KeyError, TypeError, IndexError)
 
@@ -33,11 +35,11 @@ class Forms(NamedTuple):
 
     Attributes:
         there: names in ``pretrained.FAMILIES``, those of timm first.
-        lacking: why it cannot be written as others that are for such nets.
+        lacking: why it cannot be written as others, by their names.
     """
 
     there: tuple[str, ...]
-    lacking: tuple[str, ...]
+    lacking: dict[str, str]
 
 
 def export(
@@ -85,8 +87,7 @@ def export(
     if len(kinds) == 1 and not architecture.startswith("timm:"):
         config["dtype"] = kinds.pop()
     for key, value in (about or {}).items():
-        both = isinstance(value, Mapping) and isinstance(config.get(key), Mapping)
-        config[key] = {**config[key], **value} if both and key == own.OURS else value
+        config[key] = {**config.get(key, {}), **value} if key in _ADDED_TO else value
     files.write(folder, config, tensors)
     return Path(folder)
 
@@ -106,16 +107,16 @@ def forms_of(module: Any, variables: tuple[Any, Any]) -> Forms:
         ()
     """
     module, tree = _plain(module, variables)
-    there, lacking = [], []
+    there, lacking = [], {}
     for name in sorted(FAMILIES, key=lambda name: not name.startswith("timm:")):
         try:
             _config(name, FAMILIES[name], module, tree)
         except _OTHERS as fault:
             if isinstance(fault, ValueError):
-                lacking.append(str(fault))
+                lacking[name] = str(fault)
             continue
         there.append(name)
-    return Forms(tuple(there), tuple(dict.fromkeys(lacking)))
+    return Forms(tuple(there), lacking)
 
 
 def with_positions(

@@ -110,10 +110,13 @@ def _module(config: Config) -> nn.Module:
 
 
 def _inputs(config: Config) -> dict[str, tuple[tuple[int, ...], str]]:
-    return {
-        name: ((1, *map(int, about["shape"][1:])), str(about["dtype"]))
-        for name, about in config[OURS]["inputs"].items()
-    }
+    found = {}
+    for name, about in config[OURS]["inputs"].items():
+        kind = str(about["dtype"])
+        if name == "inputs":  # an array alone, which nets take under its own name as well
+            name = "tokens" if kind.startswith("int") else "image"
+        found[name] = (1, *map(int, about["shape"][1:])), kind
+    return found
 
 
 def _plain(where: str, value: Any) -> Any:

@@ -1,0 +1,188 @@
+"""The student that a recipe leaves, as a folder for those who use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdistill import models, registry, students
+from jaxdistill.config import frozen_stages, target_stages
+from jaxdistill.recipe.planned import Plan, Planned
+from jaxdistill.recipe.resolving import module_of
+from jaxdistill.students.seeing import Arrays, Images, Seeing, Texts
+from jaxdistill.training.loop import Outcome
+
+# Records that show in which range pixels lie.
+_LOOKED_AT = 64
+# Algorithms whose net makes samples of noise.
+_SAMPLERS = ("denoising", "consistency", "continuous_consistency", "distribution_matching")
+# What of all that is measured a card shows, at most so many lines.
+_LINES = 10
+_NOT_SHOWN = ("teacher_", "agreement", "kl", "loyalty", "entropy")
+
+
+def write_student(
+    root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome], command: str = ""
+) -> list[Path]:
+    """Writes the last stage's student into ``root/student``, see :func:`jaxdistill.students.save`.
+
+    Args:
+        root: the working directory.
+        plan: the recipe.
+        outcomes: what its stages left.
+        command: what made it.
+
+    Returns:
+        The folder; nothing is written for a result of another kind.
+    """
+    last = plan.stages[-1]
+    if last.kind != "net" or last.net is None or "train" not in last.data:
+        return []
+    seen = _inputs(last)
+    read, kind, names = _output(last, outcomes[last.name].result, seen)
+    taught = _teachers(plan)
+    about = students.About(
+        kind=kind,
+        read=read,
+        class_names=names,
+        seeing=_seeing(last),
+        title=plan.config.get("title") or last.name,
+        sentence=plan.config.get("sentence", ""),
+        results=_results(last, taught, outcomes),
+        command=command,
+    )
+    known = {planned.name: planned for planned in plan.stages}
+    teachers = {
+        name: (known[name].net, outcomes[name].result, _inputs(known[name])) for name in taught
+    }
+    module = module_of(last.settings, last.info)
+    result = outcomes[last.name].result
+    where = Path(root) / "student"
+    return [students.save(where, last.net, result, seen, about, module=module, teachers=teachers)]
+
+
+def _inputs(planned: Planned) -> Any:
+    """What a net sees of a record: its tokens, its image as a stage's view gives it, or the entries
+    that the data name."""
+    records = planned.data["train"].gather(np.arange(1))
+    if "vocabulary" in planned.info:
+        if isinstance(module_of(planned.settings, planned.info), models.Decoder):
+            return records["tokens"]
+        return {name: records[name] for name in ("tokens", "mask", "types") if name in records}
+    view = registry.view({"augment": (planned.settings["view"] or {}).get("augment")}, planned.info)
+    return jax.device_get(view(records, jax.random.key(0))["student"])
+
+
+def _seeing(planned: Planned) -> Seeing:
+    """How files, arrays and texts become what the net sees."""
+    info, records = planned.info, planned.data["train"].gather(np.arange(1))
+    if "vocabulary" in info:
+        if "encoding" not in info:
+            return Arrays(", as the tokenizer of its texts is not known")
+        form = "whole" if "mask" in records else "beginning"
+        return Texts(info["length"], form, "types" in records, info["encoding"])
+    if "inputs" in info or np.ndim(_inputs(planned)) != 4:
+        return Arrays()
+    return _images(planned)
+
+
+def _images(planned: Planned) -> Seeing:
+    source, info = planned.data["train"], planned.info
+    shown = _inputs(planned)
+    stored, size = source.gather(np.arange(1))["image"].shape[1:3], shown.shape[1:3]
+    mean, std = _normalised(planned)
+    whitening = info.get("whitening")
+    if whitening is not None:
+        if whitening.kind != "channels" or mean is not None:
+            return Arrays(": its training images were whitened, and so must these be")
+        mean, std = whitening.channel_mean.tolist(), whitening.channel_scale.tolist()
+    else:
+        pixels = source.gather(np.arange(min(_LOOKED_AT, len(source))))["image"]
+        if pixels.dtype != np.uint8 and (pixels.min() < 0 or pixels.max() > 1):
+            return Arrays(": its training images do not lie in [0, 1], and so are given as arrays")
+    side = stored[0] if stored != size and stored[0] == stored[1] else None
+    pair = (None, None) if mean is None or std is None else (tuple(mean), tuple(std))
+    return Images((int(size[0]), int(size[1])), int(shown.shape[3]), *pair, side)
+
+
+def _normalised(planned: Planned) -> tuple[Any, Any]:
+    """Mean and deviation by which the net's images are normalised where it is evaluated, or else
+    where it is trained."""
+    views = [spec.get("augment") for spec in planned.settings["evaluate"].values()]
+    views.append((planned.settings["view"] or {}).get("augment"))
+    for steps in views:
+        for step in steps or ():
+            if step.get("name") == "normalise":
+                return step["mean"], step["std"]
+    return None, None
+
+
+def _output(planned: Planned, result: Any, seen: Any) -> tuple[str, students.Kind, tuple[str, ...]]:
+    """Where the output is read, what it is, and what its columns are called."""
+    settings, info = planned.settings, planned.info
+    net: Any = planned.net
+    module = module_of(settings, info)
+    out = jax.eval_shape(lambda v, x: net.apply(*v, x).out, result, seen)
+    if (settings["distiller"] or {}).get("name") in _SAMPLERS:
+        return "out", "samples", ()
+    if isinstance(module, models.Decoder):
+        return "out", "next", ()
+    if isinstance(out, Mapping):
+        return f"out/{'tokens' if 'tokens' in out else next(iter(out))}", "features", ()
+    if getattr(module, "head", None) == "masked":
+        return f"block_{module.depth - 1}", "features", ()
+    if len(out.shape) != 2:
+        return "out", "features", ()
+    measured = {spec.get("evaluator") for spec in settings["evaluate"].values()}
+    classes, width = info.get("classes"), out.shape[1]
+    names = tuple(map(str, info.get("class_names") or range(width)))
+    if classes == width and "squared_error" not in measured:
+        return "out", "classes", names
+    label = planned.data["train"].gather(np.arange(1)).get("label")
+    if label is not None and (label.dtype.kind == "f" or classes == width):
+        columns = ("score",) if width == 1 else tuple(f"score {i}" for i in range(width))
+        return "out", "scores", names if classes == width else columns
+    return "out", "features", ()
+
+
+def _teachers(plan: Plan) -> list[str]:
+    """The stages whose nets the last student learnt from, or the student that it started from."""
+    known = {planned.name: planned for planned in plan.stages}
+    place = plan.stages[-1]
+    while True:
+        settings = place.settings
+        names = [*target_stages(settings["targets"]), *frozen_stages(settings)]
+        said = (settings["distiller"] or {}).get("teacher") or {}
+        names += [said["stage"]] if isinstance(said, Mapping) and said.get("stage") else []
+        found = [n for n in dict.fromkeys(names) if n in known and known[n].net is not None]
+        if found or not settings["initial"]:
+            return [name for name in found if "train" in known[name].data]
+        place = known[settings["initial"]["stage"]]
+
+
+def _results(
+    last: Planned, teachers: list[str], outcomes: Mapping[str, Outcome]
+) -> dict[str, dict[str, float]]:
+    """What was measured of the student, on the test set where there is one, beside its teachers."""
+    values = outcomes[last.name].values
+    parts = [
+        part for part in ("test", "validation") if any(k.startswith(f"{part}/") for k in values)
+    ]
+    found: dict[str, dict[str, float]] = {}
+    for metric, value in values.items():
+        part, _, name = metric.partition("/")
+        if not parts or part != parts[0] or name.startswith(_NOT_SHOWN) or len(found) == _LINES:
+            continue
+        row = {"student": float(value)}
+        for teacher in teachers:
+            theirs = values.get(f"{part}/teacher_{name}") if len(teachers) == 1 else None
+            theirs = outcomes[teacher].values.get(metric, theirs)
+            theirs = values.get(f"{teacher}:{metric}", theirs)
+            if theirs is not None:
+                row[teacher] = float(theirs)
+        found[f"{name.replace('_', ' ')} ({part} set)"] = row
+    return found
