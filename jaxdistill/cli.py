@@ -83,11 +83,23 @@ COMMANDS: Mapping[str, Command] = {
         ("jaxdistill.cache", "jaxdistill.main"),
         (*_OF_RUNS, "track"),
     ),
+    "predict": Command(
+        "jaxdistill.predict:main",
+        "ask the student of a run: classes, scores or features of images or texts",
+        "predict <workdir> <images or texts> [--json]",
+        ("jaxdistill.predict",),
+    ),
+    "export": Command(
+        "jaxdistill.export:main",
+        "take the student of a run to timm, Transformers, safetensors or StableHLO",
+        "export <workdir> --to=timm|transformers|safetensors|stablehlo --out=<folder>",
+        ("jaxdistill.export", "jaxdistill._command_flags"),
+    ),
     "compare": Command(
         "jaxdistill.compare:main",
         "runs side by side: settings that differ, values, curves",
         "compare <workdir> <workdir> ... [--out=compare.html]",
-        ("jaxdistill.compare",),
+        ("jaxdistill._command_flags",),
     ),
     "doctor": Command(
         "jaxdistill.doctor:main",

@@ -15,16 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import flags
-
 from jaxdistill._columns import aligned
+from jaxdistill._command_flags import OUT
 from jaxdistill._files import read_sealed
 from jaxdistill.main import guarded
 from jaxdistill.training import _drawing as drawing
 from jaxdistill.training import _page as html
 from jaxdistill.training.metrics import read_json_lines
-
-OUT = flags.DEFINE_string("out", "compare.html", "the page that is written")
 
 # Of a config, what no run depends on.
 _SAID = ("title", "sentence", "claim", "tune", "table", "variants")
@@ -286,7 +283,7 @@ def _compare(workdirs: Sequence[str]) -> int:
     if len({Path(each).resolve() for each in workdirs}) < len(workdirs):
         raise ValueError("the same working directory is given twice")
     runs = [read(each, name) for each, name in zip(workdirs, names_of(workdirs), strict=True)]
-    out = Path(OUT.value)
+    out = Path(OUT.value or "compare.html")
     html.write(out, page(runs))
     print(text(runs) + f"\n\n{out}")
     return 0
