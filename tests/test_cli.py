@@ -9,7 +9,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 # Their flags are defined before those of a test are put back.
-from jaxdistill import cache, claim, cli, main  # noqa: F401
+from jaxdistill import cache, claim, cli, compare, doctor, export, main, predict  # noqa: F401
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from jaxdistill.students.seeing import Images
 from jaxdistill.training.export import FUNCTION, function_of, write_exported
 
 TARGETS = ("timm", "transformers", "safetensors", "stablehlo")
+"""What a student can be exported to."""
 # The nets that have a form there, unless their settings have none.
 _NETS = {
     "timm": "ViT, ResNet, ConvNeXt and MobileNetV3",

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill._files import Damaged, verify_folder
+from jaxdistill._files import CHECKSUMS, Damaged, read_sealed, verify_folder
 from jaxdistill.models import pretrained
 from jaxdistill.models.pretrained.files import read_config
 from jaxdistill.models.pretrained.loading import CHANGED
 from jaxdistill.net import Net, from_function
 from jaxdistill.objective import lookup, taps_of
-from jaxdistill.students.saving import CARD, KINDS, Kind
+from jaxdistill.students.saving import KINDS, Kind
 from jaxdistill.students.seeing import Seeing, Texts, from_data
 from jaxdistill.training.export import FUNCTION, load_exported
 
@@ -158,7 +158,7 @@ def load(path: Path | str) -> Student:
         ImportError: without the extra ``export``.
     """
     folder = student_folder(path)
-    if folder.joinpath("checksums.json").is_file():
+    if (folder / CHECKSUMS).is_file():
         verify_folder(folder, hint=CHANGED)
     about = read_config(folder).get(pretrained.OURS)
     if not isinstance(about, Mapping):
@@ -191,20 +191,17 @@ def student_folder(path: Path | str) -> Path:
     folder = Path(path)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    if (folder / "student" / "config.json").is_file():
+    if (folder / "student").is_dir():
         return folder / "student"
     if (folder / "data.json").is_file():
         raise ValueError(_none(folder))
-    if not (folder / "config.json").is_file():
-        hint = " (its README.md alone is there)" if (folder / CARD).is_file() else ""
-        raise FileNotFoundError(f"{folder} holds neither a run nor a student{hint}")
+    if not any((folder / name).is_file() for name in ("config.json", CHECKSUMS)):
+        raise FileNotFoundError(f"{folder} holds neither a run nor a student")
     return folder
 
 
 def _none(root: Path) -> str:
     """Why a run has no student."""
-    from jaxdistill._files import read_sealed
-
     try:
         known = read_sealed(root / "data.json")
     except Damaged as fault:
@@ -245,5 +242,6 @@ def _pooled(out: jax.Array, mask: jax.Array | None, kind: str) -> jax.Array:
 
 
 def _word(decode: Any, number: int) -> str:
-    """A token as it is written."""
-    return (decode([number]) if decode else "") or f"<{number}>"
+    """A token as it is written, or its number where that is no character."""
+    text = decode([number]) if decode else ""
+    return text if text and "\ufffd" not in text else f"<{number}>"

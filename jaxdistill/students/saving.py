@@ -28,8 +28,8 @@ from jaxdistill.training._environment import environment
 from jaxdistill.training.costs import Costs, costs
 from jaxdistill.training.export import FUNCTION, named_arrays, shapes_of, write_function
 
-# What an output is: see ``students.Prediction``.
 Kind = Literal["classes", "next", "scores", "features", "samples"]
+"""What an output is, see :class:`About`."""
 KINDS = ("classes", "next", "scores", "features", "samples")
 CARD = "README.md"
 
@@ -218,7 +218,9 @@ def _check(net: Net, result: Any, inputs: Any, about: About) -> None:
     """Refuses an output that is not what is said of it."""
     if about.kind not in KINDS:
         raise ValueError(unknown("kind of output", about.kind, KINDS))
-    shape = np.shape(output(net, result, inputs, about.read))
+    if len(set(about.class_names)) < len(about.class_names):
+        raise ValueError(f"two classes have one name: {list(about.class_names)}")
+    shape = output(net, result, inputs, about.read).shape
     if about.kind == "classes" and (len(shape) != 2 or shape[1] != len(about.class_names)):
         raise ValueError(
             f"a student of {len(about.class_names)} classes has logits "

@@ -17,8 +17,9 @@ from jaxdistill.net import Net
 from jaxdistill.training.sharding import path_name
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+"""Where an exported function runs."""
 FUNCTION = "student.jaxexport"
-"""Where an exported student runs."""
+"""What it is called in the folder of a student."""
 _EXTRA = 'pip install "jaxdistill[export]"'
 
 
