@@ -24,7 +24,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 # Their flags are defined before those of a test are put back.
-from jaxdistill import cache, claim, cli, config_files, main  # noqa: F401
+from jaxdistill import cache, claim, cli, config_files, export, main, predict  # noqa: F401
 from jaxdistill.systems import found
 
 ROOT = Path(__file__).parents[1]

@@ -15,6 +15,7 @@ from jaxdistill.recipe.planned import Plan, Planned
 from jaxdistill.recipe.resolving import module_of
 from jaxdistill.students.seeing import Arrays, Images, Seeing, Texts
 from jaxdistill.training.loop import Outcome
+from jaxdistill.training.meaning import meaning, measured_on
 
 # Records that show in which range pixels lie.
 _LOOKED_AT = 64
@@ -22,7 +23,7 @@ _LOOKED_AT = 64
 _SAMPLERS = ("denoising", "consistency", "continuous_consistency", "distribution_matching")
 # What of all that is measured a card shows, at most so many lines.
 _LINES = 10
-_NOT_SHOWN = ("teacher_", "agreement", "kl", "loyalty", "entropy")
+_NOT_SHOWN = ("teacher_", "agreement", "kl", "loyalty", "entropy", "errors")
 
 
 def write_student(
@@ -164,6 +165,17 @@ def _teachers(plan: Plan) -> list[str]:
         place = known[settings["initial"]["stage"]]
 
 
+def arrowed(metric: str) -> str:
+    """A metric in words, with an arrow in the direction of the better values.
+
+    Example:
+        >>> arrowed("test/accuracy")
+        'accuracy, test ↑'
+    """
+    arrow = {"higher": " ↑", "lower": " ↓"}.get(meaning(metric).better, "")
+    return f"{measured_on(metric)}{arrow}"
+
+
 def _results(
     last: Planned, teachers: list[str], outcomes: Mapping[str, Outcome]
 ) -> dict[str, dict[str, float]]:
@@ -184,5 +196,5 @@ def _results(
             theirs = values.get(f"{teacher}:{metric}", theirs)
             if theirs is not None:
                 row[teacher] = float(theirs)
-        found[f"{name.replace('_', ' ')} ({part} set)"] = row
+        found[arrowed(metric)] = row
     return found

@@ -152,8 +152,8 @@ def _function(said: Mapping[str, Any]) -> list[str]:
         for name, about in said["inputs"].items()
     )
     code = (
-        "import jax.export\n\n"
-        'content = open("student.jaxexport", "rb").read()\n'
+        "from pathlib import Path\n\nimport jax.export\n\n"
+        'content = Path("student.jaxexport").read_bytes()\n'
         "function = jax.export.deserialize(bytearray(content)).call"
     )
     return [
