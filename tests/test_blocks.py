@@ -23,9 +23,12 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-# Their flags are defined before those of a test are put back.
-from jaxdistill import cache, claim, cli, config_files, export, main, predict  # noqa: F401
+from jaxdistill import cli, config_files, main
 from jaxdistill.systems import found
+
+# Flags of commands are defined before those of a test are put back.
+for _command in cli.COMMANDS.values():
+    importlib.import_module(_command.function.partition(":")[0])
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
