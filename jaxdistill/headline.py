@@ -10,12 +10,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxdistill import registry
 from jaxdistill.config import frozen_stages, target_stages
 from jaxdistill.recipe import Plan, Planned
+from jaxdistill.recipe.student import inputs_of
 from jaxdistill.training.costs import Costs, costs
 from jaxdistill.training.loop import Outcome
 from jaxdistill.training.meaning import meaning, plain_words
@@ -111,18 +110,6 @@ def learns_from(plan: Plan, planned: Planned) -> str:
     data = (planned.settings["data"] or plan.config.get("data") or {}).get("name")
     labels = [] if planned.settings["work"] else [plain_words(data)] if data else []
     return ", ".join([*teachers, *labels])
-
-
-def seen(planned: Planned) -> Any:
-    """One example of what the net of a stage sees in evaluation mode, or None without data."""
-    if "train" not in planned.data:
-        return None
-    records = planned.data["train"].gather(np.arange(1))
-    info = planned.info
-    if "vocabulary" in info:
-        return records["tokens"]
-    augment = (planned.settings["view"] or {}).get("augment")
-    return registry.view({"augment": augment}, info)(records, jax.random.key(0))["student"]
 
 
 def after(plan: Plan, student: Planned) -> list[Planned]:
@@ -317,9 +304,9 @@ def _once(names: Iterable[str]) -> list[str]:
 
 def _costs(planned: Planned, result: Any) -> Costs | None:
     """What a net costs; None of what is none, and where nothing says what it sees."""
-    if planned.kind != "net" or planned.net is None or (inputs := seen(planned)) is None:
+    if planned.kind != "net" or planned.net is None or "train" not in planned.data:
         return None
-    return costs(planned.net, result, inputs)
+    return costs(planned.net, result, inputs_of(planned))
 
 
 def _note(rows: Sequence[Mapping[str, Any]], outcomes: Mapping[str, Outcome]) -> str:

@@ -43,7 +43,7 @@ def write_student(
     last = plan.stages[-1]
     if last.kind != "net" or last.net is None or "train" not in last.data:
         return []
-    seen = _inputs(last)
+    seen = inputs_of(last)
     read, kind, names = _output(last, outcomes[last.name].result, seen)
     taught = _teachers(plan)
     about = students.About(
@@ -58,7 +58,7 @@ def write_student(
     )
     known = {planned.name: planned for planned in plan.stages}
     teachers = {
-        name: (known[name].net, outcomes[name].result, _inputs(known[name])) for name in taught
+        name: (known[name].net, outcomes[name].result, inputs_of(known[name])) for name in taught
     }
     module = module_of(last.settings, last.info)
     result = outcomes[last.name].result
@@ -66,7 +66,7 @@ def write_student(
     return [students.save(where, last.net, result, seen, about, module=module, teachers=teachers)]
 
 
-def _inputs(planned: Planned) -> Any:
+def inputs_of(planned: Planned) -> Any:
     """What a net sees of a record: its tokens, its image as a stage's view gives it, or the entries
     that the data name."""
     records = planned.data["train"].gather(np.arange(1))
@@ -86,14 +86,14 @@ def _seeing(planned: Planned) -> Seeing:
             return Arrays(", as the tokenizer of its texts is not known")
         form = "whole" if "mask" in records else "beginning"
         return Texts(info["length"], form, "types" in records, info["encoding"])
-    if "inputs" in info or np.ndim(_inputs(planned)) != 4:
+    if "inputs" in info or np.ndim(inputs_of(planned)) != 4:
         return Arrays()
     return _images(planned)
 
 
 def _images(planned: Planned) -> Seeing:
     source, info = planned.data["train"], planned.info
-    shown = _inputs(planned)
+    shown = inputs_of(planned)
     stored, size = source.gather(np.arange(1))["image"].shape[1:3], shown.shape[1:3]
     mean, std = _normalised(planned)
     whitening = info.get("whitening")
