@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.loops import scan
-from jaxdistill.losses.numerics import labels_of
+from jaxdistill.losses._labels import labels_of
 from jaxdistill.objective import Term, at, mean, refuse_others, weighted
 
 

@@ -20,8 +20,8 @@ from jaxdistill.losses._hard_inputs import (
     on_examples,
     replace,
 )
+from jaxdistill.losses._labels import watched_labels
 from jaxdistill.losses.masking import harmless
-from jaxdistill.losses.numerics import watched_labels
 
 
 def check_not_finite(ready: Bench) -> None:

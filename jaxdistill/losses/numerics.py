@@ -3,33 +3,18 @@ masked means."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from jaxdistill.losses._labels import given_labels
+
 HIGHEST = jax.lax.Precision.HIGHEST
-
-
-class Watched(NamedTuple):
-    """Labels seen while losses were traced.
-
-    Attributes:
-        of_batch: those of a batch, and of the parts that it was cut into.
-        given: those that losses were given, each with the number of classes of its scores.
-    """
-
-    of_batch: list[Any]
-    given: list[tuple[Any, int]]
-
-
-_WATCHED: ContextVar[Watched | None] = ContextVar("labels of losses", default=None)
 
 
 def wide_dtype(*arrays: Any) -> jnp.dtype:
@@ -96,36 +81,6 @@ def check_labels(labels: jax.Array, scores: jax.Array) -> None:
             f"{jnp.shape(labels)} and scores {jnp.shape(scores)} (classes last)"
         )
     given_labels(labels, jnp.shape(scores)[-1])
-
-
-def given_labels(labels: jax.Array, classes: int) -> None:
-    """Says that a loss was given these labels of so many classes, where they are watched."""
-    if (watched := _WATCHED.get()) is not None:
-        watched.given.append((labels, classes))
-
-
-def labels_of(batch: Any) -> None:
-    """Says that a batch, or a part of one, has these labels, where they are watched."""
-    if (watched := _WATCHED.get()) is not None and isinstance(batch, Mapping):
-        watched.of_batch.append(batch.get("label"))
-
-
-@contextlib.contextmanager
-def watched_labels() -> Iterator[Watched]:
-    """What losses inside are given as labels.
-
-    Example:
-        >>> with watched_labels() as watched:
-        ...     check_labels(jnp.zeros(4, int), jnp.zeros((4, 3)))
-        >>> [classes for labels, classes in watched.given]
-        [3]
-    """
-    found = Watched([], [])
-    token = _WATCHED.set(found)
-    try:
-        yield found
-    finally:
-        _WATCHED.reset(token)
 
 
 def labelled(labels: jax.Array, *scores: jax.Array) -> tuple[jax.Array, ...]:

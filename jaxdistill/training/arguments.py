@@ -16,7 +16,7 @@ from jaxdistill.data.records import Source
 from jaxdistill.data.split import Splits
 from jaxdistill.data.stream import Stream, stream
 from jaxdistill.distiller import Distiller
-from jaxdistill.losses.numerics import labels_of, watched_labels
+from jaxdistill.losses._labels import labels_of, watched_labels
 from jaxdistill.net import Trained, described, foreign, variables_of
 from jaxdistill.settings import Count, Natural, fault
 from jaxdistill.training.sharding import path_name
