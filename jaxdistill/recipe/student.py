@@ -179,15 +179,13 @@ def arrowed(metric: str) -> str:
 def _results(
     last: Planned, teachers: list[str], outcomes: Mapping[str, Outcome]
 ) -> dict[str, dict[str, float]]:
-    """What was measured of the student, on the test set where there is one, beside its teachers."""
+    """What was measured of the student, on the test set where it was, beside its teachers."""
     values = outcomes[last.name].values
-    parts = [
-        part for part in ("test", "validation") if any(k.startswith(f"{part}/") for k in values)
-    ]
     found: dict[str, dict[str, float]] = {}
     for metric, value in values.items():
         part, _, name = metric.partition("/")
-        if not parts or part != parts[0] or name.startswith(_NOT_SHOWN) or len(found) == _LINES:
+        tested = f"test/{name}" in values and part != "test"
+        if part not in ("test", "validation") or tested or name.startswith(_NOT_SHOWN):
             continue
         row = {"student": float(value)}
         for teacher in teachers:
@@ -197,4 +195,4 @@ def _results(
             if theirs is not None:
                 row[teacher] = float(theirs)
         found[arrowed(metric)] = row
-    return found
+    return dict(list(found.items())[:_LINES])
