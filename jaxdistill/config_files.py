@@ -16,6 +16,8 @@ from typing import Any
 from jaxdistill._errors import blamed, unknown
 from jaxdistill.config import CONFIG_KEYS, STAGE_DEFAULTS, refuse_faults, stage_settings
 from jaxdistill.overrides import flattened, override, plain
+from jaxdistill.settings import fault
+from jaxdistill.settings import keys as keywords
 
 _PACKAGE = Path(__file__).parent
 # In a clone the configs stand beside the package, in what pip installed inside of it.
@@ -67,12 +69,18 @@ def find(name: str) -> tuple[Path, str]:
     return folder() / f"{given}.py", variant
 
 
-def load(name: str) -> dict[str, Any]:
+def load(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
     """A config as plain data, as its file says it.
 
+    Args:
+        name: as for :func:`find`.
+        settings: each as ``"teacher=runs/vit"``. Keyword-only parameters of ``get_config``, each
+            with a domain as its annotation, are given what is set under their names (a mapping, of
+            a group such as ``data``); what else is set is not read.
+
     Raises:
-        ValueError: if there is no such config, or no such variant of it, and for a file that makes
-            none.
+        ValueError: if there is no such config, or no such variant of it, for a file that makes
+            none, and for a value outside the domain of a parameter.
 
     Example:
         >>> load("hinton_mnist:small")["recipe"][:2]
@@ -82,8 +90,9 @@ def load(name: str) -> dict[str, Any]:
     module = _module(path)
     if not callable(getattr(module, "get_config", None)):
         raise ValueError(f"{path} is no config: it has no function 'get_config'")
+    given = _given(module.get_config, settings)
     with blamed(f"config {path}", path):
-        found = plain(module.get_config(variant) if variant else module.get_config())
+        found = plain(module.get_config(*([variant] if variant else ()), **given))
     if not isinstance(found, dict):
         raise ValueError(f"get_config of {path} must return a mapping, it returns {found!r}")
     return found
@@ -97,6 +106,35 @@ def variants(name: str) -> list[str]:
         ['', 'small']
     """
     return list(getattr(_module(find(name)[0]), "VARIANTS", {"": None}))
+
+
+def flags(name: str) -> list[str]:
+    """What may be set of a config besides the keys of its data: parameters of its ``get_config``.
+
+    Example:
+        >>> "teacher" in flags("own_images"), flags("hinton_mnist")
+        (True, [])
+    """
+    function = _module(find(name)[0]).get_config
+    return [key for key in keywords(function) if key not in CONFIG_KEYS]
+
+
+def _given(function: Any, settings: Sequence[str]) -> dict[str, Any]:
+    """What is set of the parameters of a function."""
+    parameters: Mapping[str, Any] = keywords(function)
+    found: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        key, *below = path.split(".")
+        if not equals or key not in parameters:
+            continue
+        there = found.get(key, parameters[key].default)
+        value = _set({} if there is None else there, below, text, (key,)) if below else None
+        found[key] = value if below else _parsed(text, there)
+    for key, value in found.items():
+        if (wrong := fault(value, parameters[key].annotation)) is not None:
+            raise ValueError(f"--config.{key} is {value!r}: it {wrong}")
+    return found
 
 
 def _module(path: Path) -> Any:
@@ -128,18 +166,22 @@ def read(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
         ...     "steps"]
         7
     """
-    loaded = load(name)
+    loaded = load(name, settings)
     refuse_faults(loaded)
+    own = flags(name)
+    settings = [each for each in settings if re.split(r"[.=]", each)[0] not in own]
     with blamed(f"config {name}"):
-        config = changed(loaded, settings)
+        config = changed(loaded, settings, own)
         variants = config.get("variants") or {}
         data = str((config.get("data") or {}).get("name"))
-        found = changed(override(config, flattened(variants.get(data) or {})), settings)
+        found = changed(override(config, flattened(variants.get(data) or {})), settings, own)
         stage_settings(found)
     return found
 
 
-def changed(config: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+def changed(
+    config: Mapping[str, Any], settings: Sequence[str], flags: Sequence[str] = ()
+) -> dict[str, Any]:
     """A config in which some values are set, each as ``"path=value"``.
 
     A value is a Python literal where it can be read as one, else a string; ``true`` and ``false``
@@ -166,7 +208,7 @@ def changed(config: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any
         # Places in a sequence are written as augment[0].size or augment.0.size.
         keys = re.sub(r"\[(-?\d+)\]", r".\1", path).split(".")
         if keys[0] not in CONFIG_KEYS:
-            raise ValueError(unknown("key of the config", keys[0], CONFIG_KEYS))
+            raise ValueError(unknown("key of the config", keys[0], (*CONFIG_KEYS, *flags)))
         if keys[0] == "stages" and len(keys) > 1:
             if keys[1] not in found["stages"]:
                 raise ValueError(unknown("stage", keys[1], found["stages"]))

@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
-from jaxdistill.models._common import Dtype, check_image_rank, check_settings, conv, image_of
+from jaxdistill.models._common import (
+    Dtype,
+    Identity,
+    check_image_rank,
+    check_settings,
+    conv,
+    image_of,
+)
 from jaxdistill.settings import Natural, Positive
 
 
@@ -151,7 +158,7 @@ class MobileNetV3(nn.Module):
     Inputs are images [B, H, W, C] or a dict with them under ``"image"``. The output is
     [B, classes], float32 or wider. Tap paths: ``stage_1``, ... [B, h, w, c],
     ``stage_1/block_0``, ..., ``last_conv`` [B, h, w, c] (before its norm), ``last`` [B, c] (before
-    its activation), ``head``.
+    its activation), ``pooled`` [B, c] (behind it), ``head``.
 
     Attributes:
         size: ``"small"`` or ``"large"``.
@@ -199,7 +206,7 @@ class MobileNetV3(nn.Module):
         maps = conv(channels, 1, 1, self.dtype, "last_conv")(maps)
         maps = jax.nn.hard_swish(norm("last_norm")(maps))
         pooled = nn.Dense(last, dtype=self.dtype, name="last")(maps.mean((1, 2)))
-        pooled = jax.nn.hard_swish(pooled)
+        pooled = Identity(name="pooled")(jax.nn.hard_swish(pooled))
         if not self.classes:
             return pooled
         wide = jnp.promote_types(pooled.dtype, jnp.float32)

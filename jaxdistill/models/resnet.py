@@ -21,7 +21,7 @@ from jaxdistill.models._common import (
     scan_layers,
 )
 from jaxdistill.models.blocks import given_taps, shared, taps_below
-from jaxdistill.settings import Count
+from jaxdistill.settings import Count, Natural
 
 Shortcut = Literal["conv", "pool", "pad"]
 
@@ -182,7 +182,7 @@ class ResNet(nn.Module):
     Attributes:
         blocks: residual blocks in each stage.
         widths: width of each stage; every stage but the first halves the resolution.
-        classes: outputs of the head.
+        classes: outputs of the head; with 0 there is none, and the output is what is pooled.
         stem_width: channels of the stem.
         large_images: the ImageNet stem (7x7, stride 2, then 3x3 max pool, stride 2), else one 3x3.
         bottleneck: blocks with four times as many outputs as their width.
@@ -207,7 +207,7 @@ class ResNet(nn.Module):
 
     blocks: tuple[Count, ...]
     widths: tuple[Count, ...]
-    classes: Count = 1000
+    classes: Natural = 1000
     stem_width: Count = 64
     large_images: bool = True
     bottleneck: bool = False
@@ -247,6 +247,8 @@ class ResNet(nn.Module):
             }
             maps = Stage(**settings, name=name)(maps, train)
         pooled = Identity(name="pooled")(maps.mean(axis=(1, 2)))
+        if not self.classes:
+            return pooled
         wide = jnp.promote_types(pooled.dtype, jnp.float32)
         return nn.Dense(self.classes, dtype=wide, name="head")(pooled)
 
@@ -342,7 +344,7 @@ _VARIANTS = {
 def imagenet_resnet(
     *,
     depth: Literal[18, 34, 50, 101, 152],
-    classes: Count = 1000,
+    classes: Natural = 1000,
     variant: Literal["a", "b", "c", "d"] = "b",
     zero_init_residual: bool = False,
     dtype: Dtype = None,

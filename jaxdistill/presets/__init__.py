@@ -23,7 +23,7 @@ FULLY_SHARDED = {"data": 1, "fsdp": -1}
 
 
 def chosen(
-    variants: Mapping[str, Callable[[], dict[str, Any]]], name: str, file: str
+    variants: Mapping[str, Callable[..., dict[str, Any]]], name: str, file: str, **given: Any
 ) -> ConfigDict:
     """One of the variants of a config file, by name; the default has the empty one.
 
@@ -31,6 +31,7 @@ def chosen(
         variants: for each name a function that returns the config.
         name: what follows the colon of ``--config=hinton_mnist:small``.
         file: the config's own ``__file__``, for the message.
+        **given: what these functions are told, where a config has flags of its own.
 
     Raises:
         ValueError: if there is no such variant, with the nearest.
@@ -45,7 +46,7 @@ def chosen(
     """
     if name not in variants:
         raise ValueError(unknown(f"variant of {Path(file).stem}", name, filter(None, variants)))
-    return ConfigDict(variants[name]())
+    return ConfigDict(variants[name](**given))
 
 
 def recipe(

@@ -22,6 +22,9 @@ def check(stage: Planned, earlier: Sequence[Planned]) -> None:
     Raises:
         ValueError: naming stage, folder, what was given and what is stated.
     """
+    told, known = (stage.settings["student"] or {}).get("vocabulary"), stage.info.get("vocabulary")
+    if told and known and told < known:
+        raise ValueError(f"'student' knows {told} tokens, and the texts have {known}")
     own = stage.settings["checkpoint"]
     if own and pretrained.is_published(own):
         _refuse(_told(stage, own))

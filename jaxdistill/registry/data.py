@@ -62,8 +62,13 @@ def _imagenet(
 
 
 @forwarding(sources.image_folders)
-def _folder(context: Context, **rest: Any) -> tuple[sources.Source | None, ...]:
-    found = sources.image_folders(**rest)
+def _folder(context: Context, *, dir: str = "", **rest: Any) -> tuple[sources.Source | None, ...]:
+    if not dir:
+        raise ValueError(
+            "data set 'image_folder' needs a folder of images, with or without a folder for each "
+            "class: --config.data.dir=<folder>"
+        )
+    found = sources.image_folders(dir=dir, **rest)
     if "test" not in found:
         return (found["train"],)
     # Images without a label are trained on, and measured by nothing.

@@ -22,8 +22,10 @@ BATCH = 256
 
 
 @forwarding(evaluation.linear_probe)
-def _linear_probe(context: Context, *, labelled: Count | None = None, **rest: Any) -> Evaluator:
-    train = _labelled(context, labelled)
+def _linear_probe(
+    context: Context, *, labelled: Count | None = None, most: Count | None = None, **rest: Any
+) -> Evaluator:
+    train = _labelled(context, labelled, most)
     return evaluation.linear_probe(
         context.net, train, context.seed, context.prepare, context.inputs, **rest
     )
@@ -31,9 +33,9 @@ def _linear_probe(context: Context, *, labelled: Count | None = None, **rest: An
 
 @forwarding(evaluation.nearest_neighbours)
 def _nearest_neighbours(
-    context: Context, *, labelled: Count | None = None, **rest: Any
+    context: Context, *, labelled: Count | None = None, most: Count | None = None, **rest: Any
 ) -> Evaluator:
-    train = _labelled(context, labelled)
+    train = _labelled(context, labelled, most)
     return evaluation.nearest_neighbours(
         context.net, train, context.prepare, context.inputs, **rest
     )
@@ -45,10 +47,13 @@ def _class_bias(context: Context, **rest: Any) -> Evaluator:
     return evaluation.class_bias(context.net, chosen_on, context.prepare, context.inputs, **rest)
 
 
-def _labelled(context: Context, labelled: int | None) -> Any:
-    train = split.known_labels(context.sets["train"])
+def _labelled(context: Context, labelled: int | None, most: int | None) -> Any:
+    """The records that a probe is fitted to: so many of every class, or at most so many of all."""
+    train, seed = split.known_labels(context.sets["train"]), context.seed
     if labelled is not None:
-        train = split.labelled_subset(train, labelled, seed=context.seed)
+        train = split.labelled_subset(train, labelled, seed=seed)
+    if most is not None and most < len(train):
+        train = split.labelled_subset(train, most, seed=seed, balanced=False)
     return evaluation_batches(train, min(BATCH, len(train)))
 
 

@@ -59,12 +59,17 @@ def _standard_library(
 def _text_files(
     context: Context,
     *,
-    dir: str,
     length: Count,
+    dir: str = "",
     pattern: str = "**/*.txt",
     tokenizer: Mapping[str, Any] | None = None,
     pack: bool = False,
 ) -> split.Splits:
+    if not dir:
+        raise ValueError(
+            "data set 'text_files' needs a folder of texts: --config.data.dir=<folder>; a file of "
+            "many texts is given by --config.data.path=<file.jsonl or file.parquet>"
+        )
     documents = texts.text_files(dir, pattern)
     return _corpus(context, documents, "text_files", length, tokenizer, pack)
 

@@ -22,14 +22,26 @@ def _kernel_machine(context: Context, *, kernel: Mapping[str, Any]) -> Net:
     return machines.kernel_machine(kernel_named(kernel), context.classes or 1)
 
 
+def _published(
+    context: Context, *, path: str, changes: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The form of a published network, with attributes of its module that are others; its weights
+    are not read."""
+    sees = "text" if context.vocabulary else "image"
+    return models.pretrained.module_of(path, sees, **(changes or {}))
+
+
 NETS: dict[str, Entry] = {
     "mlp": module(models.MLP),
     "convnet": module(models.ConvNet),
     "cifar_resnet": module(models.cifar_resnet),
     "imagenet_resnet": module(models.imagenet_resnet),
     "vit": module(models.ViT),
+    "convnext": module(models.ConvNeXt),
+    "mobilenet": module(models.MobileNetV3),
     "mae": module(models.MAE),
     "kernel_machine": _kernel_machine,
+    "published": _published,
     **samplers.NETS,
     "decoder": module(models.Decoder),
     "text_encoder": module(models.TextEncoder),

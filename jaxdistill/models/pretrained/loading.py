@@ -179,18 +179,20 @@ def load(
     )
 
 
-def module_of(path: Path | str, sees: Sees | None = None) -> Any:
+def module_of(path: Path | str, sees: Sees | None = None, **changes: Any) -> Any:
     """The module that a folder's ``config.json`` describes; no weights are read.
 
     Args:
         path: a folder, or a name on the hub, of which that file alone is fetched.
-        sees: as for :func:`load`.
+        sees, changes: as for :func:`load`.
 
     Raises:
         FileNotFoundError: without ``config.json``.
         ValueError: for an unknown architecture, or a config that is not implemented.
     """
-    return _read(folder_of(path, _FILES[:1]), sees)[2]
+    module = _changed(_read(folder_of(path, _FILES[:1]), sees)[2], changes)
+    check_settings(module)
+    return module
 
 
 def _read(folder: Path, sees: Sees | None = None) -> tuple[dict[str, Any], str, Any, Family]:

@@ -86,7 +86,7 @@ def _timm_entries(module: ResNet) -> list[Entry]:
             path = (f"{own}/shortcut_conv", f"{own}/shortcut_norm")
             names = (f"{theirs}.downsample.{first}", f"{theirs}.downsample.{first + 1}")
             found += _unit(path, names)
-    return found + linear("params/head", "fc")
+    return found + (linear("params/head", "fc") if module.classes else [])
 
 
 def _timm_config(module: ResNet, variables: Any) -> dict[str, Any]:
