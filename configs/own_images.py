@@ -78,7 +78,7 @@ def built(
     watched = own.alike(seen.whole())
     if labels:
         watched = own.measured(seen.whole(), labelled, SETS)
-    stages = {"teacher": {"checkpoint": teacher}}
+    stages = {"teacher": {"checkpoint": teacher, "view": learns["view"]}}
     if not teacher:
         stages["teacher"] = {
             **{**learns, "targets": None, "objective": LABELS, "steps": most},
@@ -125,7 +125,7 @@ def read(data, seen, labels) -> dict:
     """How images are read, as the teacher's files say; what has no labels is hardly held out."""
     if data.get("name", "image_folder") != "image_folder":
         return dict(data)
-    held_out = {"validation": 0.1, "test": 0.1} if labels else {"validation": 0.05, "test": 0.0}
+    held_out = {"validation": 0.1, "test": 0.1} if labels else {"validation": 0.1, "test": 0.0}
     if data.get("dir") and len(folders.parts_of(data["dir"])) > 1:
         held_out["test"] = 0.0
     return {"name": "image_folder", "dir": "", **held_out, **seen.data(), **data}

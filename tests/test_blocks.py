@@ -118,7 +118,15 @@ def test_other_tests_run_what_they_are_said_to_run():
 # Commands that are not ours.
 THEIRS = ("cd", "for", "gcloud", "git", "pip", "srun", "ssh")
 # What a reader gives for <method>, <system>; for anything else a 1.
-GIVEN = {"method": "ftd", "system": "mae_vitb"}
+GOLDENS = ROOT / "tests" / "goldens" / "pretrained"
+GIVEN = {
+    "method": "ftd",
+    "system": "mae_vitb",
+    "teacher": str(GOLDENS / "timm_vit"),
+    "decoder": str(GOLDENS / "llama"),
+    "images": str(ROOT / "docs"),
+    "texts": str(ROOT / "docs"),
+}
 OPERATORS = ("&&", "||", ";", "|", "&", "do", "done", "wait")
 
 
