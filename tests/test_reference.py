@@ -42,7 +42,6 @@ INSIDE = {
     "data.documents": "named by data.text",
     "data.files": "named by data.sources",
     "data.folders": "own images of configs",
-    "data.folders": "data.files, and configs",
     "data.ids": "named by data.sources",
     "data.images": "named by data.sources",
     "data.mixing": "named by data.augment",

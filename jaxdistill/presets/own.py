@@ -11,7 +11,7 @@ from typing import Any
 from jaxdistill._errors import listed, unknown
 from jaxdistill.presets.images import LABELS
 
-Net = Mapping[str, Any]
+_Net = Mapping[str, Any]
 
 _CONVNEXT = {
     "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
@@ -21,7 +21,6 @@ _CONVNEXT = {
     "tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
 }
 _VIT = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
-# Networks of images, in the sizes that others publish them in, for images of 224 pixels or so.
 IMAGE_STUDENTS: dict[str, dict[str, Any]] = {
     **{f"resnet{n}": {"net": "imagenet_resnet", "depth": n} for n in (18, 34, 50)},
     **{
@@ -42,8 +41,8 @@ IMAGE_STUDENTS: dict[str, dict[str, Any]] = {
         for name, (blocks, widths) in _CONVNEXT.items()
     },
 }
+"""Networks of images, in the sizes that others publish them in, for images of 224 pixels or so."""
 
-# Decoders with grouped queries, of about so many parameters without their embeddings.
 _DECODERS = {
     "30m": (384, 12, 6, 2, 1536),
     "100m": (768, 12, 12, 4, 2048),
@@ -63,12 +62,11 @@ TEXT_STUDENTS: dict[str, dict[str, Any]] = {
     }
     for name, (width, depth, heads, groups, hidden) in _DECODERS.items()
 }
-# Students of a teacher's own form, with this share of its layers, from which they start.
+"""Decoders with grouped queries, of about so many parameters."""
 LAYERS = {"three_quarters": 3 / 4, "half": 1 / 2, "quarter": 1 / 4}
+"""Students of a teacher's own form, with this share of its layers, from which they start."""
 
 _POOLED = {"student": "pooled", "target": "pooled"}
-# What brings one vector an image of the student to that of a teacher of any family. The first two
-# groups go through a projector, relations within a batch need none.
 LOSSES: dict[str, dict[str, Any]] = {
     "cosine": {"loss": "hidden_cosine", "projector": "mlp"},
     "smooth_l1": {
@@ -83,6 +81,8 @@ LOSSES: dict[str, dict[str, Any]] = {
     "similarity": {"loss": "similarity_preserving", "weight": 1000.0},
     "neighbourhood": {"loss": "pkt", "weight": 1000.0},
 }
+"""What brings one vector an image of the student to that of a teacher of any family, through a
+projector; relations within a batch need none."""
 
 
 def patch_of(size: int) -> int:
@@ -96,7 +96,7 @@ def patch_of(size: int) -> int:
     return max(found, default=1)
 
 
-def image_student(given: str | Net, size: int, classes: int | None) -> dict[str, Any]:
+def image_student(given: str | _Net, size: int, classes: int | None) -> dict[str, Any]:
     """The net of a student of images.
 
     Args:
@@ -119,7 +119,7 @@ def image_student(given: str | Net, size: int, classes: int | None) -> dict[str,
 
 
 def text_student(
-    given: str | Net, teacher: str, vocabulary: int | None, depth: int | None
+    given: str | _Net, teacher: str, vocabulary: int | None, depth: int | None
 ) -> dict[str, Any]:
     """The student of a decoder, as keys of a stage: its net, and what it starts from.
 
@@ -158,7 +158,7 @@ def text_student(
     return {"student": {**net, "vocabulary": vocabulary} if vocabulary else net}
 
 
-def _named(given: str | Net, students: Mapping[str, Net], others: Any = ()) -> dict[str, Any]:
+def _named(given: str | _Net, students: Mapping[str, _Net], others: Any = ()) -> dict[str, Any]:
     if not isinstance(given, str):
         return dict(given)
     if given not in students:
@@ -230,7 +230,7 @@ def reads_logits(wanted: bool | None, head: int, names: Sequence[str], own: Sequ
     return True
 
 
-def measured(whole: Sequence[Net], few: int | None, sets: Sequence[str]) -> dict[str, Any]:
+def measured(whole: Sequence[_Net], few: int | None, sets: Sequence[str]) -> dict[str, Any]:
     """A linear probe and nearest neighbours on pooled features.
 
     Args:
@@ -250,7 +250,7 @@ def measured(whole: Sequence[Net], few: int | None, sets: Sequence[str]) -> dict
     }
 
 
-def alike(whole: Sequence[Net]) -> dict[str, Any]:
+def alike(whole: Sequence[_Net]) -> dict[str, Any]:
     """How alike the features of student and teacher are, which needs no labels.
 
     Example:
@@ -261,7 +261,7 @@ def alike(whole: Sequence[Net]) -> dict[str, Any]:
     return {"alike": {"evaluator": "cka", "pairs": pairs, "augment": tuple(whole)}}
 
 
-def drawn(size: int, normalise: Net, *, small: bool = False) -> tuple[Net, ...]:
+def drawn(size: int, normalise: _Net, *, small: bool = False) -> tuple[_Net, ...]:
     """What is drawn of an image in training: a part of it, mirrored or not; of a small one that
     fills its frame where it is.
 
