@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from jaxdistill.training import _page as html
-from jaxdistill.training._strips import Strip, strips
+from jaxdistill.training._strips import Strip, reaches, strips
 from jaxdistill.training.meaning import meaning, measured_on
+
+_BEYOND = "; intervals that reach an end go on beyond it"
 
 
 def claim(said: Mapping[str, Any]) -> str:
@@ -74,8 +76,11 @@ def _differences(metric: str, contrasts: Mapping[str, Any]) -> list[str]:
     marks = "a dot for every seed, a bar at the mean, its interval behind it"
     if any(contrast.get("margin") for contrast in contrasts.values()):
         marks += "; the dashed line is the margin that the interval must lie above"
+    marks += _BEYOND if reaches(rows, zero=True) else ""
+    apart = any(len(contrast.get("coefficients") or ()) > 1 for contrast in contrasts.values())
+    words = html.text(measured_on(metric))
     return [
-        f"<h3>Difference in {html.text(measured_on(metric))}</h3>",
+        f"<h3>{f'Difference in {words}' if apart else words}</h3>",
         f'<p class="facts"><span>{marks}</span></p>',
         strips(rows, zero=True),
     ]
@@ -100,6 +105,7 @@ def _arms(
         )
     arrow = html.better(meaning(metric).better)
     band = ", its 95 % interval behind it" if intervals else ""
+    band += _BEYOND if reaches(rows) else ""
     return [
         f"<h3>Arms: {html.text(measured_on(metric))}{arrow}</h3>",
         f'<p class="facts"><span>a dot for every seed, a bar at the mean{band}</span></p>',

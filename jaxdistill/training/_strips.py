@@ -10,6 +10,8 @@ from jaxdistill.training._page import number, text
 
 # An axis has at most so many numbers, which 390 pixels hold side by side.
 _TICKS = 5
+# So many times as far as seeds, means and margins spread an axis goes beyond them for intervals.
+_BEYOND = 1.5
 
 
 class Strip(NamedTuple):
@@ -38,16 +40,14 @@ def strips(rows: Sequence[Strip], zero: bool = False) -> str:
     """Rows above their common axis.
 
     Args:
-        rows: what is drawn; values that are not finite are left out.
+        rows: what is drawn; values that are not finite are left out. Intervals that are many times
+            as wide as all that they are of go on beyond the ends of the axis, see :func:`reaches`.
         zero: whether zero is on the axis and marked.
     """
-    values = [value for row in rows for value in _values(row)] + [0.0] * zero
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    if low == high:
-        low, high = low - abs(low or 1) / 10, high + abs(high or 1) / 10
+    low, high = _span(rows, zero)
 
     def at(value: float) -> str:
-        return f"{100 * (value - low) / (high - low):.2f}%"
+        return f"{100 * (min(max(value, low), high) - low) / (high - low):.2f}%"
 
     cells = []
     for row in rows:
@@ -55,10 +55,7 @@ def strips(rows: Sequence[Strip], zero: bool = False) -> str:
         if row.margin:
             marks.append(_mark("margin", at(row.margin)))
         if row.interval and all(map(math.isfinite, row.interval)):
-            left, right = row.interval
-            width = f"{100 * (right - left) / (high - low):.2f}%"
-            kind = "band" if row.points else "interval"
-            marks.append(f'<i class="{kind}" style="left: {at(left)}; width: {width}"></i>')
+            marks.append(_band("band" if row.points else "interval", *map(at, row.interval)))
         marks += [_mark("dot", at(point)) for point in row.points if math.isfinite(point)]
         if row.mean is not None and math.isfinite(row.mean):
             marks.append(_mark("mean" if row.points else "centre", at(row.mean)))
@@ -74,6 +71,25 @@ def strips(rows: Sequence[Strip], zero: bool = False) -> str:
         for place, words in zip(places, shown, strict=True)
     )
     return f'<div class="strips">{"".join(cells)}<div class="axis">{axis}</div></div>'
+
+
+def reaches(rows: Sequence[Strip], zero: bool = False) -> bool:
+    """Whether an interval goes on beyond the axis."""
+    low, high = _span(rows, zero)
+    return any(min(_values(row)) < low or max(_values(row)) > high for row in rows if _values(row))
+
+
+def _span(rows: Sequence[Strip], zero: bool) -> tuple[float, float]:
+    """From where to where the axis goes."""
+    told = [value for row in rows for value in _values(row._replace(interval=None))] + [0.0] * zero
+    values = [*told, *(value for row in rows for value in _values(row))]
+    if not values:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    if told and (spread := max(told) - min(told)):
+        low = max(low, min(told) - _BEYOND * spread)
+        high = min(high, max(told) + _BEYOND * spread)
+    return (low, high) if low < high else (low - abs(low or 1) / 10, high + abs(high or 1) / 10)
 
 
 def ticks(low: float, high: float) -> tuple[list[float], list[str]]:
@@ -101,6 +117,10 @@ def _count(low: float, high: float, step: float) -> int:
 
 def _mark(kind: str, left: str) -> str:
     return f'<i class="{kind}" style="left: {left}"></i>'
+
+
+def _band(kind: str, left: str, right: str) -> str:
+    return f'<i class="{kind}" style="left: {left}; right: calc(100% - {right})"></i>'
 
 
 def _values(row: Strip) -> list[float]:

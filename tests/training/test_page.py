@@ -321,6 +321,18 @@ def test_a_claim_shows_every_seed_interval_margin_and_verdict(pages):
     assert "97.5" in page
 
 
+def test_seeds_stay_apart_beside_an_interval_that_is_far_wider():
+    wide = _strips.Strip("few", points=[0.9, 0.92], mean=0.91, interval=(-300.0, 301.0))
+    page = _strips.strips([wide], zero=False)
+    left, right = map(float, re.findall(r'class="dot" style="left: ([\d.]+)%', page))
+    assert right - left > 20
+    assert 'class="band" style="left: 0.00%; right: calc(100% - 100.00%)' in page
+    assert _strips.reaches([wide])
+    assert not _strips.reaches([wide._replace(interval=(0.89, 0.93))])
+    # What is drawn is cut, what is said is not.
+    assert "interval −300 to 301" in page
+
+
 def luminance(colour):
     values = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
