@@ -71,7 +71,7 @@ def sharpness(
                 f"{result.shape}"
             )
         images, labels = _records(data)
-        values = [largest(v, images, labels) for path in result for v in path[first:]]
+        values = [float(largest(v, images, labels)) for path in result for v in path[first:]]
         return {"sharpness": float(np.mean(values))}
 
     return measuring(["sharpness"], evaluator)
@@ -130,7 +130,7 @@ def strayed(
         return scan(step, (vector, jnp.zeros_like(vector)), inner.each)[0][0]
 
     def relative(end, start, goal):
-        return jnp.square(end - goal).sum() / jnp.square(start - goal).sum()
+        return float(jnp.square(end - goal).sum() / jnp.square(start - goal).sum())
 
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
         del data
