@@ -7,6 +7,7 @@ from pathlib import Path
 import griffe
 import pytest
 
+import jaxdistill
 from jaxdistill.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +112,12 @@ def test_every_public_name_is_on_one_page():
     for path in modules():
         if path.removeprefix("jaxdistill.") not in INSIDE:
             offered |= public(path)
-    missing = [name for name, thing in offered.items() if thing.canonical_path not in written]
+    own = {name: found(f"{module}.{name}") for name, module in jaxdistill._WHERE.items()}
+    core = (ROOT / "docs" / "api" / "core.md").read_text()
+    assert not [name for name in own if f"[`jd.{name}`]" not in core]
+    missing = [
+        name for name, thing in (offered | own).items() if thing.canonical_path not in written
+    ]
     hint = "a page of docs/api needs '## ::: <module>', or INSIDE above the module's name"
     places = sorted({name.rpartition(".")[0] for name in missing})
     assert not missing, f"{hint}: {places}, {missing}"
