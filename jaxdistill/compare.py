@@ -21,6 +21,7 @@ from jaxdistill._files import read_sealed
 from jaxdistill.main import guarded
 from jaxdistill.training import _drawing as drawing
 from jaxdistill.training import _page as html
+from jaxdistill.training.meaning import meaning, measured_on, plain_words
 from jaxdistill.training.metrics import read_json_lines
 
 # Of a config, what no run depends on.
@@ -28,6 +29,7 @@ _SAID = ("title", "sentence", "claim", "tune", "table", "variants")
 _UNDRAWN = ("step", "kind", "steps_per_second")
 # In a terminal a value is cut to this many letters; the page has all of it.
 _LONGEST = 36
+_ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
 
 class Run(NamedTuple):
@@ -213,7 +215,7 @@ def text(runs: Sequence[Run]) -> str:
     rows = [(path, *map(_cut, values)) for path, values in settings.items()]
     parts.append("Settings that differ\n" + (aligned([head, *rows]) if rows else "  none"))
     for stage, metrics in last_values(runs).items():
-        rows = [(metric, *map(_number, values)) for metric, values in metrics.items()]
+        rows = [(_arrowed(metric), *_marked(metric, values)) for metric, values in metrics.items()]
         alike = all(map(_same, metrics.values()))
         table = "  the same in all runs" if alike else aligned([head, *rows], numbers=True)
         parts.append(f"Last values of {stage}\n{table}")
@@ -222,6 +224,24 @@ def text(runs: Sequence[Run]) -> str:
 
 def _same(values: Sequence[Any]) -> bool:
     return all(value == values[0] for value in values)
+
+
+def _arrowed(metric: str) -> str:
+    return f"{metric} {_ARROWS[_better(metric)]}".rstrip()
+
+
+def _marked(metric: str, values: Sequence[float | None]) -> list[str]:
+    """Values as text, a star behind the best."""
+    best = _best(metric, values)
+    return [_number(value) + ("*" if value == best is not None else " ") for value in values]
+
+
+def _best(metric: str, values: Sequence[float | None]) -> float | None:
+    """The best of values that differ; nothing where nobody knows which is better."""
+    better, known = _better(metric), [v for v in values if v is not None]
+    if not better or _same(known) or not all(map(math.isfinite, known)):
+        return None
+    return max(known) if better == "higher" else min(known)
 
 
 def _cut(value: str) -> str:
@@ -255,14 +275,44 @@ def page(runs: Sequence[Run]) -> str:
 def _stage(
     runs: Sequence[Run], stage: str, metrics: Mapping[str, Any], charts: Mapping[str, Any]
 ) -> str:
-    title = f"<h3>{html.text(stage)}</h3>"
-    cells = [[html.text(m), *map(_number, values)] for m, values in metrics.items()]
+    title = f"<h3>{html.text(plain_words(stage))}</h3>"
+    cells = [[_named(m), *_cells(m, values)] for m, values in metrics.items()]
     table = html.table(["", *(html.text(run.name) for run in runs)], cells)
     if all(map(_same, metrics.values())):
         alike = f"<details><summary>the same in all runs</summary><div>{table}</div></details>"
         return html.card(title, alike)
-    figures = [drawing.chart(*chart) for chart in charts.items()] if drawing.available() else []
-    return html.card(title, f'<div class="charts">{"".join(figures)}</div>', table)
+    figures = [_chart(*chart) for chart in charts.items()] if drawing.available() else []
+    shown = f'<div class="charts">{"".join(figures)}</div>' if figures else ""
+    return html.card(title, table, shown)
+
+
+def _chart(metric: str, lines: Sequence[drawing.Series]) -> str:
+    words, arrow = meaning(_own(metric)).words, html.better(_better(metric))
+    return drawing.chart(_words_of(metric), lines, y=words, arrow=arrow)
+
+
+def _named(metric: str) -> str:
+    return html.text(_words_of(metric)) + html.better(_better(metric))
+
+
+def _words_of(metric: str) -> str:
+    """A metric of :func:`_points` in words."""
+    own = _own(metric)
+    return f"{meaning(own).words}, training" if own != metric else measured_on(metric)
+
+
+def _own(metric: str) -> str:
+    return metric.removeprefix("training ")
+
+
+def _better(metric: str) -> str:
+    return meaning(_own(metric)).better
+
+
+def _cells(metric: str, values: Sequence[float | None]) -> list[str]:
+    """Values as HTML, the best set apart."""
+    best = _best(metric, values)
+    return [f"<b>{_number(v)}</b>" if v == best is not None else _number(v) for v in values]
 
 
 def _words(runs: Sequence[Run], rows: Sequence[tuple[str, Sequence[str]]]) -> str:

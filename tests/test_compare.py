@@ -84,10 +84,17 @@ def test_tables_and_the_page(runs):
     read = [compare.read(root) for root in runs]
     said = compare.text(read)
     assert re.search(r"^  state +finished +finished +student, step 20 of 40$", said, re.M)
-    assert re.search(r"^  test/accuracy +0.8000 +0.7000 +–$", said, re.M)
+    assert re.search(r"^  test/accuracy ↑ +0.8000\* +0.7000 +–$", said, re.M)
     assert "Last values of teacher\n  the same in all runs" in said
     page = compare.page(read)
-    for words in ("0.8000", "adam", "half", "step 20 of 40", "the same in all runs"):
+    for words in (
+        "<b>0.8000</b>",
+        "accuracy, test",
+        "adam",
+        "half",
+        "step 20 of 40",
+        "the same in all runs",
+    ):
         assert words in page
     assert page.count("<svg") == 1  # the loss of the student; the teachers are alike
     assert "http" not in page
@@ -122,4 +129,6 @@ def test_what_cannot_be_compared(run, runs, tmp_path):
 def test_a_value_that_is_not_finite(run):
     bad = [{"step": 10, "kind": "train", "loss": float("nan")}]
     roots = [run("a", config(), {"student": bad}), run("b", config(), {"student": lines(1.0)})]
-    assert re.search(r"training loss +nan +0.0250", compare.text([compare.read(r) for r in roots]))
+    assert re.search(
+        r"training loss ↓ +nan +0.0250$", compare.text([compare.read(r) for r in roots]), re.M
+    )
