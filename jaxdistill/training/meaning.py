@@ -58,6 +58,9 @@ _ENDS: dict[str, tuple[str, Better]] = {
     "over_random": ("accuracy gained over a random set", _UP),
     "train_accuracy": ("accuracy on the training set", _UP),
     "fit_accuracy": ("accuracy of the fit", _UP),
+    "sharpness": ("sharpness of the loss", _DOWN),
+    "matching_error": ("distance from the experts, stretch by stretch", _DOWN),
+    "accumulated_error": ("distance from the experts, accumulated", _DOWN),
     # samplers
     "kid": ("kernel distance (KID)", _DOWN),
     "kid_real": ("kernel distance (KID) of real data", _DOWN),
@@ -65,6 +68,7 @@ _ENDS: dict[str, tuple[str, Better]] = {
     "fid": ("Fréchet distance (FID)", _DOWN),
     "fid_real": ("Fréchet distance (FID) of real data", _DOWN),
     "fid_teacher": ("Fréchet distance (FID) of the teacher", _DOWN),
+    "fid_gain": ("share of FID that a second step takes away", _UP),
     "closed": ("share of the teacher's gap closed", _UP),
     "sliced_wasserstein": ("sliced Wasserstein distance", _DOWN),
     "kernel_distance": ("kernel distance", _DOWN),

@@ -9,8 +9,10 @@ from xml.etree import ElementTree
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxdistill import condense, evaluation, language, registry, samplers
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.language import domains
 from jaxdistill.net import from_function
 from jaxdistill.samplers import quality
@@ -19,6 +21,7 @@ from jaxdistill.training.meaning import meaning
 from jaxdistill.training.report import Picture, write_claim, write_report
 
 NET = from_function(lambda key, x: ({}, {}), lambda p, s, x, train, rng: (x, {}, s))
+CLASSIFIER = from_linen(nn.Dense(2))
 # The width of a strip's axis, and of a letter of its numbers, on a screen of 390 pixels.
 TRACK, LETTER = 390 - 2 * 14 - 2 * 14 - 2 - 2 * 26, 6.7
 
@@ -376,6 +379,18 @@ EVALUATORS = {
     "fresh_nets": (lambda: condense.fresh_nets(NET, name="mlp"), "", "mlp_accuracy_sd"),
     "ranked": (lambda: condense.ranked(NET), "hard_recovery", ""),
     "kernel_accuracy": (lambda: condense.kernel_accuracy(lambda x, y: x @ y.T), "", ""),
+    "sharpness": (lambda: condense.sharpness(CLASSIFIER, (2, 2, 1)), "sharpness", ""),
+    "strayed": (
+        lambda: condense.strayed(
+            CLASSIFIER,
+            (2, 2, 1),
+            students=condense.Students(steps=1, batch_size=1),
+            epochs=1,
+            window=condense.Window(1, 2),
+        ),
+        "matching_error accumulated_error",
+        "",
+    ),
     "density_quality": (
         lambda: quality.density_quality(NET, samplers.ring()),
         "floor sliced_wasserstein_1 sliced_wasserstein_2 kernel_distance_1 kernel_distance_2 "
