@@ -201,7 +201,8 @@ def _run() -> int:
     if PLAN.value:
         print(planned(config))
         return 0
-    run(config, WORKDIR.value, track=TRACK.value, quiet=QUIET.value, changes=changes())
+    how = {"track": TRACK.value, "quiet": QUIET.value, "changes": changes()}
+    run(config, WORKDIR.value, command=shown("jaxdistill.main"), **how)
     return 0
 
 
@@ -236,6 +237,7 @@ def run(
     track: Sequence[str] = (),
     quiet: bool = False,
     changes: Sequence[str] = (),
+    command: str = "",
 ) -> None:
     """Runs a recipe and prints what came out; report and student are in the working directory.
 
@@ -245,6 +247,7 @@ def run(
         track: where it is watched besides, see :mod:`jaxdistill.training.tracking`.
         quiet: no progress.
         changes: what was changed in the config, for the report.
+        command: what was typed to run it, for the report.
     """
     from jaxdistill.progress import silence
     from jaxdistill.recipe import refuse_too_large
@@ -256,10 +259,10 @@ def run(
         refuse_too_large(plan)
         root = start(workdir, config)
         with tracking.watched(track, root, config=config) as trackers:
-            _finish(plan, root, trackers, changes)
+            _finish(plan, root, trackers, changes=changes, command=command)
 
 
-def _finish(plan: Any, root: Path, trackers: Sequence[Any], changes: Sequence[str]) -> None:
+def _finish(plan: Any, root: Path, trackers: Sequence[Any], **about: Any) -> None:
     """Runs a plan to its end, and says what came out."""
     import dataclasses
 
@@ -278,7 +281,7 @@ def _finish(plan: Any, root: Path, trackers: Sequence[Any], changes: Sequence[st
         }
     if not is_first():
         return
-    written = _written(root, plan, outcomes, changes, trackers)
+    written = _written(root, plan, outcomes, trackers=trackers, **about)
     for metric in config.get("table") or ():
         print(present.table(outcomes, metric), end="\n\n")
     for name, outcome in outcomes.items():
@@ -291,20 +294,15 @@ def _finish(plan: Any, root: Path, trackers: Sequence[Any], changes: Sequence[st
 
 
 def _written(
-    root: Path,
-    plan: Any,
-    outcomes: Mapping[str, Any],
-    changes: Sequence[str],
-    trackers: Sequence[Any],
+    root: Path, plan: Any, outcomes: Mapping[str, Any], **about: Any
 ) -> dict[str, list[Path]]:
     """Writes the report and what came out; what a disk that cannot be written holds stays."""
     from jaxdistill import present, recipe
 
-    command = shown("jaxdistill.main")
     try:
-        present.report(root, plan, outcomes, command=command, changes=changes, trackers=trackers)
+        present.report(root, plan, outcomes, **about)
         return {
-            "student": recipe.write_student(root, plan, outcomes, command),
+            "student": recipe.write_student(root, plan, outcomes, about["command"]),
             "synthetic set": present.synthetic(root, plan, outcomes),
         }
     except OSError as fault:
