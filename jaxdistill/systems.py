@@ -31,6 +31,7 @@ KINDS = {
     "data set": "Data sets",
     "fit": "Fits, theory",
 }
+_OWN = "To start from, with a teacher and data of your own"
 VERDICTS = ("holds", "smaller than asked", "not shown", "contradicted")
 
 
@@ -103,14 +104,18 @@ def listed(kept: Sequence[System]) -> str:
     """Systems under the headings of their kinds, one line each."""
     longest = max(len(each.config) for each in kept)
     lines = []
-    for kind, heading in KINDS.items():
-        own = [each for each in kept if each.distils == kind]
+    for heading in (_OWN, *KINDS.values()):
+        own = [each for each in kept if _heading(each) == heading]
         lines += ["", heading] if own else []
         lines += [
             _wrapped(f"{each.config:{longest}}  {_titled(each)}: {each.line}", longest + 2)
             for each in own
         ]
     return "\n".join(lines[1:])
+
+
+def _heading(system: System) -> str:
+    return _OWN if system.page == "starting" else KINDS[system.distils]
 
 
 def _wrapped(text: str, indent: int) -> str:
@@ -142,17 +147,24 @@ def shown(name: str) -> str:
     path, _ = config_files.find(name)
     entry = next((each for each in systems() if path == config_files.folder() / _file(each)), None)
     header = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or path.name
-    if entry:
-        header = header.replace(f"--config=configs/{_file(entry)}", f"--config={entry.config}")
+    header = _COMMAND.sub(lambda found: f"jaxdistill {_WORDS[found[1]]} {found[2]}", header)
+    header = header.replace("``", "`")
     given = name.partition(":")[0]
     parts = [header, "Variants\n" + _variants(given)]
-    if asked := _asked(given):
+    asked = _asked(given)
+    if asked:
         parts.append("What its claims ask\n\n" + asked)
     if entry:
         answers = "\n".join(_said(answer) for answer in entry.answers)
-        parts.append("How they were answered\n" + (answers or "  not yet, or it makes no claim"))
-        parts.append(f"More: docs/{entry.page}.md")
+        parts += ["How they were answered\n" + (answers or "  not yet")] if asked else []
+        parts.append(f"More: {_PAGES}/{entry.page}.md")
     return "\n\n".join(parts)
+
+
+# Headers name the modules, which run in a clone by the path of the config.
+_COMMAND = re.compile(r"python -m jaxdistill\.(main|claim) --config=(?:configs/)?(\w+)(?:\.py)?")
+_WORDS = {"main": "run", "claim": "claim"}
+_PAGES = "https://github.com/jaxdistill/jaxdistill/blob/main/docs"
 
 
 def _file(system: System) -> str:

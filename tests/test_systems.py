@@ -39,6 +39,10 @@ def test_tables_of_the_documentation_are_up_to_date(page):
 def test_every_system_is_listed_and_shown(each):
     assert each in systems.found([each.config])
     text = systems.shown(each.config)
+    # Commands are those of an installed library.
+    assert "python -m" not in text
+    assert "configs/" not in text
+    assert f"jaxdistill run {each.config}" in text
     claim = config_files.load(f"{each.config}:small").get("claim")
     for words in ([claim["sentence"]] if claim else []) + [a.verdict for a in each.answers]:
         assert words in text
