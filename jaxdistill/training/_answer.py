@@ -66,7 +66,7 @@ def _named(each: Mapping[str, Any]) -> str:
 def _line(row: Mapping[str, Any], metrics: Sequence[str], columns: Sequence[_Column]) -> list[str]:
     soft = ", ".join(part for part in (row.get("role"), row.get("what")) if part)
     at = row.get("at")
-    steps = "" if at is None else f", {at} step{'s' if at != 1 else ''}"
+    steps = "" if at is None else f", {at}\N{NO-BREAK SPACE}step{'s' if at != 1 else ''}"
     title = f"<b>{html.text(plain_words(row['name']))}{steps}</b>"
     title += f'<span class="soft">{html.text(soft)}</span>' if soft else ""
     values, intervals = row.get("values") or {}, row.get("intervals") or {}

@@ -32,7 +32,8 @@ def curves(stages: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> st
         for stage in stages
         if stage.get("learning_rate")
     ]
-    steps = [drawing.chart("learning rate", rates)] if rates else []
+    # At its end a rate is next to nothing: its peak is what a config says.
+    steps = [drawing.chart("learning rate", rates, told=max)] if rates else []
     trained = _trained(stages)
     # The loss and the rate are what a reader looks for; terms come after all that was evaluated.
     losses = [_chart(name, lines) for name, lines in trained.items() if name == "train/loss"]

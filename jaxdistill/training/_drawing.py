@@ -13,7 +13,7 @@ import importlib.util
 import io
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,10 +49,20 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
+def _last(values: Sequence[float]) -> float:
+    return values[-1]
+
+
 def chart(
-    title: str, series: Sequence[Series], *, x: str = "step", y: str = "", arrow: str = ""
+    title: str,
+    series: Sequence[Series],
+    *,
+    x: str = "step",
+    y: str = "",
+    arrow: str = "",
+    told: Callable[[Sequence[float]], float] = _last,
 ) -> str:
-    """A small chart with its lines named in the caption, each with its last value.
+    """A small chart with its lines named in the caption, each with one value.
 
     Args:
         title: of the caption.
@@ -60,6 +70,7 @@ def chart(
         x: what its axis says.
         y: what the other axis says, the title by default.
         arrow: HTML behind the title.
+        told: which value, the last one by default.
     """
     colours = _colours(series)
     with _figure(3.3, 2.05) as figure:
@@ -75,7 +86,7 @@ def chart(
             axes.set_xlim(left=0)
         svg = _svg(figure, f"{title} by {x}: {_said(series)}")
     keys = [
-        _key(name, f"{s.label} {_page.number(float(s.y[-1]))}".strip(), s.dashed)
+        _key(name, f"{s.label} {_page.number(float(told(s.y)))}".strip(), s.dashed)
         for s, name in zip(series, colours, strict=True)
     ]
     return _captioned(title, keys, svg, arrow)

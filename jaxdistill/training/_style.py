@@ -63,7 +63,7 @@ tbody tr:last-child > * { border-bottom: 0; }
 td { white-space: nowrap; vertical-align: top; }
 td.text, th.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 tbody th .soft, td .soft { font-size: 13px; display: block; }
-.wide { width: 100%; } .wide tbody th { min-width: 8em; }
+.wide { width: 100%; } .wide tbody th { min-width: 10em; }
 .compared tbody tr:last-child > * { color: var(--soft); font-size: 14px; }
 
 figure { margin: 0; min-width: 0; }
