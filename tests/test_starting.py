@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 from published import GOLDENS
 
-from jaxdistill import config_files, from_linen, models, published, recipe, registry
+from jaxdistill import config_files, from_linen, models, published, recipe, registry, students
 from jaxdistill.config_files import read
 from jaxdistill.net import Forward
 from jaxdistill.objective import weighted
 from jaxdistill.overrides import override, smoke
 from jaxdistill.presets import own
+from jaxdistill.recipe import student as student_of
 
 SEEN = published.Preprocessing(8, 10, False, (0.4,) * 3, (0.3,) * 3)
 STUDENT = "{'net': 'vit', 'width': 8, 'depth': 1, 'heads': 2, 'positions': 'learned'}"
@@ -158,6 +159,29 @@ def test_every_loss_takes_features_of_other_widths(loss):
     step = jnp.zeros((), jnp.int32)
     terms, _ = match.terms(*given, forward, {"pooled": features["target"]}, {}, step=step)
     assert np.isfinite(weighted(terms, step)[0])
+
+
+@pytest.mark.parametrize("stretch", [False, True])
+def test_a_student_sees_images_as_its_teacher_did(there, tmp_path, stretch):
+    """In training, in its folder, and in the folders that it is exported to."""
+    teacher, seen = teacher_of_images(tmp_path / "teacher"), SEEN._replace(stretch=stretch)
+    said = json.dumps(published.transformers_preprocessor(seen))
+    (teacher / "preprocessor_config.json").write_text(said)
+    config = images(there, "classes", f"teacher={teacher}")
+    last = recipe.resolve(config).stages[-1]
+    seeing = student_of._seeing(last)
+    whole = registry.fixed_view(last.settings["evaluate"]["accuracy"]["augment"])
+    batch = {"image": last.data["train"].gather(np.arange(2))["image"]}
+    files = [there / "classes" / each.partition("/")[2] for each in last.data["train"].ids[:2]]
+    shown = seeing.batch(files)
+    np.testing.assert_allclose(shown, whole(batch, jax.random.key(0))["image"], atol=1e-6)
+    for name, text in students.published.files(seeing).items():
+        (tmp_path / name).write_text(text)
+    assert published.preprocessing_of(tmp_path) == seen
+    about = students.published.about("timm:vit", (), seeing)
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "config.json").write_text(json.dumps({"architecture": "vit_", **about}))
+    assert published.preprocessing_of(tmp_path / "timm") == seen
 
 
 # Names that are the same, of a folder of images and a head: ("cat", "dog").

@@ -197,7 +197,7 @@ def image_folder(
     files, classes = _image_files(root, labels, class_names)
     name = name or root.resolve().name
     known = _Looked([root / file for file in files])
-    shape = {"image_shape": (image_size, image_size, 3)}
+    shape = {"image_shape": (image_size, image_size, 3), "fit": fit, "resample": resample}
 
     def read(indices: np.ndarray) -> Records:
         decoded = [

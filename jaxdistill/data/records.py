@@ -62,10 +62,10 @@ class Source:
         read: ``indices [B] -> {name: array [B, ...]}``, a whole batch of records at once; a
             function, or a :class:`Reader`.
         info: what is known beforehand: ``image_shape`` (H, W, C), ``classes``, ``class_names``,
-            ``groups``; ``inputs``, the entries that nets see, where these are neither images nor
-            texts; of texts ``encoding``, the tokenizer; ``hidden``, where -1 is a hidden label;
-            ``declared``, where the labels were checked against the classes when the set was
-            written.
+            ``groups``; of image files ``fit`` and ``resample``, how they become squares;
+            ``inputs``, the entries that nets see, where these are neither images nor texts;
+            ``hidden``, where -1 is a hidden label; ``declared``, where the labels were checked
+            against the classes when the set was written.
         read_labels: ``() -> [n]``, all labels without their records, where that is cheap.
 
     Example:

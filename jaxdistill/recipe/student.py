@@ -107,19 +107,25 @@ def _images(planned: Planned) -> Seeing:
             return Arrays(": its training images do not lie in [0, 1], and so are given as arrays")
     side = stored[0] if stored != size and stored[0] == stored[1] else None
     pair = (None, None) if mean is None or std is None else (tuple(mean), tuple(std))
-    return Images((int(size[0]), int(size[1])), int(shown.shape[3]), *pair, side)
+    cut = side is not None and any(step.get("name") == "centre_crop" for step in _steps(planned))
+    read = {key: info[key] for key in ("fit", "resample") if key in info}
+    return Images((int(size[0]), int(size[1])), int(shown.shape[3]), *pair, side, cut, **read)
 
 
 def _normalised(planned: Planned) -> tuple[Any, Any]:
     """Mean and deviation by which the net's images are normalised where it is evaluated, or else
     where it is trained."""
+    for step in _steps(planned):
+        if step.get("name") == "normalise":
+            return step["mean"], step["std"]
+    return None, None
+
+
+def _steps(planned: Planned) -> list[Mapping[str, Any]]:
+    """What is done to images where the net is evaluated, and then where it is trained."""
     views = [spec.get("augment") for spec in planned.settings["evaluate"].values()]
     views.append((planned.settings["view"] or {}).get("augment"))
-    for steps in views:
-        for step in steps or ():
-            if step.get("name") == "normalise":
-                return step["mean"], step["std"]
-    return None, None
+    return [step for steps in views for step in steps or ()]
 
 
 def _output(planned: Planned, result: Any, seen: Any) -> tuple[str, students.Kind, tuple[str, ...]]:

@@ -10,6 +10,7 @@ import flax.linen as nn
 from jaxdistill import models
 from jaxdistill.distiller import Student
 from jaxdistill.frameworks.linen import from_linen
+from jaxdistill.models import pretrained
 from jaxdistill.net import Net
 from jaxdistill.registry import samplers
 from jaxdistill.registry.condense import kernel_named
@@ -28,7 +29,7 @@ def _published(
     """The form of a published network, with attributes of its module that are others; its weights
     are not read."""
     sees = "text" if context.vocabulary else "image"
-    return models.pretrained.module_of(path, sees, **(changes or {}))
+    return pretrained.module_of(path, sees, **(changes or {}))
 
 
 NETS: dict[str, Entry] = {

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxdistill.data.tokenizers import Tokenizer
+from jaxdistill.published import Preprocessing, timm_preprocessing, transformers_preprocessor
 from jaxdistill.students.seeing import Images, Seeing, Texts
 
 # Classes of Transformers that have no names for what they tell apart.
@@ -30,16 +31,8 @@ def about(architecture: str, class_names: Sequence[str], seeing: Seeing) -> dict
         }
     found: dict[str, Any] = {"label_names": list(class_names)} if class_names else {}
     if isinstance(seeing, Images):
-        mean, std = _normalised(seeing)
-        found["pretrained_cfg"] = {
-            "input_size": [seeing.channels, *seeing.size],
-            "fixed_input_size": True,
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
-            "crop_mode": "center",
-            "mean": mean,
-            "std": std,
-        }
+        said = timm_preprocessing(_preprocessing(seeing))
+        found["pretrained_cfg"] = {**said, "fixed_input_size": True}
     return found
 
 
@@ -77,28 +70,23 @@ def token_name(definition: str, number: int) -> str:
     raise ValueError(f"the tokenizer has no token {number}")
 
 
-def _normalised(seeing: Images) -> tuple[list[float], list[float]]:
-    """Mean and deviation as every library takes them: of nothing 0 and 1."""
-    if seeing.mean is None or seeing.std is None:
-        return [0.0] * seeing.channels, [1.0] * seeing.channels
-    return list(seeing.mean), list(seeing.std)
+def _preprocessing(seeing: Images) -> Preprocessing:
+    """What is done to images, as others say it: of nothing mean 0 and deviation 1."""
+    size, none = min(seeing.size), seeing.mean is None or seeing.std is None
+    resize = seeing.stored if seeing.cut and seeing.stored else size
+    mean = (0.0,) * seeing.channels if none else tuple(seeing.mean or ())
+    std = (1.0,) * seeing.channels if none else tuple(seeing.std or ())
+    return Preprocessing(size, resize, seeing.fit == "stretch", mean, std, seeing.resample)
 
 
 def _processor(seeing: Images) -> dict[str, Any]:
-    mean, std = _normalised(seeing)
     height, width = seeing.size
     return {
-        "image_processor_type": "CLIPImageProcessor",  # the shorter side, then the middle
-        "do_resize": True,
-        "size": {"shortest_edge": min(height, width)},
-        "resample": 3,  # bicubic
+        "image_processor_type": "CLIPImageProcessor",  # resizes, then cuts the middle
+        **transformers_preprocessor(_preprocessing(seeing)),
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
         "do_normalize": seeing.mean is not None,
-        "image_mean": mean,
-        "image_std": std,
         "do_convert_rgb": seeing.channels == 3,
     }
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.data.images import decode_image
+from jaxdistill.data.images import Fit, Resample, decode_image
 from jaxdistill.data.operations import to_float
 from jaxdistill.data.sentences import Sentences, encoded
 from jaxdistill.data.tokenizers import Tokenizer, byte_tokenizer, file_tokenizer
@@ -25,7 +25,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 class Images(NamedTuple):
-    """Images: the square in the middle, resized (bicubic, antialiased), in [0, 1], normalised.
+    """Images: the square in the middle, resized (antialiased), in [0, 1], normalised.
 
     Attributes:
         size: (height, width) that the net sees.
@@ -34,6 +34,9 @@ class Images(NamedTuple):
         std: of each channel, divided by then.
         stored: the side to which files were resized before, where that is another one; from there
             to ``size`` images are resized bilinearly, as the run's view did.
+        cut: whether it is the middle of what was stored that the net sees, instead.
+        fit: whether the square in the middle is seen (``"cut"``), or the whole, stretched to one.
+        resample: how files are resized.
     """
 
     size: tuple[int, int]
@@ -41,6 +44,9 @@ class Images(NamedTuple):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     stored: int | None = None
+    cut: bool = False
+    fit: Fit = "cut"
+    resample: Resample = "bicubic"
 
     def batch(self, given: Sequence[Any]) -> np.ndarray:
         """Files and arrays as the net sees them, float32 ``[B, H, W, C]``.
@@ -77,9 +83,11 @@ class Images(NamedTuple):
         if image.shape[1:3] not in ((side, side), self.size):
             if self.size[0] != self.size[1]:
                 raise ValueError(f"images must have the size that the net sees, {self.size}")
-            image = jnp.clip(_middle(image, side, "cubic"), 0, 1)
+            method = "cubic" if self.resample == "bicubic" else "linear"
+            image = jnp.clip(_middle(image, side, method, self.fit), 0, 1)
         if self.stored and image.shape[1:3] != self.size:
-            image = _middle(image, self.size[0], "linear")
+            size = self.size[0]
+            image = _centre(image, size) if self.cut else _middle(image, size, "linear")
         if self.mean is not None:
             shape = (1, 1, 1, -1)
             mean, std = (jnp.asarray(x, image.dtype).reshape(shape) for x in (self.mean, self.std))
@@ -93,7 +101,8 @@ class Images(NamedTuple):
                 raise FileNotFoundError(f"there is no image {path}")
             square = self.size[0] == self.size[1]
             side = (self.stored or self.size[0]) if square else None
-            return decode_image(path, side, self.channels)
+            how: dict[str, Any] = {"fit": self.fit, "resample": self.resample}
+            return decode_image(path, side, self.channels, **how)
         array = np.asarray(given)
         array = array[..., None] if array.ndim == 2 else array
         if array.ndim != 3 or array.shape[-1] not in (1, 3) or 0 in array.shape:
@@ -223,8 +232,7 @@ def as_data(seeing: Seeing) -> dict[str, Any]:
     if isinstance(seeing, Images):
         about = {k: list(v) if isinstance(v, tuple) else v for k, v in seeing._asdict().items()}
         return {
-            "kind": "images", "crop": "center square", "interpolation": "bicubic",
-            "rescale": "to [0, 1]", **about,
+            "kind": "images", "rescale": "to [0, 1]", **about,
         }  # fmt: skip
     if isinstance(seeing, Texts):
         about = seeing._asdict()
@@ -267,11 +275,17 @@ def _seen(images: Images, group: np.ndarray) -> jax.Array:
     return images.view(jnp.asarray(group))
 
 
-def _middle(image: jax.Array, side: int, method: str) -> jax.Array:
-    """The square in the middle of ``[B, h, w, C]`` as ``[B, side, side, C]``; sizes may be
-    symbolic."""
+def _centre(image: jax.Array, side: int) -> jax.Array:
+    """The middle of ``[B, h, w, C]``, cut."""
+    top, left = ((n - side) // 2 for n in image.shape[1:3])
+    return image[:, top : top + side, left : left + side]
+
+
+def _middle(image: jax.Array, side: int, method: str, fit: Fit = "cut") -> jax.Array:
+    """The square in the middle of ``[B, h, w, C]``, or all of it stretched, as ``[B, side, side,
+    C]``; sizes may be symbolic."""
     sides = jnp.stack([jnp.asarray(n, image.dtype) for n in image.shape[1:3]])
-    box = sides.min()
+    box = sides if fit == "stretch" else sides.min()
     zoom = jnp.broadcast_to(side / box, (2,))
     shift = -(sides - box) / 2 * zoom
     shape = (image.shape[0], side, side, image.shape[3])
