@@ -208,17 +208,14 @@ def _titled(title: str, picture: str) -> str:
 
 
 def _curves(charts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [
-        drawing.chart(title, [drawing.Series(name, *line) for name, line in lines.items()], **axes)
-        for title, lines, axes in map(_with_axes, charts.items())
-    ]
+    return [_named_chart(title, lines) for title, lines in charts.items()]
 
 
-def _with_axes(chart: tuple[str, Mapping[str, Any]]) -> tuple[str, Any, dict[str, str]]:
+def _named_chart(title: str, lines: Mapping[str, Any]) -> str:
     """A title «errors by weight» names both axes."""
-    title, lines = chart
+    series = [drawing.Series(name, *line) for name, line in lines.items()]
     y, _, x = title.rpartition(" by ")
-    return title, lines, {"x": x, "y": y} if y else {}
+    return drawing.chart(title, series, x=x, y=y) if y else drawing.chart(title, series)
 
 
 def _claim_section(report: Mapping[str, Any]) -> str:
