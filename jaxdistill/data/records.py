@@ -63,7 +63,8 @@ class Source:
             function, or a :class:`Reader`.
         info: what is known beforehand: ``image_shape`` (H, W, C), ``classes``, ``class_names``,
             ``groups``; of image files ``fit`` and ``resample``, how they become squares;
-            ``inputs``, the entries that nets see, where these are neither images nor texts;
+            of texts ``encoding``, the tokenizer; ``inputs``, the entries that nets see, where
+            these are neither images nor texts;
             ``hidden``, where -1 is a hidden label; ``declared``, where the labels were checked
             against the classes when the set was written.
         read_labels: ``() -> [n]``, all labels without their records, where that is cheap.
