@@ -3,6 +3,7 @@
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 from published import GOLDENS, NAMES
@@ -194,6 +195,20 @@ def test_a_teacher_is_given_by_its_folder_alone(teacher, tmp_path):
         "published",
         "vit",
     ]
+
+
+def test_positions_are_those_of_the_images_that_a_network_is_shown(teacher, tmp_path):
+    """DINOv2 is published with positions for 518 pixels, and shown 224."""
+    seen = SEEN._replace(size=12, resize=16)
+    said = json.dumps(published.transformers_preprocessor(seen))
+    (teacher / "preprocessor_config.json").write_text(said)
+    view = ({"name": "centre_crop", "size": 12}, SEEN.normalise())
+    config = taught(teacher, view)
+    config["stages"]["teacher"]["view"] = {"augment": view}
+    config["stages"]["distil"]["student"]["patch"] = 4
+    found = recipe.run(recipe.plan(config), tmp_path / "run", quiet=True)
+    alone = models.load(teacher, image_size=12, allow=("resized positions",))
+    jax.tree.map(np.testing.assert_array_equal, found["teacher"].result[0], alone.params)
 
 
 @pytest.mark.parametrize("view", [None, ({"name": "flip"},), (IMAGENET,)])

@@ -42,6 +42,15 @@ def check(stage: Planned, earlier: Sequence[Planned]) -> None:
             _refuse(_told(stage, given))
 
 
+def preprocessing_of(given: str) -> published.Preprocessing | None:
+    """How images are prepared for a network in a folder, or on the hub; None if that is not known.
+
+    Raises:
+        ValueError: for a preprocessing that is not implemented.
+    """
+    return published.preprocessing_of(folder_of(given, published.FILES))
+
+
 def _refuse(faults: Iterator[str]) -> None:
     if wrong := list(faults):
         raise ValueError("\n".join(wrong))
@@ -58,7 +67,7 @@ def _seen(
 ) -> Iterator[str]:
     if "image_shape" not in stage.info:
         return
-    wanted = published.preprocessing_of(folder_of(given, published.FILES))
+    wanted = preprocessing_of(given)
     if wanted is None:
         return
     if stage.info.get("whitening") is not None:

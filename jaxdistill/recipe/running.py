@@ -25,7 +25,7 @@ from jaxdistill.distiller import on_base, with_base
 from jaxdistill.identities import identities
 from jaxdistill.models import pretrained
 from jaxdistill.progress import shown, silence
-from jaxdistill.recipe import stage_cache
+from jaxdistill.recipe import given, stage_cache
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
 from jaxdistill.recipe.resolving import module_of, net_of, resolve, sees, settled
 from jaxdistill.recipe.stages import (
@@ -303,10 +303,16 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
 
 
 def _loaded(where: Path | str, info: Mapping[str, Any], placed: Any = None) -> Any:
-    if pretrained.is_published(where):
-        found = pretrained.load(where, sees=sees(info), shardings=placed)
-        return found.params, found.state
-    return load_result(where)
+    """A result on disk, or published weights, for images of the size that the files beside them
+    state: DINOv2's positions are of another one."""
+    if not pretrained.is_published(where):
+        return load_result(where)
+    how: dict[str, Any] = {"sees": sees(info), "shardings": placed}
+    seen = given.preprocessing_of(where) if how["sees"] == "image" else None
+    if seen is not None:
+        how |= {"image_size": seen.size, "allow": ("resized positions",)}
+    found = pretrained.load(where, **how)
+    return found.params, found.state
 
 
 def _worked(plan: Plan, planned: Planned, results: Mapping[str, Any], root: Path | str) -> Outcome:
