@@ -119,9 +119,8 @@ def save(
     module = module if type(module) in CLASSES.values() else None
     form = None
     if module is not None:
-        module, result = _as_published(module, result, inputs)
+        module, result, form = _as_published(module, result, inputs)
         net = from_linen(module)
-        form = next(iter(pretrained.forms_of(module, result).there), None)
     said = described(inputs, about, measured)
     return write(folder, Student(net, module, result, inputs, about, said), form)
 
@@ -205,13 +204,15 @@ def _write_net(part: Path, student: Student, form: str | None) -> None:
         write_json(part / "config.json", entries)
 
 
-def _as_published(module: Any, result: Any, inputs: Any) -> tuple[Any, Any]:
-    """A module that computes positions with these as arrays, where that gives it a form."""
+def _as_published(module: Any, result: Any, inputs: Any) -> tuple[Any, Any, str | None]:
+    """A module, its variables and the form that they have; computed positions become arrays where
+    that gives them one."""
     image: Any = inputs.get("image") if isinstance(inputs, Mapping) else inputs
-    if image is None or np.ndim(image) != 4 or image.shape[1] != image.shape[2]:
-        return module, result
-    found = pretrained.with_positions(module, result, image.shape[1:])
-    return found if pretrained.forms_of(*found).there else (module, result)
+    written, arrays = module, result
+    if image is not None and np.ndim(image) == 4 and image.shape[1] == image.shape[2]:
+        written, arrays = pretrained.with_positions(module, result, image.shape[1:])
+    forms = pretrained.forms_of(written, arrays).there
+    return (written, arrays, forms[0]) if forms else (module, result, None)
 
 
 def _check(net: Net, result: Any, inputs: Any, about: About) -> None:

@@ -188,7 +188,9 @@ def _config(architecture: str, family: Family, module: Any, tree: Any) -> dict[s
             return None
 
     defaults = {k: p.default for k, p in settings.fields(type(module)).items() if k in _RUNNING}
-    if type(there) is not type(module) or what(module.clone(**defaults)) != what(there):
+    module = module.clone(**defaults)
+    # Other settings may come to the same: those that are read nowhere, and defaults spelt out.
+    if module != there and (type(module) is not type(there) or what(module) != what(there)):
         others = (
             f"{key}={getattr(module, key)!r} in place of {getattr(there, key, None)!r}"
             for key in settings.fields(type(module))
