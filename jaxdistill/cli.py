@@ -196,6 +196,7 @@ def overview() -> str:
         f"{_INDENT}jaxdistill show mae_vitb",
         f"{_INDENT}jaxdistill run mae_vitb:small --workdir=runs/mae --plan",
         f"{_INDENT}jaxdistill run mae_vitb:small --workdir=runs/mae",
+        f"{_INDENT}jaxdistill predict runs/mae <image>",
     ]
     return "\n".join(lines)
 
