@@ -107,7 +107,7 @@ def built(
             "evaluate": {"accuracy": accuracy(augment=seen.whole())},
         }
     return recipe(
-        title=f"Own images, {teacher or 'a teacher trained here'} to {described(student)}",
+        title=own.titled("Own images", teacher, student),
         sentence="A small net learns the features of a large one on one's own images.",
         data=read(data, seen, labels),
         stages=stages,
@@ -129,10 +129,6 @@ def read(data, seen, labels) -> dict:
     if data.get("dir") and len(folders.parts_of(data["dir"])) > 1:
         held_out["test"] = 0.0
     return {"name": "image_folder", "dir": "", **held_out, **seen.data(), **data}
-
-
-def described(student) -> str:
-    return student if isinstance(student, str) else "a net of one's own"
 
 
 VARIANTS = {"": published, "small": small}

@@ -80,9 +80,8 @@ def built(
         checkpoint_every=max(steps // 10, 1),
         **there,
     )
-    smaller = student if isinstance(student, str) else "a net of one's own"
     return recipe(
-        title=f"Own text, {teacher or 'a teacher trained here'} to {smaller}",
+        title=own.titled("Own text", teacher, student),
         sentence="A smaller decoder learns from a larger one on one's own text.",
         data=read(data, length, teacher),
         stages=stages,

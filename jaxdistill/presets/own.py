@@ -6,6 +6,7 @@ A student is one of these names, or what a stage says of its net.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxdistill._errors import listed, unknown
@@ -180,6 +181,19 @@ def features(loss: str, weight: float = 1.0) -> dict[str, Any]:
         raise ValueError(unknown("loss between features", loss, LOSSES))
     entry = {**_POOLED, **LOSSES[loss]}
     return {**entry, "weight": weight * entry.get("weight", 1.0)}
+
+
+def titled(what: str, teacher: str, student: str | _Net) -> str:
+    """What a report is called: a folder by its name, a name on the hub as it is.
+
+    Example:
+        >>> titled("Own images", "/data/dinov2", "resnet18")
+        'Own images, dinov2 to resnet18'
+    """
+    above = Path(teacher).parent
+    name = teacher if str(above.parent) == "." and not above.is_dir() else Path(teacher).name
+    smaller = student if isinstance(student, str) else "a net of its own"
+    return f"{what}, {name or 'a teacher trained here'} to {smaller}"
 
 
 def refuse_untaught(teacher: str, where: str, classes: Sequence[str]) -> None:
