@@ -162,7 +162,7 @@ def _nets(
 ) -> list[dict[str, Any]]:
     """A row for every teacher, for the student, and for others that were measured alike; of
     samplers one for every number of steps."""
-    roles = {p.name: "after it" for p in after(plan, student)}
+    roles = {p.name: "from the student" for p in after(plan, student)}
     roles |= {p.name: "teacher" for p in teachers} | {student.name: "student"}
     measured = set(_own_values(outcomes[student.name]))
     known: dict[str, Costs | None] = {}
@@ -191,7 +191,7 @@ def _nets(
 
 def _in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Teachers first, then others, then the student and what became of it."""
-    order = {"teacher": 0, "": 1, "student": 2, "after it": 3}
+    order = {"teacher": 0, "": 1, "student": 2, "from the student": 3}
     return sorted(rows, key=lambda row: (order[row["role"]], -row.get("at", 0)))
 
 
@@ -288,7 +288,7 @@ def _metrics(plan: Plan, student: Planned, rows: Sequence[Mapping[str, Any]]) ->
     names = _once([*first, *rest])[:METRICS]
     for row in rows:
         theirs = [name for name in row["values"] if meaning(name).better and name not in own]
-        if row["role"] == "after it" and theirs:
+        if row["role"] == "from the student" and theirs:
             theirs.sort(key=lambda n: not n.startswith("test/"))
             names = [*names[: METRICS - 1], theirs[0]]
     return names
