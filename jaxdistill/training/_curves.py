@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxdistill.training import _drawing as drawing
 from jaxdistill.training import _page as html
 from jaxdistill.training.meaning import meaning, measured_on, plain_words
@@ -112,11 +114,18 @@ def _trained(stages: Sequence[Mapping[str, Any]]) -> dict[str, list[drawing.Seri
     charts: dict[str, list[drawing.Series]] = {}
     for stage in stages:
         lines = stage.get("metrics") or []
+        loss = points("loss", lines)
         for name in dict.fromkeys(key for line in lines for key in line):
-            if pairs := points(name, lines):
+            pairs = points(name, lines)
+            # The only term of a loss is the loss.
+            if pairs and (name == "loss" or loss is None or not _equal(pairs, loss)):
                 series = drawing.Series(plain_words(stage["name"]), *pairs)
                 charts.setdefault(f"train/{name}", []).append(series)
     return charts
+
+
+def _equal(one: tuple[list[float], list[float]], other: tuple[list[float], list[float]]) -> bool:
+    return one[0] == other[0] and bool(np.allclose(one[1], other[1], rtol=1e-5, atol=0))
 
 
 def points(name: str, lines: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]] | None:

@@ -191,6 +191,18 @@ def test_a_teacher_measured_beside_its_student_is_one_level():
     ]
 
 
+def test_the_only_term_of_a_loss_is_drawn_once():
+    def drawn(terms):
+        lines = [
+            {"step": s, "loss": 0.5 / s, **{t: v / s for t, v in terms.items()}} for s in (1, 2)
+        ]
+        found = _curves.curves([{"name": "distil", "metrics": lines}])
+        return re.findall(r'aria-label="(\w+), training', found)
+
+    assert drawn({"soft": 0.5}) == ["loss"]
+    assert drawn({"soft": 0.3, "hard": 0.2}) == ["loss", "soft", "hard"]
+
+
 @pytest.mark.parametrize("name", ["report", "claim"])
 def test_pictures_say_what_they_show(pages, name):
     page = pages[name]
