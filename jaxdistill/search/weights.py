@@ -16,7 +16,7 @@ from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.distiller import Work
 from jaxdistill.evaluation.representations import Pool
 from jaxdistill.net import Net
-from jaxdistill.settings import Count, Earlier, NonNegative
+from jaxdistill.settings import Count, Earlier, NonNegative, Share
 
 # Records in a batch of what is measured.
 BATCH = 256
@@ -95,6 +95,7 @@ def transfer_weights(
     *,
     sources: Mapping[str, Earlier],
     labelled: Count,
+    share: tuple[Share, Share] | None = None,
     power: NonNegative | Literal["nearest"] = 12.0,
     read: str = "out",
     pool: Pool = "mean",
@@ -106,6 +107,8 @@ def transfer_weights(
         seed: of the run, which chooses the labelled records.
         sources: for every entry of the later objective the stage that it learns from.
         labelled: how many records.
+        share: from where to where these lie among all records, as ``records`` of the later stage
+            says it: a source that has learnt from the others is not scored on what it knows.
         power: of the scores; ``"nearest"`` for the best source alone.
         read: which features: ``"out"`` or a tap.
         pool: how features of several places become one.
@@ -120,7 +123,8 @@ def transfer_weights(
 
     def run(results: Mapping[str, Any], data: split.Splits, key: jax.Array) -> dict[str, Any]:
         del key
-        train = split.labelled_subset(data["train"], labelled, seed=seed)
+        train = split.share(data["train"], *share) if share else data["train"]
+        train = split.labelled_subset(train, labelled, seed=seed)
         batches = evaluation_batches(train, min(BATCH, len(train)))
         found = {}
         for entry, stage in sources.items():

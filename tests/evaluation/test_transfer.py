@@ -1,9 +1,12 @@
 """Scores of sources, by hand and on hard inputs."""
 
+import jax
 import numpy as np
 import pytest
 from scipy import stats
 
+from jaxdistill import from_function, registry, search
+from jaxdistill.data import sources
 from jaxdistill.evaluation import parc, source_weights
 
 LABELS = np.repeat(np.arange(4), 6)
@@ -78,3 +81,21 @@ def test_weights_run_from_equal_to_the_best_alone():
 def test_bad_weights_are_refused(scores, power, words):
     with pytest.raises(ValueError, match=words):
         source_weights(scores, power)
+
+
+@pytest.mark.parametrize("share", [None, (0.5, 1.0)])
+def test_sources_are_scored_on_the_records_whose_labels_the_student_knows(share):
+    def apply(params, state, inputs, *, train, rng):
+        del params, train, rng
+        return inputs.reshape(len(inputs), -1), {}, state
+
+    net = from_function(lambda key, inputs: ({}, {}), apply)
+    digits = sources.digits()
+    work = search.transfer_weights(
+        {"own": net}, 3, sources={"own": "own"}, labelled=20, share=share
+    )
+    found = work.run({"own": {"params": {}, "state": {}}}, {"train": digits}, jax.random.key(0))
+    known = registry.records(digits, {"share": share, "labels": 20}, seed=3)
+    seen = known.gather(np.flatnonzero(known.labels() >= 0))
+    pixels = seen["image"].reshape(20, -1) / 255
+    assert found["own_score"] == pytest.approx(parc(pixels, seen["label"]), abs=0.1)
