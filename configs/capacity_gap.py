@@ -78,6 +78,7 @@ def small() -> dict:
 
 def claim() -> dict:
     largest = "the largest teacher is at most 0.005 nats better than that of 2.25 times the size"
+    equal = "half of what a step of the ladder makes, from 64 to 96"
     smaller = "for the smaller student it is worse than that of 2.8 times the size"
     return {
         "sentence": "The largest teacher of a ladder is not better than one of 2.25 times the "
@@ -89,7 +90,7 @@ def claim() -> dict:
         ),
         "arms": {f"width {width}": {"stages/teacher/student/width": width} for width in WIDTHS},
         "contrasts": {
-            "largest": above("width 160", "width 48", largest, -0.005),
+            "largest": above("width 160", "width 48", largest, -0.005, origin=equal),
             "gap": above("width 160", "width 48", "it is worse"),
             "smaller student": above(
                 "width 160", "width 40", smaller, metric="smaller/validation/loss"

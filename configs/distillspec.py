@@ -113,6 +113,8 @@ def claim() -> dict:
     labels = {**at(own, ce_weight=1.0), **at(f"{own}/divergence", weight=0.0), **fixed_text}
     three_points = "by total variation on its own text it is accepted more by 0.03 than with labels"
     fixed = "its own text is at most half a point worse than fixed text"
+    both = ("total variation", "total variation, fixed text")
+    more, fewer = "6 % more tokens a call in blocks of four", "1 % fewer tokens a call"
     longer = "greedy blocks are longer than with labels"
     blocks = "distil/test/greedy_block_efficiency"
     kl = "on its own text total variation beats forward KL"
@@ -132,8 +134,8 @@ def claim() -> dict:
             "labels": {**labels, PEAK: LABELS_RATE},
         },
         "contrasts": {
-            "distilled": above("total variation", "labels", three_points, 0.03),
-            "own text": above("total variation", "total variation, fixed text", fixed, -0.005),
+            "distilled": above("total variation", "labels", three_points, 0.03, origin=more),
+            "own text": above(*both, fixed, -0.005, origin=fewer),
             "total variation": above("total variation", "forward KL", kl),
             "greedy": above("total variation", "labels", longer, metric=blocks),
         },
