@@ -50,7 +50,7 @@ def write_student(
         kind=kind,
         read=read,
         class_names=names,
-        seeing=_seeing(last),
+        seeing=Arrays() if kind == "samples" else _seeing(last),
         title=plan.config.get("title") or last.name,
         sentence=plan.config.get("sentence", ""),
         results=_results(last, taught, outcomes),
