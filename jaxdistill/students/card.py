@@ -91,7 +91,7 @@ def _snippet(said: Mapping[str, Any]) -> str:
         given = '("a text", "another one")' if seen["pairs"] else '"a text", "another one"'
         lines = [f"texts = [{given}]"]
         name = "texts"
-    elif seen["kind"] == "images":
+    elif seen["kind"] == "images" and said["kind"] != "samples":
         shape = (1, *seen["size"], seen["channels"])
         lines = [f"images = np.zeros({shape}, np.uint8)  # of any size; or names of files"]
         name = "images"
