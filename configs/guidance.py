@@ -86,6 +86,7 @@ def mixture() -> dict:
     }
     near = "at most 0.06 from the samples of the exact guided teacher"
     further = "at most 0.02 further than two passes of a net"
+    both = ("two passes", "one pass")
     return {
         **samplers.on_ring(
             "Guidance distilled on a ring", SENTENCE, {"student": student}, classes=2
@@ -95,8 +96,8 @@ def mixture() -> dict:
             "metric": "student/validation/sliced_wasserstein_18",
             "arms": {"one pass": {}, "two passes": two_passes},
             "contrasts": {
-                "distance": within("one pass", 0.06, near),
-                "one pass": above("two passes", "one pass", further, -0.02),
+                "distance": within("one pass", 0.06, near, origin="as of one step on the ring"),
+                "one pass": above(*both, further, -0.02, origin="a third of that distance"),
             },
         },
     }

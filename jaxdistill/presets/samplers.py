@@ -284,15 +284,17 @@ def gap_claim(arms: dict[str, Any], contrasts: dict[str, tuple[str, str, int]]) 
     Example:
         >>> gap_claim({"student": {}}, {"one step": ("in one step", "student", 1)})["contrasts"]
         {'one step': {'sentence': 'in one step', 'coefficients': {'student': 1},
-                      'margin': 0.8, 'metric': 'student/validation/closed_1'}}
+                      'margin': {'value': 0.8, 'from': "most of what the teacher's steps gain"},
+                      'metric': 'student/validation/closed_1'}}
     """
+    origin = "most of what the teacher's steps gain"
     return {
         "sentence": "One step of the student closes at least 80 % of the gap between one step "
         "of the teacher and its many.",
         "metric": "student/validation/kid_1",
         "arms": arms,
         "contrasts": {
-            name: reaches(arm, 0.8, sentence, metric=f"student/validation/closed_{steps}")
+            name: reaches(arm, 0.8, sentence, f"student/validation/closed_{steps}", origin)
             for name, (sentence, arm, steps) in contrasts.items()
         },
     }
