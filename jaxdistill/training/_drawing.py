@@ -78,7 +78,8 @@ def chart(
         for (_, xs, ys, dashed), name in zip(series, colours, strict=True):
             _line(axes, np.asarray(xs, float), np.asarray(ys, float), STAND_IN[name], dashed)
         values = np.concatenate([np.asarray(s.y, float) for s in series])
-        _scale(axes, values[np.isfinite(values)])
+        whole = all(float(place).is_integer() for s in series for place in s.x)
+        _scale(axes, values[np.isfinite(values)], whole)
         axes.margins(x=0.02)
         axes.set_xlabel(x)
         axes.set_ylabel(_wrapped(y or title))
@@ -207,11 +208,14 @@ def _smoothed(y: np.ndarray) -> np.ndarray:
     return np.convolve(y, window, "same") / np.convolve(np.ones(len(y)), window, "same")
 
 
-def _scale(axes: Any, values: np.ndarray) -> None:
+def _scale(axes: Any, values: np.ndarray, whole: bool) -> None:
+    """Few round numbers on both axes: steps are ``whole``, and values of many sizes logarithmic."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=whole))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,.0f}" if whole else f"{value:g}")
+    )
     if values.size and values.min() > 0 and values.max() > 30 * values.min():
         axes.set_yscale("log")
         wide = values.max() > 300 * values.min()

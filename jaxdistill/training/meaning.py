@@ -88,6 +88,8 @@ _ENDS: dict[str, tuple[str, Better]] = {
     "largest_ratio": ("largest perplexity against the teacher's", _DOWN),
     "mean_ratio": ("mean perplexity against the teacher's", _DOWN),
     # what steps measure
+    "train_error": ("error on the training set", _DOWN),
+    "moved": ("how far a step moves", _NEITHER),
     "gradient_norm": ("norm of the gradient", _NEITHER),
     "step_flops": ("operations of a step", _DOWN),
 }
