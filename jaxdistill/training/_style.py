@@ -40,7 +40,7 @@ a { color: var(--first); }
 .facts { font-size: 13.5px; }
 .facts span { display: inline-block; }
 .facts span:not(:last-child)::after { content: "\\00b7"; margin: 0 8px; }
-table + .facts { margin-top: 14px; }
+table + .facts { margin-top: 14px; } table + .charts { margin-top: 20px; }
 .better { color: var(--soft); font-weight: 600; }
 .card {
   background: var(--card); border: 1px solid var(--line); border-radius: 10px;
@@ -61,7 +61,7 @@ th { font-weight: 600; color: var(--soft); font-size: 13px; vertical-align: bott
 tbody th { font-size: 15px; font-weight: 400; color: var(--ink); vertical-align: top; }
 tbody tr:last-child > * { border-bottom: 0; }
 td { white-space: nowrap; vertical-align: top; }
-td.text, th.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+td.text, th.text { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 5em; }
 tbody th .soft, td .soft { font-size: 13px; display: block; }
 .wide { width: 100%; } .wide tbody th { min-width: 10em; }
 .compared tbody tr:last-child > * { color: var(--soft); font-size: 14px; }
