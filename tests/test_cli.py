@@ -65,6 +65,14 @@ MISTAKES = {
     "a claim's flag": (("run", "dm:small", "--seeds=3"), "'seeds'"),
     "a config of none": (("list", "--config.seed=3"), "of 'jaxdistill list' 'set'"),
     "another stage": (("run", "dm:small", "--config.stages.distill.steps=3"), "'distil'?"),
+    "another tracker": (
+        ("run", "dm:small", "--workdir=w", "--track=tensorboard,wandbb"),
+        "unknown tracker 'wandbb': did you mean 'wandb'?",
+    ),
+    "a tracker of a claim": (
+        ("claim", "dm:small", "--workdir=w", "--track=wandbb"),
+        "unknown tracker 'wandbb': did you mean 'wandb'?",
+    ),
     "no folder": (("cache", "info"), "which cache?"),
     "another action": (("cache", "wirte"), "unknown command 'wirte': did you mean 'write'?"),
 }
