@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxdistill import published
@@ -42,7 +43,7 @@ def check(stage: Planned, earlier: Sequence[Planned]) -> None:
             _refuse(_told(stage, given))
 
 
-def preprocessing_of(given: str) -> published.Preprocessing | None:
+def preprocessing_of(given: Path | str) -> published.Preprocessing | None:
     """How images are prepared for a network in a folder, or on the hub; None if that is not known.
 
     Raises:
