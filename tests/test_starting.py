@@ -258,7 +258,7 @@ def test_logits_are_learnt_where_they_are_of_use(there):
 
 def test_texts_by_half_of_the_teacher(there, tmp_path):
     config = texts(there)
-    assert config["stages"]["distil"]["student"]["changes"] == {"depth": 1}
+    assert config["stages"]["distil"]["student"]["changes"] == {"depth": 1, "remat": True}
     assert config["stages"]["distil"]["initial"] == {"stage": "teacher", "layers": "spread"}
     found = ran(config, tmp_path)
     params = found["distil"].result[0]

@@ -136,8 +136,8 @@ def text_student(
             published; for a net of another vocabulary.
 
     Example:
-        >>> text_student("half", "runs/llama", 32_000, 16)["student"]
-        {'net': 'published', 'path': 'runs/llama', 'changes': {'depth': 8}}
+        >>> text_student("half", "runs/llama", 32_000, 16)["student"]["changes"]
+        {'depth': 8, 'remat': True}
         >>> text_student("decoder_300m", "", 32_000, None)["student"]["vocabulary"]
         32000
     """
@@ -147,7 +147,8 @@ def text_student(
                 f"student {given!r} takes layers of a published teacher, --config.teacher=<folder, "
                 f"or a name on the hub>; without one take {listed(list(TEXT_STUDENTS))}"
             )
-        changes = {"depth": max(round(LAYERS[given] * depth), 1)}
+        # What is within a layer is computed anew on the way back: else it takes most of the memory.
+        changes = {"depth": max(round(LAYERS[given] * depth), 1), "remat": True}
         net = {"net": "published", "path": teacher, "changes": changes}
         return {"student": net, "initial": {"stage": "teacher", "layers": "spread"}}
     net = _named(given, TEXT_STUDENTS, LAYERS)
