@@ -9,6 +9,8 @@ _QUICK = [
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_parallel_codegen_split_count=1",
+    # Eight devices that share busy cores may wait long for each other; after 40 s XLA would abort.
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600",
 ]
 if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
     _QUICK.append("--xla_cpu_use_fusion_emitters=false")  # newer ones have no others
