@@ -103,7 +103,7 @@ def _handle(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
     if _State.held:
         return
-    if _finalising(frame):
+    if _swallows(frame):
         _State.put_off = True
         # To the main thread: what another one receives does not wake it from waiting.
         main = threading.main_thread().ident
@@ -114,12 +114,19 @@ def _handle(number: int, frame: Any) -> None:
     raise Stopped(_State.first)
 
 
-def _finalising(frame: Any) -> bool:
-    """Whether Python is clearing up, where it prints what is raised and goes on."""
+# What NumPy calls to make an array of numbers; what is raised there it takes for a wrong number.
+_CONVERSIONS = ("__float__", "__int__", "__complex__", "__index__", "__bool__")
+
+
+def _swallows(frame: Any) -> bool:
+    """Whether what is raised here is lost: Python is clearing up, where it prints it and goes on,
+    or a number is being converted."""
     callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
         code = frame.f_code
         if code in callbacks or code.co_name == "__del__" or code.co_filename == weakref.__file__:
+            return True
+        if code.co_name in _CONVERSIONS:
             return True
         frame = frame.f_back
     return False

@@ -151,7 +151,23 @@ class Plain:
     """What can be referred to weakly."""
 
 
-@pytest.mark.parametrize("where", ["a finaliser", "a callback of the collector", "a reference"])
+class Number:
+    """What sends a signal while NumPy converts it: as an array without axes, it has no length."""
+
+    def __len__(self):
+        raise TypeError
+
+    def __getitem__(self, place):
+        raise IndexError
+
+    def __float__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 1.0
+
+
+@pytest.mark.parametrize(
+    "where", ["a finaliser", "a callback of the collector", "a reference", "a number"]
+)
 def test_a_signal_that_comes_where_nothing_can_be_raised_comes_again(where):
     def collecting(phase, info):
         if phase == "start":
@@ -162,6 +178,8 @@ def test_a_signal_that_comes_where_nothing_can_be_raised_comes_again(where):
             Cleared()
         elif where == "a reference":
             weakref.finalize(Plain(), os.kill, os.getpid(), signal.SIGTERM)
+        elif where == "a number":
+            assert np.mean(np.array([Number(), 2.0], np.float64)) == 1.5
         else:
             gc.callbacks.append(collecting)
             try:
