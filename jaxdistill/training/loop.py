@@ -210,6 +210,10 @@ def _measure_teachers(run: Run, position: Position) -> Position:
 
 # --- the steps --------------------------------------------------------------------------------
 
+# So many steps may be on their way at once. Of more than 32, devices of one processor can wait for
+# each other for good.
+_IN_FLIGHT = 16
+
 
 def _train(run: Run, position: Position, step: Callable[..., Any]) -> Position:
     """All steps that are left, and what is due after each. A signal waits while the position moves;
@@ -273,9 +277,10 @@ def _placed(run: Run, batch: Any) -> Any:
 
 def _stepped(run: Run, position: Position, step: Callable[..., Any], batch: Any) -> Position:
     state, measured = step(position.state, run.frozen, _placed(run, batch))
-    return position._replace(
-        step=position.step + 1, state=state, pending=(*position.pending, measured)
-    )
+    pending = (*position.pending, measured)
+    if len(pending) > _IN_FLIGHT:
+        jax.block_until_ready(pending[-_IN_FLIGHT])
+    return position._replace(step=position.step + 1, state=state, pending=pending)
 
 
 def _logged(run: Run, position: Position) -> Position:
