@@ -357,7 +357,7 @@ def test_a_report_that_cannot_be_written_stays_as_it_is(monkeypatch, tmp_path, c
     monkeypatch.setattr(present, "report", report)
     if code == errno.ENOSPC:  # a full disk is another matter
         with pytest.raises(OSError, match="space"):
-            main._written(tmp_path, None, {}, ())
+            main._written(tmp_path, None, {})
         return
-    assert main._written(tmp_path, None, {}, ()) == {}
+    assert main._written(tmp_path, None, {}) == {}
     assert "its report stays as it is" in capsys.readouterr().out

@@ -29,10 +29,14 @@ def join() -> None:
     Raises:
         ValueError: if only some of the three are given, or the numbers do not fit.
     """
+    _end_in_words("the other processes of this run were not found", "start this command on each")
     _initialize()
-    signals.pass_on_interrupts(jax.process_count() > 1)
-    if jax.process_count() > 1:
-        _end_in_words()
+    several = jax.process_count() > 1
+    signals.pass_on_interrupts(several)
+    if several:
+        _end_in_words(_GONE, _GO_ON)
+    else:
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
 
 
 def _initialize() -> None:
@@ -63,25 +67,26 @@ def is_lost(fault: Exception) -> bool:
     return any(word in str(fault) for word in _LOST)
 
 
+_GONE = "another process of this run is gone"
 _GO_ON = "the same command on all of them goes on from the last checkpoint"
 
 
-def end_as_lost(reason: str) -> None:
+def end_as_lost(reason: str, what: str = _GONE, remedy: str = _GO_ON) -> None:
     """Ends this process with one sentence and status 2, at once: to take leave of another process
     that is gone would hang."""
-    said = f"error: another process of this run is gone; {_GO_ON} ({reason})\n"
     sys.stdout.flush()
-    os.write(2, said.encode())
+    os.write(2, f"error: {what}; {remedy} ({reason})\n".encode())
     os._exit(2)
 
 
-def _end_in_words() -> None:
-    """Ends with a sentence where JAX aborts: so it does when it loses the process that coordinates
-    the others, and no exception or handler of Python's comes in between."""
+def _end_in_words(what: str, remedy: str) -> None:
+    """Ends with a sentence where JAX aborts: so it does when it does not find the other processes
+    or loses the one that coordinates them, and no exception or handler of Python's comes in
+    between."""
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def aborted(number: int) -> None:
-        end_as_lost("JAX ended this one as well, in its own words above")
+        end_as_lost("JAX ended this one as well, in its own words above", what, remedy)
 
     _HANDLERS.append(aborted)
     ctypes.CDLL(None).signal(int(signal.SIGABRT), aborted)

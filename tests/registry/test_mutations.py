@@ -120,7 +120,7 @@ def listed(node: Any) -> Any:
 
 
 def images(shape: tuple[int, ...], classes: int) -> Any:
-    count = 120 * classes if classes < 100 else 2 * classes
+    count = 250 * classes if classes < 100 else 2 * classes
     image = np.zeros((count, *shape), np.uint8) + np.arange(count, dtype=np.uint8).reshape(
         -1, 1, 1, 1
     )

@@ -20,8 +20,8 @@ SCRIPT = Path(two_processes.__file__)
 PATIENCE = 300.0
 
 
-def start(root, seconds=0.0):
-    """Two processes, with four devices between them."""
+def start(root, seconds=0.0, count=2, patience=120):
+    """Two processes, with four devices between them, or the first of them alone."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -33,12 +33,12 @@ def start(root, seconds=0.0):
     }
     return [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(root), str(seconds)],
+            [sys.executable, str(SCRIPT), str(root), str(seconds), str(patience)],
             env={**os.environ, **own, "JAX_PROCESS_ID": str(number)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        for number in range(2)
+        for number in range(count)
     ]
 
 
@@ -58,19 +58,28 @@ def metrics(root, stage):
 def test_two_processes_train_cache_and_resume_to_the_numbers_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
 
-    def behind(step):
-        """Two slow processes, as soon as there is a checkpoint of the student."""
+    alone = start(tmp_path / "alone", count=1, patience=5)[0]
+
+    def kept():
+        """The last step of the student that is kept."""
+        return max(
+            (int(path.name) for path in two.glob("student/checkpoints/*") if path.name.isdigit()),
+            default=0,
+        )
+
+    def behind():
+        """Two slow processes, as soon as they have kept a step of the student."""
+        before = kept()
         pair = start(two, seconds=0.1)
         deadline = time.monotonic() + PATIENCE
-        path = two / "student" / "checkpoints" / f"{step:010d}"
-        while not path.exists():
+        while kept() == before:
             assert all(process.poll() is None for process in pair), pair[0].communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.02)
         return pair
 
     # One of the two is interrupted: both stop at the same step, and keep it.
-    pair = behind(6)
+    pair = behind()
     pair[1].send_signal(signal.SIGINT)
     said = [process.communicate(timeout=PATIENCE)[1].decode() for process in pair]
     assert [process.returncode for process in pair] == [143, 130], said
@@ -80,8 +89,8 @@ def test_two_processes_train_cache_and_resume_to_the_numbers_of_one(tmp_path):
 
     # One of the two is lost, the one that coordinates them or the other: who is left cannot go on
     # alone, and leaves nothing that says it is done.
-    for step, lost in ((12, 0), (18, 1)):
-        pair = behind(step)
+    for lost in (0, 1):
+        pair = behind()
         pair[lost].kill()
         pair[lost].communicate()
         assert pair[lost].returncode == -signal.SIGKILL
@@ -92,6 +101,11 @@ def test_two_processes_train_cache_and_resume_to_the_numbers_of_one(tmp_path):
         assert last.startswith("error: another process of this run is gone; the same command")
         assert "Traceback" not in errors
     assert not (two / "student" / "result").exists()
+
+    # One that is started alone does not wait for good.
+    errors = alone.communicate(timeout=PATIENCE)[1].decode()
+    assert alone.returncode == 2, errors
+    assert "error: the other processes of this run were not found; start this" in errors
 
     pair = start(two)
     # On four of this process's own devices, while they start.

@@ -1,8 +1,9 @@
 """One of the processes of test_processes.py: a teacher of sliced parameters, its cache, a student.
 
-python two_processes.py FOLDER SECONDS_A_STEP
+python two_processes.py FOLDER SECONDS_A_STEP SECONDS_TO_FIND_THE_OTHER
 """
 
+import functools
 import json
 import sys
 import time
@@ -100,4 +101,7 @@ def command() -> int:
 
 if __name__ == "__main__":
     flags.FLAGS([*sys.argv[:1], "--distributed"])
+    jax.distributed.initialize = functools.partial(
+        jax.distributed.initialize, initialization_timeout=int(sys.argv[3])
+    )
     sys.exit(guarded(command))
