@@ -111,6 +111,10 @@ CACHED = "stages.distil.targets.cached"
         ({f"{CACHED}.outputs": {"out": {"codec": "top_k", "k": 11}}}, "k must be .*11"),
         ({"stages.distil.targets.mode": "train"}, "depends on its batch, so it cannot be cached"),
         ({"stages.distil.records.views": 2}, "give 'views' to 'cached', not to 'records'"),
+        (
+            {"stages.distil.view": {"mix": {"name": "partial_mixup"}}},
+            "mixes by .partial_mixup., which draws for every batch .* take .cached. out",
+        ),
         ({"stages.distil.records.selcted": 3}, "key of 'records' 'selcted'.*'selected'"),
         ({"stages.distil.data": {"name": "digit"}}, "'digits'"),
     ],

@@ -19,6 +19,7 @@ from jaxdistill.evaluation.probes import linear_probe, nearest_neighbours
 from jaxdistill.evaluation.regression import as_targets, squared_error
 from jaxdistill.evaluation.representations import Features, features
 from jaxdistill.evaluation.similarity import cka
+from jaxdistill.evaluation.spread import Spread, class_spread, spread
 from jaxdistill.evaluation.statistics import (
     contrast,
     grid_interval,
@@ -31,9 +32,11 @@ from jaxdistill.evaluation.transfer import parc, source_weights
 __all__ = [
     "Features",
     "Reliability",
+    "Spread",
     "as_targets",
     "cka",
     "class_bias",
+    "class_spread",
     "classification",
     "contrast",
     "features",
@@ -50,6 +53,7 @@ __all__ = [
     "regression_loyalty",
     "reliability",
     "source_weights",
+    "spread",
     "squared_error",
     "verdict",
 ]

@@ -83,6 +83,7 @@ from jaxdistill.losses.logits import (
     soft_binary_cross_entropy,
     soft_cross_entropy,
     standardise,
+    standardised_cross_entropy,
     standardised_kd,
     top_k_agreement,
 )
@@ -287,6 +288,7 @@ __all__ = [
     "sskd_similarity",
     "sskd_transformed",
     "standardise",
+    "standardised_cross_entropy",
     "standardised_kd",
     "symmetric_kl",
     "token_gram",

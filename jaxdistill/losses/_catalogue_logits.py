@@ -10,6 +10,7 @@ from jaxdistill.losses.logits import (
     logit_mse,
     soft_binary_cross_entropy,
     soft_cross_entropy,
+    standardised_cross_entropy,
     standardised_kd,
 )
 from jaxdistill.losses.probabilities import brier_score, probability_distance
@@ -91,6 +92,21 @@ CATALOGUE: tuple[Entry, ...] = (
         zero_at_equality=True,
         shift_invariant=True,
         accepts_neginf=True,
+    ),
+    Entry(
+        standardised_cross_entropy,
+        "logits",
+        PER_EXAMPLE,
+        "-sum_k p_k log s_k of standardised logits",
+        "none",
+        scores(teacher="probabilities"),
+        paper="Choi 2023, arXiv 2211.03946",
+        equal_to=(("MIX-KD MIXSTDLoss, its first part", "epsilon=0; mean"),),
+        invariances="shift and scale of the logits",
+        remarks="constant logits count as zeros",
+        teacher=None,
+        scores=True,
+        shift_invariant=True,
     ),
     Entry(
         standardised_kd,

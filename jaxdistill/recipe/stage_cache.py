@@ -80,6 +80,13 @@ def cache_of(plan: Plan, planned: Planned, results: Mapping[str, Any]) -> teache
     }
     view = planned.settings["view"] or {}
     records = planned.settings["records"] or {}
+    mix = (view.get("mix") or {}).get("name")
+    if mix in registry.OF_A_BATCH:
+        raise ValueError(
+            f"the view of stage {planned.name!r} mixes by {mix!r}, which draws for every batch "
+            "which images stay as they are, so that what its teachers say of a record cannot be "
+            "cached: take 'cached' out, or mix all pairs by 'mixup'"
+        )
     if records.get("views"):
         raise ValueError(
             f"the views of stage {planned.name!r} are those of its cache: give 'views' to "

@@ -29,7 +29,15 @@ from jaxdistill.registry.optimizers import OPTIMIZERS, transformation
 from jaxdistill.registry.records import pool, records
 from jaxdistill.registry.samplers import BACKBONES, DENSITIES
 from jaxdistill.registry.schedules import SCHEDULES
-from jaxdistill.registry.views import AUGMENTATIONS, MASKS, MIXES, fixed_view, seen, view
+from jaxdistill.registry.views import (
+    AUGMENTATIONS,
+    MASKS,
+    MIXES,
+    OF_A_BATCH,
+    fixed_view,
+    seen,
+    view,
+)
 from jaxdistill.registry.works import WORKS, needed, work
 
 TABLES = {
@@ -58,6 +66,7 @@ TABLES = {
 __all__ = [
     "BATCH",
     "DATA",
+    "OF_A_BATCH",
     "TABLES",
     "Context",
     "Evaluated",

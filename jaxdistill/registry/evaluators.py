@@ -63,6 +63,7 @@ EVALUATORS: dict[str, Entry] = {
     "linear_probe": _linear_probe,
     "nearest_neighbours": _nearest_neighbours,
     "cka": offered(evaluation.cka),
+    "class_spread": offered(evaluation.class_spread),
     "squared_error": offered(evaluation.squared_error),
     **condense.EVALUATORS,
     **samplers.EVALUATORS,

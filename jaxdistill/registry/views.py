@@ -23,9 +23,12 @@ AUGMENTATIONS: dict[str, Entry] = {
 }
 MIXES: dict[str, Callable[..., Any]] = {
     "mixup": mixing.mixup,
+    "partial_mixup": mixing.partial_mixup,
     "cutmix": mixing.cutmix,
     "mixup_or_cutmix": mixing.mixup_or_cutmix,
 }
+# Those that draw something for a batch as a whole, so that it cannot be drawn again for a record.
+OF_A_BATCH = ("partial_mixup",)
 MASKS: dict[str, Entry] = {
     "patches": offered(views.masked),
     "tokens": offered(views.masked_texts, "vocabulary"),

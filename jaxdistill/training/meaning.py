@@ -41,6 +41,8 @@ _ENDS: dict[str, tuple[str, Better]] = {
     "probe_accuracy": ("linear probe accuracy", _UP),
     "knn_accuracy": ("nearest neighbours accuracy", _UP),
     "squared_error": ("squared error", _DOWN),
+    "spread": ("spread of features in a class", _NEITHER),
+    "within_share": ("share of the features' variance in classes", _NEITHER),
     "loyalty": ("loyalty in probabilities", _UP),
     "label_loyalty": ("loyalty in labels", _UP),
     "probability_loyalty": ("loyalty in probabilities", _UP),

@@ -29,6 +29,7 @@ FUNCTIONS = {
     augment.centre_crop: ((), {"size": 4}),
     augment.normalise: ((), {"mean": [0.5], "std": [1.0]}),
     mixing.mixup: ((KEYS, IMAGES), {}),
+    mixing.partial_mixup: ((KEYS, IMAGES), {}),
     mixing.cutmix: ((KEYS, IMAGES), {}),
     mixing.mixup_or_cutmix: ((KEYS, IMAGES), {}),
     views.mixed: ((mixing.mixup, 3), {}),

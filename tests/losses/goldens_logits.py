@@ -1,5 +1,6 @@
 """Golden cases of the losses on logits: how each public function is written with ours."""
 
+import jax
 import jax.numpy as jnp
 
 from jaxdistill import losses
@@ -52,6 +53,14 @@ def _uskd(x):
     )
 
 
+def _mixstd(x):
+    # As published no term has a temperature, and the sum of the two is what is descended.
+    labels = losses.standardised_cross_entropy(x["logits_s"], x["target"], epsilon=0.0).mean()
+    soft = losses.standardised_kd(*_both(x), epsilon=0.0).mean()
+    parts = {"loss_cls": 0.1 * labels, "loss_div": 0.9 * soft}
+    return {"loss": sum(parts.values()), **jax.lax.stop_gradient(parts)}
+
+
 def _hinton(temperature):
     return lambda x: losses.hinton_kd(*_both(x), temperature=temperature).mean()
 
@@ -63,6 +72,7 @@ def _decoupled(temperature, target, other):
 
 
 CASES = {
+    "mixstd_mixkd": _mixstd,
     "kd_mdistiller_T1": _hinton(1.0),
     "kd_mdistiller_T4": _hinton(4.0),
     "kd_repdistiller_T4": _hinton(4.0),

@@ -216,7 +216,8 @@ def banks(draw):
 
 
 KINDS = {
-    logits(): "soft_cross_entropy soft_binary_cross_entropy hinton_kd standardised_kd logit_mse "
+    logits(): "soft_cross_entropy soft_binary_cross_entropy standardised_cross_entropy hinton_kd "
+    "standardised_kd logit_mse "
     "logit_distance reverse_kl symmetric_kl skewed_forward_kl skewed_reverse_kl generalized_jsd "
     "jensen_shannon total_variation probability_distance",
     labelled_logits(): "decoupled_kd normalised_kd weighted_soft_labels one_for_all minifinetuning",
