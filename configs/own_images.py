@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from jaxdistill import published as networks
 from jaxdistill.data import folders
-from jaxdistill.presets import chosen, own, recipe
+from jaxdistill.presets import chosen, families, own, recipe
 from jaxdistill.presets.images import LABELS, accuracy
 from jaxdistill.presets.optimizers import adamw
 
@@ -68,7 +68,7 @@ def built(
     learns = {
         "student": net,
         "targets": {"kind": "live", "stage": "teacher"},
-        "objective": {"features": own.features(loss)},
+        "objective": families.learnt(loss, net, about.architecture if about else larger),
         "optimizer": adamw(1e-3, min(steps // 10, 500), weight_decay=0.05),
         "view": {"augment": own.drawn(seen.size, seen.normalise(), small=seen == DIGITS)},
         "batch_size": batch,
@@ -95,7 +95,8 @@ def built(
         "checkpoint_every": max(steps // 10, 1),
     }
     if cached:
-        there = own.stored(4 if cached is True else cached, ("pooled", "out")[: 1 + soft])
+        kept = dict.fromkeys(entry.get("target", "out") for entry in learns["objective"].values())
+        there = own.stored(4 if cached is True else cached, tuple(kept))
         stages["distil"]["targets"] = {**learns["targets"], "cached": there}
         stages["distil"]["evaluate"] = watched if labels else None
     if labels:

@@ -37,6 +37,15 @@ def linear(student: tuple[int, ...], target: tuple[int, ...], *, bias: bool = Tr
     )
 
 
+@checked
+def width(student: tuple[int, ...], target: tuple[int, ...]) -> Net:
+    """A linear map of the last axis, whatever the other axes are: for losses between grids that
+    differ (:func:`jaxdistill.losses.grid_cosine`)."""
+    if student[0] != target[0]:
+        raise ValueError(f"a width projector needs one batch, got {student} and {target}")
+    return from_linen(nn.Dense(target[-1], kernel_init=nn.initializers.xavier_uniform()))
+
+
 class _Perceptron(nn.Module):
     hidden: int
     width: int

@@ -320,6 +320,8 @@ def lookup(path: str, *, forward: Forward, targets: Any, batch: Any, side: str =
     """
     head, _, rest = path.partition("/")
     if head == "batch":
+        if rest == "label" and isinstance(batch, Mapping) and rest not in batch:
+            raise ValueError("it reads labels, and the records have none: take a loss without them")
         return _get(batch, rest, "key of the batch")
     if head == "target":
         return _get(targets, rest, "target")

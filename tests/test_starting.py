@@ -15,7 +15,7 @@ from jaxdistill.config_files import read
 from jaxdistill.net import Forward
 from jaxdistill.objective import weighted
 from jaxdistill.overrides import override, smoke
-from jaxdistill.presets import own
+from jaxdistill.presets import families, own
 from jaxdistill.recipe import student as student_of
 
 SEEN = published.Preprocessing(8, 10, False, (0.4,) * 3, (0.3,) * 3)
@@ -155,9 +155,9 @@ def test_every_student_has_pooled_features(name):
     assert found.taps["pooled"].ndim == 2
 
 
-@pytest.mark.parametrize("loss", own.LOSSES)
+@pytest.mark.parametrize("loss", families.LOSSES)
 def test_every_loss_takes_features_of_other_widths(loss):
-    entry = own.features(loss, 0.5)
+    entry = families.features(loss, 0.5)
     match = registry.match("features", entry, 1)
     features = {"student": jnp.ones((4, 6)), "target": jax.random.normal(jax.random.key(0), (4, 5))}
     forward = Forward(None, {"pooled": features["student"]}, {}, {})
@@ -165,6 +165,35 @@ def test_every_loss_takes_features_of_other_widths(loss):
     step = jnp.zeros((), jnp.int32)
     terms, _ = match.terms(*given, forward, {"pooled": features["target"]}, {}, step=step)
     assert np.isfinite(weighted(terms, step)[0])
+
+
+@pytest.mark.parametrize("loss", families.LOSSES_OF_PLACES)
+@pytest.mark.parametrize("student", ["vit_tiny", "resnet18", "convnext_atto", "mobilenetv3_small"])
+@pytest.mark.parametrize(
+    "name", ["vit", "dinov2", "timm_resnet", "timm_convnext", "timm_mobilenet"]
+)
+def test_places_of_every_family_meet_those_of_every_other(loss, student, name):
+    said = json.loads((GOLDENS / name / "config.json").read_text())
+    kind = said.get("architecture") or said["architectures"][0]
+    net = own.image_student(student, 32, 3)
+    entry = families.learnt(loss, net, kind)["features"]
+    sides = {"student": registry.net(net, {"image_shape": (32, 32, 3)})}
+    sides["target"] = from_linen(models.pretrained.module_of(GOLDENS / name, "image"))
+
+    def whole(key):
+        found = {}
+        for side, each in sides.items():
+            size = 16 if side == "target" and name in ("vit", "dinov2") else 32
+            image = jnp.zeros((2, size, size, 3))
+            given = each.init(key, image)
+            found[side] = each.apply(*given, image, taps=(entry[side],)).taps
+        forward = Forward(None, found["student"], {}, {})
+        match = registry.match("features", entry, 1)
+        given = match.init(key, forward, found["target"], {})
+        terms, _ = match.terms(*given, forward, found["target"], {}, step=jnp.zeros((), jnp.int32))
+        return weighted(terms, jnp.zeros((), jnp.int32))[0]
+
+    assert jax.eval_shape(whole, jax.random.key(0)).shape == ()
 
 
 @pytest.mark.parametrize("stretch", [False, True])
@@ -196,6 +225,10 @@ MISTAKES = {
     "no folder": (("nowhere",), (), "there is no folder"),
     "a student": (("flat",), ("student=resnet81",), "unknown student 'resnet81': did you mean"),
     "a loss": (("flat",), ("loss=cosin",), "unknown loss between features 'cosin': did you mean"),
+    "a loss of places": (
+        ("flat",), ("student={'net': 'mlp', 'widths': (8,)}", "loss=within"),
+        "where 'mlp' has them is not known: take a net of 'vit'",
+    ),
     "a flag": (("flat",), ("cache=True",), "'cache': did you mean 'cached'?"),
     "a value": (("flat",), ("steps=many",), "--config.steps is 'many': it must be"),
     "a decoder": (("flat",), ("teacher=GOLDENS/llama",), "writes texts: unknown teacher of images"),
@@ -240,6 +273,26 @@ def test_mistakes_with_images(there, tmp_path, name):
     with pytest.raises((ValueError, FileNotFoundError)) as told:
         recipe.resolve(images(there, folder, *settings))
     assert words in str(told.value)
+
+
+def test_a_loss_of_labels_is_refused_where_there_are_none(there):
+    config = images(there, "flat", "stages.distil.objective.features.loss=decoupled_kd")
+    with pytest.raises(ValueError, match="features: it reads labels, and the records have none"):
+        recipe.shapes(recipe.resolve(config))
+    config = images(there, "flat", "stages.distil.view.mix={'name': 'partial_mixup'}")
+    with pytest.raises(ValueError, match="no classes, so their labels cannot be mixed"):
+        recipe.shapes(recipe.resolve(config))
+
+
+@pytest.mark.parametrize("loss", ["queue", "cosine+within", "places"])
+def test_images_by_losses_without_classes(there, tmp_path, loss):
+    config = images(there, "flat", f"loss={loss}", "cached=1", "stages.start.evaluate=None")
+    given = config["stages"]["distil"]
+    assert set(given["objective"]) == ({"features", "within"} if "+" in loss else {"features"})
+    read = {entry["target"] for entry in given["objective"].values()}
+    assert set(given["targets"]["cached"]["outputs"]) == read
+    found = ran(config, tmp_path)
+    assert all(np.isfinite(found["distil"].metrics[-1][name]) for name in given["objective"])
 
 
 def test_logits_are_learnt_where_they_are_of_use(there):

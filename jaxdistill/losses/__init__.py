@@ -37,7 +37,7 @@ from jaxdistill.losses.attention import (
     qkv_relations,
     relation_scores,
 )
-from jaxdistill.losses.contrastive import clip, hinge_rank, info_nce, nt_xent
+from jaxdistill.losses.contrastive import clip, hinge_rank, info_nce, nt_xent, queue_similarity
 from jaxdistill.losses.correlations import correlation_congruence, neighbour_correlation
 from jaxdistill.losses.crd import Bank, crd, crd_bank, crd_calibrate, crd_negatives, crd_update
 from jaxdistill.losses.divergences import (
@@ -63,6 +63,7 @@ from jaxdistill.losses.fused import linear_divergence
 from jaxdistill.losses.fused_sparse import linear_sparse_kl
 from jaxdistill.losses.generative import channel_mask, mgd, pad, vid, vitkd
 from jaxdistill.losses.grams import affinity, fsp, fsp_matrix, ickd, nst, token_gram
+from jaxdistill.losses.grids import grid_cosine, grid_similarity, token_grid
 from jaxdistill.losses.information import (
     barber_agakov_bound,
     info_nce_bound,
@@ -142,6 +143,7 @@ NOT_LOSSES = (
     "review_enlarge",
     "review_fuse",
     "standardise",
+    "token_grid",
     "top_k_agreement",
     "transport_masses",
     "transport_plan",
@@ -225,6 +227,8 @@ __all__ = [
     "fsp",
     "fsp_matrix",
     "generalized_jsd",
+    "grid_cosine",
+    "grid_similarity",
     "hidden_cosine",
     "hinge_rank",
     "hinge_ranking",
@@ -265,6 +269,7 @@ __all__ = [
     "pkt",
     "probability_distance",
     "qkv_relations",
+    "queue_similarity",
     "relation_scores",
     "reverse_kl",
     "review",
@@ -292,6 +297,7 @@ __all__ = [
     "standardised_kd",
     "symmetric_kl",
     "token_gram",
+    "token_grid",
     "top_k_agreement",
     "total_variation",
     "transport_masses",

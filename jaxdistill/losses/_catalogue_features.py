@@ -13,6 +13,7 @@ from jaxdistill.losses.activations import activation_boundary, overhaul, review
 from jaxdistill.losses.factors import factor_transfer, kta, srd, srrl
 from jaxdistill.losses.features import feature_match, hidden_cosine, hint, pkd, smooth_l1
 from jaxdistill.losses.generative import mgd, pad, vid, vitkd
+from jaxdistill.losses.grids import grid_cosine, grid_similarity
 
 TOKENS = (4, 3, 5)
 MAPS = (4, 4, 4, 3)
@@ -281,5 +282,29 @@ CATALOGUE: tuple[Entry, ...] = (
         equal_to=(("torchdistill PADL2Loss", ""),),
         student=(0, 2),
         remarks="log-variances are bounded above by nothing and below by eps",
+    ),
+    Entry(
+        grid_similarity,
+        "features",
+        PER_EXAMPLE,
+        "mean_pq (cos(s_p, s_q) - cos(t_p, t_q))^2",
+        "mean over pairs of places of the smaller grid",
+        features((4, 4, 4, 3), (4, 9, 5)),
+        paper="Liu 2019, arXiv 1903.04197",
+        invariances="scale and rotation of either side",
+        remarks="place of zeros: cosine 0, gradient 0",
+        zero_at_equality=True,
+    ),
+    Entry(
+        grid_cosine,
+        "features",
+        PER_EXAMPLE,
+        "mean_p 1 - cos(s_p, t_p)",
+        "mean over places of the smaller grid",
+        features((4, 4, 4, 3), (4, 9, 3)),
+        paper="Wei 2022, arXiv 2205.14141",
+        invariances="scale of either side",
+        remarks="place of zeros: cosine 0, gradient 0",
+        zero_at_equality=True,
     ),
 )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.losses._entry import BATCH, PER_EXAMPLE, Entry, features
-from jaxdistill.losses.contrastive import clip, hinge_rank, info_nce, nt_xent
+from jaxdistill.losses.contrastive import clip, hinge_rank, info_nce, nt_xent, queue_similarity
 from jaxdistill.losses.correlations import correlation_congruence, neighbour_correlation
 from jaxdistill.losses.crd import crd, crd_bank
 from jaxdistill.losses.kernels import cka, mmd
@@ -244,6 +244,19 @@ CATALOGUE: tuple[Entry, ...] = (
         remarks="zero row: cosine 0, gradient 0",
         permutation=False,
         order=1,
+    ),
+    Entry(
+        queue_similarity,
+        "contrastive",
+        PER_EXAMPLE,
+        "-sum_j q_j log p_j of the similarities to a queue",
+        "none",
+        features((4, 3), (4, 3), (6, 3), temperature=0.5, teacher_temperature=0.2),
+        paper="Fang 2021, arXiv 2101.04731",
+        equal_to=(("SEED, its queue before the batch enters it", "mean"),),
+        invariances="scale of every row; rotation of all together",
+        remarks="zero row: similarity 0 to all, gradient 0",
+        batched=(0, 1),
     ),
     Entry(
         crd,

@@ -273,6 +273,69 @@ def hinge_rank(
     return ratio(jnp.sum(jnp.where(counts, hinge, 0)), jnp.sum(counts.astype(hinge.dtype)))
 
 
+def queue_similarity(
+    student: jax.Array,
+    teacher: jax.Array,
+    queue: jax.Array,
+    *,
+    temperature: Hyper[Positive] = 0.2,
+    teacher_temperature: Hyper[Positive] = 0.01,
+) -> jax.Array:
+    r"""Whom an image resembles among others: softened similarities to a queue of teacher features.
+
+    .. math:: -\sum_{j=0}^{K} q_j \log p_j, \qquad
+        q = \sigma\bigl([t \cdot t, t \cdot d_1, \dots, t \cdot d_K] / \tau_t\bigr), \quad
+        p = \sigma\bigl([s \cdot t, s \cdot d_1, \dots, s \cdot d_K] / \tau_s\bigr)
+
+    with all vectors of length one. It does not couple the batch: what an image is compared with is
+    the queue, and itself as the teacher sees it. :func:`jaxdistill.queues.similarity_queue` keeps
+    the queue.
+
+    Args:
+        student: vectors ``[B, D]``, after the projector to the teacher's width.
+        teacher: vectors of the same shape.
+        queue: ``[K, D]``, the teacher's features of other images.
+        temperature: :math:`\tau_s > 0`; may be traced.
+        teacher_temperature: :math:`\tau_t > 0`; a small one leaves the nearest alone.
+
+    Returns:
+        ``[B]``, float32 or wider, least (the entropy of q) where both are equally similar to all.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Temperatures only scale the similarities; there is no factor :math:`\tau^2`.
+
+    Hard values: a zero row has similarity zero to all, with gradient zero.
+
+    Equal to:
+        SEED with its queue before the batch enters it.
+
+    Example:
+        >>> rows = jnp.eye(2)
+        >>> round(float(queue_similarity(rows[:1], rows[:1], rows[1:], temperature=1.0)[0]), 4)
+        0.3133
+
+    References:
+        Fang et al., `SEED: Self-supervised Distillation for Visual Representation
+        <https://arxiv.org/abs/2101.04731>`_, 2021
+    """
+    same_features(student, teacher)
+    if jnp.ndim(student) != 2 or jnp.ndim(queue) != 2 or queue.shape[1] != student.shape[1]:
+        raise ValueError(
+            "queue_similarity needs student and teacher [B, D] and a queue [K, D], got "
+            f"{jnp.shape(student)}, {jnp.shape(teacher)} and {jnp.shape(queue)}"
+        )
+    student, teacher, queue = (l2_normalise(x) for x in widen(student, teacher, queue))
+
+    def scores(anchors, softness):
+        own = jnp.sum(anchors * teacher, axis=-1, keepdims=True)
+        return jnp.concatenate([own, matmul(anchors, queue.T)], axis=1) / beside(softness, anchors)
+
+    wanted = jax.nn.softmax(scores(teacher, teacher_temperature))
+    return -jnp.sum(wanted * jax.nn.log_softmax(scores(student, temperature)), axis=-1)
+
+
 def _vectors(
     student: jax.Array, teacher: jax.Array, where: jax.Array | None, normalise: bool
 ) -> tuple[jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""Starting points for anybody's teacher and data: students by short names, losses between families.
+"""Starting points for anybody's teacher and data: students by short names, what is measured.
 
 A student is one of these names, or what a stage says of its net.
 """
@@ -66,24 +66,6 @@ TEXT_STUDENTS: dict[str, dict[str, Any]] = {
 """Decoders with grouped queries, of about so many parameters."""
 LAYERS = {"three_quarters": 3 / 4, "half": 1 / 2, "quarter": 1 / 4}
 """Students of a teacher's own form, with this share of its layers, from which they start."""
-
-_POOLED = {"student": "pooled", "target": "pooled"}
-LOSSES: dict[str, dict[str, Any]] = {
-    "cosine": {"loss": "hidden_cosine", "projector": "mlp"},
-    "smooth_l1": {
-        "loss": "feature_match",
-        "normalise": "layer_norm",
-        "sides": "teacher",
-        "distance": "smooth_l1",
-        "projector": "mlp",
-    },
-    "contrast": {"loss": "info_nce", "temperature": 0.1, "projector": "mlp"},
-    "relations": {"loss": "rkd"},
-    "similarity": {"loss": "similarity_preserving", "weight": 1000.0},
-    "neighbourhood": {"loss": "pkt", "weight": 1000.0},
-}
-"""What brings one vector an image of the student to that of a teacher of any family, through a
-projector; relations within a batch need none."""
 
 
 def patch_of(size: int) -> int:
@@ -166,22 +148,6 @@ def _named(given: str | _Net, students: Mapping[str, _Net], others: Any = ()) ->
     if given not in students:
         raise ValueError(unknown("student", given, (*students, *others)))
     return dict(students[given])
-
-
-def features(loss: str, weight: float = 1.0) -> dict[str, Any]:
-    """An entry of an objective that matches features by a loss of :data:`LOSSES`.
-
-    Raises:
-        ValueError: for an unknown one, with the nearest.
-
-    Example:
-        >>> features("cosine")["projector"], features("relations", 0.5)["weight"]
-        ('mlp', 0.5)
-    """
-    if loss not in LOSSES:
-        raise ValueError(unknown("loss between features", loss, LOSSES))
-    entry = {**_POOLED, **LOSSES[loss]}
-    return {**entry, "weight": weight * entry.get("weight", 1.0)}
 
 
 def titled(what: str, teacher: str, student: str | _Net) -> str:

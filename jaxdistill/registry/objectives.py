@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import jax
 
-from jaxdistill import adapt, critics, losses, objective, targets
+from jaxdistill import adapt, critics, losses, objective, queues, targets
 from jaxdistill._errors import unknown
 from jaxdistill.net import Net
 from jaxdistill.registry.context import Context
@@ -30,6 +30,7 @@ LOSSES: dict[str, Callable[..., jax.Array]] = {
 }
 PROJECTORS: dict[str, Callable[..., Net]] = {
     "linear": adapt.linear,
+    "width": adapt.width,
     "mlp": adapt.mlp,
     "convolution": adapt.convolution,
     "resize": adapt.resize,
@@ -44,7 +45,30 @@ def _cooperative_discriminator(
     return critics.cooperative_discriminator(name=context.term, weight=weight, **rest)
 
 
-CRITICS: dict[str, Entry] = {"cooperative_discriminator": _cooperative_discriminator}
+@forwarding(queues.similarity_queue, "name", "weight", "projector")
+def _similarity_queue(
+    context: Context,
+    *,
+    weight: Scheduled[Finite] = 1.0,
+    projector: str | Mapping[str, Any] | None = None,
+    **rest: Any,
+) -> objective.Objective:
+    own = {"weight": _scaled(weight, context.scale), "projector": _projector(projector)}
+    return queues.similarity_queue(name=context.term, **own, **rest)
+
+
+CRITICS: dict[str, Entry] = {
+    "cooperative_discriminator": _cooperative_discriminator,
+    "similarity_queue": _similarity_queue,
+}
+
+
+def _projector(said: str | Mapping[str, Any] | None) -> Callable[..., Net] | None:
+    """What builds the net between two arrays, or None."""
+    if not said:
+        return None
+    spec = {"name": said} if isinstance(said, str) else said
+    return partial("projector", PROJECTORS, spec)
 
 
 def _matched(
@@ -58,12 +82,8 @@ def _matched(
     projector: str | Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What every entry of an objective may say besides the loss's own keywords."""
-    build = None
-    if projector:
-        spec = {"name": projector} if isinstance(projector, str) else projector
-        build = partial("projector", PROJECTORS, spec)
     found = {"student": student, "target": target, "weight": weight, "where": where}
-    return {**found, "arguments": dict(arguments or {}), "projector": build}
+    return {**found, "arguments": dict(arguments or {}), "projector": _projector(projector)}
 
 
 def match(

@@ -126,6 +126,14 @@ def unlike_grids(draw, same_width=False):
 
 
 @st.composite
+def places(draw, same_width=False):
+    """Maps on one side, tokens behind a class token on the other."""
+    (student, teacher), kwargs, expected = draw(unlike_grids(same_width=same_width))
+    batch, side, _, width = teacher.shape
+    return (student, _float(batch, 1 + side**2, width)), kwargs, expected
+
+
+@st.composite
 def two_layers(draw):
     batch, first, second = draw(SIZE), draw(WIDTH), draw(WIDTH)
     side = tuple(_float(batch, draw(SIZE), draw(SIZE), width) for width in (first, second))
@@ -215,6 +223,13 @@ def banks(draw):
     return (side, side, bank, _int(batch, 1 + draw(SIZE))), {}, (batch,)
 
 
+@st.composite
+def queues(draw):
+    batch, width = draw(SIZE), draw(WIDTH)
+    side = _float(batch, width)
+    return (side, side, _float(draw(SIZE), width)), {}, (batch,)
+
+
 KINDS = {
     logits(): "soft_cross_entropy soft_binary_cross_entropy standardised_cross_entropy hinton_kd "
     "standardised_kd logit_mse "
@@ -235,6 +250,8 @@ KINDS = {
     grids_with_margins(): "overhaul",
     unlike_grids(): "factor_transfer attention_transfer nst",
     unlike_grids(same_width=True): "ickd",
+    places(): "grid_similarity",
+    places(same_width=True): "grid_cosine",
     two_layers(): "fsp",
     two_layers_of_tokens(): "token_gram",
     maps_and_logits(): "srrl",
@@ -254,6 +271,7 @@ KINDS = {
     views(sides=1): "sskd_pretext",
     views(labels=True): "sskd_transformed",
     banks(): "crd",
+    queues(): "queue_similarity",
 }
 STRATEGY = {name: kind for kind, names in KINDS.items() for name in names.split()}
 
