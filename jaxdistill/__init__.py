@@ -40,6 +40,7 @@ _MODULES = (
     "models",
     "objective",
     "recipe",
+    "records",
     "samplers",
     "store",
     "students",

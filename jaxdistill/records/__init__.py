@@ -1,0 +1,70 @@
+"""Teacher-written data: from requests to shards, with proof of where every record came from.
+
+::
+
+    requests -> teacher -> records -> steps -> shards
+
+Requests are asked, answers are kept, records are made of them, steps decide about every record, and
+what remains is written beside what was dropped and a manifest. Two runs write the same bytes,
+whatever the order of the answers; one that was killed resumes; a second one asks nothing.
+"""
+
+from jaxdistill.records.answers import Answers, Teacher, ask
+from jaxdistill.records.nouns import (
+    ROLES,
+    SCHEMA,
+    Message,
+    Provenance,
+    Question,
+    Record,
+    Request,
+    Response,
+    Sampling,
+    TopTokens,
+    Verdict,
+    made_from,
+    record_of,
+)
+from jaxdistill.records.shards import Dropped, Written, open_written
+from jaxdistill.records.steps import (
+    Decision,
+    Outcome,
+    Step,
+    deciding,
+    refuse_order,
+    refuse_unsteady,
+    run,
+    step,
+)
+from jaxdistill.records.writing import write
+
+__all__ = [
+    "ROLES",
+    "SCHEMA",
+    "Answers",
+    "Decision",
+    "Dropped",
+    "Message",
+    "Outcome",
+    "Provenance",
+    "Question",
+    "Record",
+    "Request",
+    "Response",
+    "Sampling",
+    "Step",
+    "Teacher",
+    "TopTokens",
+    "Verdict",
+    "Written",
+    "ask",
+    "deciding",
+    "made_from",
+    "open_written",
+    "record_of",
+    "refuse_order",
+    "refuse_unsteady",
+    "run",
+    "step",
+    "write",
+]
