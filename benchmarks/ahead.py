@@ -67,6 +67,7 @@ IMAGES: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
     "mnist": (60_000, 10_000, (28, 28, 1), 10),
     "fashion_mnist": (60_000, 10_000, (28, 28, 1), 10),
     "cifar10": (50_000, 10_000, (32, 32, 3), 10),
+    "cifar100": (50_000, 10_000, (32, 32, 3), 100),
     "imagenet2012": (1_281_167, 50_000, (256, 256, 3), 1000),
     "image_folder": (1_281_167, 50_000, (256, 256, 3), 1000),
 }
@@ -146,6 +147,9 @@ def texts(vocabulary: int, windows: int, grouped: bool) -> Callable[..., Any]:
 def stand_in(name: str, config: dict[str, Any]) -> None:
     """Puts sets with nothing in them in place of those of a config."""
     sets = [config["data"], *(s["data"] for s in config["stages"].values() if s.get("data"))]
+    pools = [settings for settings in sets if settings["name"] == "pool"]
+    sets = [settings for settings in sets if settings["name"] != "pool"]
+    sets += [part for pool in pools for part in (pool["tested"], *pool["parts"].values())]
     for settings in sets:
         kind = settings["name"]
         # What the user must name, and nobody reads here.

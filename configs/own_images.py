@@ -95,8 +95,7 @@ def built(
         "checkpoint_every": max(steps // 10, 1),
     }
     if cached:
-        kept = dict.fromkeys(entry.get("target", "out") for entry in learns["objective"].values())
-        there = own.stored(4 if cached is True else cached, tuple(kept))
+        there = own.stored(4 if cached is True else cached, learns["objective"])
         stages["distil"]["targets"] = {**learns["targets"], "cached": there}
         stages["distil"]["evaluate"] = watched if labels else None
     if labels:

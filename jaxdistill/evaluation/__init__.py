@@ -19,7 +19,7 @@ from jaxdistill.evaluation.probes import linear_probe, nearest_neighbours
 from jaxdistill.evaluation.regression import as_targets, squared_error
 from jaxdistill.evaluation.representations import Features, features
 from jaxdistill.evaluation.similarity import cka
-from jaxdistill.evaluation.spread import Spread, class_spread, spread
+from jaxdistill.evaluation.smoothness import Spread, class_spread, spread
 from jaxdistill.evaluation.statistics import (
     contrast,
     grid_interval,

@@ -74,6 +74,7 @@ from jaxdistill.losses.information import (
     nwj_bound,
     tuba_bound,
 )
+from jaxdistill.losses.kd3 import class_weighted_match, shifted_contrast
 from jaxdistill.losses.kernels import cka, cka_similarity, mmd
 from jaxdistill.losses.layers import layer_map, transport_masses, transport_plan
 from jaxdistill.losses.logits import (
@@ -208,6 +209,7 @@ __all__ = [
     "cka",
     "cka_similarity",
     "class_correlation",
+    "class_weighted_match",
     "clip",
     "correlation_congruence",
     "crd",
@@ -278,6 +280,7 @@ __all__ = [
     "rkd",
     "rkd_angle",
     "rkd_distance",
+    "shifted_contrast",
     "similarity_preserving",
     "skewed_forward_kl",
     "skewed_reverse_kl",

@@ -14,6 +14,7 @@ from jaxdistill.losses.factors import factor_transfer, kta, srd, srrl
 from jaxdistill.losses.features import feature_match, hidden_cosine, hint, pkd, smooth_l1
 from jaxdistill.losses.generative import mgd, pad, vid, vitkd
 from jaxdistill.losses.grids import grid_cosine, grid_similarity
+from jaxdistill.losses.kd3 import class_weighted_match
 
 TOKENS = (4, 3, 5)
 MAPS = (4, 4, 4, 3)
@@ -306,5 +307,17 @@ CATALOGUE: tuple[Entry, ...] = (
         invariances="scale of either side",
         remarks="place of zeros: cosine 0, gradient 0",
         zero_at_equality=True,
+    ),
+    Entry(
+        class_weighted_match,
+        "features",
+        PER_EXAMPLE,
+        "sum_d a_kd (s_d - t_d)^2, a_k = softmax |W_k|",
+        "weights of sum 1",
+        features((4, 5), (4, 5), (4, 3), (4, 3), (5, 3)),
+        paper="Tang 2023, ICCV",
+        invariances="shift of both features",
+        zero_at_equality=True,
+        batched=(0, 1, 2, 3),
     ),
 )

@@ -11,6 +11,7 @@ from jaxdistill.losses._entry import BATCH, PER_EXAMPLE, Entry, features
 from jaxdistill.losses.contrastive import clip, hinge_rank, info_nce, nt_xent, queue_similarity
 from jaxdistill.losses.correlations import correlation_congruence, neighbour_correlation
 from jaxdistill.losses.crd import crd, crd_bank
+from jaxdistill.losses.kd3 import shifted_contrast
 from jaxdistill.losses.kernels import cka, mmd
 from jaxdistill.losses.relations import (
     pkt,
@@ -244,6 +245,19 @@ CATALOGUE: tuple[Entry, ...] = (
         remarks="zero row: cosine 0, gradient 0",
         permutation=False,
         order=1,
+    ),
+    Entry(
+        shifted_contrast,
+        "contrastive",
+        BATCH,
+        "(InfoNCE(s, s~) + InfoNCE(s~, t)) / 2",
+        "mean over anchors",
+        features((5, 3), (5, 3), (5, 3), temperature=0.5),
+        paper="Tang 2023, ICCV",
+        invariances="scale of every row; rotation of all together",
+        hard={"single": 0.0},
+        remarks="zero row: cosine 0 to all, gradient 0",
+        student=(0, 2),
     ),
     Entry(
         queue_similarity,

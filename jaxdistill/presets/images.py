@@ -66,6 +66,51 @@ def imagenet_resnet(
     }
 
 
+CIFAR10 = {"name": "normalise", "mean": (0.4914, 0.4822, 0.4465), "std": (0.247, 0.2435, 0.2616)}
+"""Images normalised by the mean and deviation of CIFAR-10."""
+CIFAR100 = {"name": "normalise", "mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761)}
+"""Those of CIFAR-100."""
+
+
+def shifted_crop(normal: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """A part of an image of 32 pixels, padded by four, mirrored or not.
+
+    Example:
+        >>> [step["name"] for step in shifted_crop(CIFAR10)]
+        ['random_crop', 'flip', 'normalise']
+    """
+    return {"name": "random_crop", "padding": 4}, {"name": "flip"}, normal
+
+
+def cifar_stage(
+    student: dict[str, Any],
+    optimizer: dict[str, Any],
+    normal: dict[str, Any],
+    batch_size: int,
+    epoch: int,
+    epochs: int,
+    **settings: Any,
+) -> dict[str, Any]:
+    """A stage in which a net learns images of 32 pixels from labels, unless the settings say
+    otherwise; a checkpoint every ten epochs.
+
+    Example:
+        >>> cifar_stage({"net": "cifar_resnet"}, {}, CIFAR10, 128, epoch=352, epochs=200)["steps"]
+        70400
+    """
+    return {
+        "student": student,
+        "objective": LABELS,
+        "optimizer": optimizer,
+        "view": {"augment": shifted_crop(normal)},
+        "batch_size": batch_size,
+        "steps": epochs * epoch,
+        "evaluate": {"accuracy": accuracy(augment=(normal,))},
+        "checkpoint_every": 10 * epoch,
+        **settings,
+    }
+
+
 def classifier(
     student: dict[str, Any],
     steps: int,

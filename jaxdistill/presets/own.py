@@ -256,14 +256,16 @@ def drawn(size: int, normalise: _Net, *, small: bool = False) -> tuple[_Net, ...
     return crop, {"name": "flip"}, normalise
 
 
-def stored(views: int, read: Sequence[str]) -> dict[str, Any]:
-    """Outputs of a teacher that are written once, for so many views of every image.
+def stored(views: int, objective: Mapping[str, _Net]) -> dict[str, Any]:
+    """The outputs of a teacher that an objective reads, written once, for so many views of every
+    image.
 
     Example:
-        >>> stored(4, ("pooled",))["outputs"]
+        >>> stored(4, {"features": {"loss": "hidden_cosine", "target": "pooled"}})["outputs"]
         {'pooled': {'codec': 'dense', 'dtype': 'bfloat16'}}
     """
     codec = {"codec": "dense", "dtype": "bfloat16"}
+    read = dict.fromkeys(entry.get("target", "out") for entry in objective.values())
     return {"views": views, "outputs": {name: dict(codec) for name in read}}
 
 

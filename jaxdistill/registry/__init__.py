@@ -12,7 +12,7 @@ from jaxdistill.registry.data import DATA, data
 from jaxdistill.registry.distillers import DISTILLERS, distiller
 from jaxdistill.registry.entries import checked, named, record, schedule, without
 from jaxdistill.registry.evaluators import BATCH, EVALUATORS, Evaluated, evaluated, evaluator
-from jaxdistill.registry.language import BETWEEN, TOKENIZERS, between
+from jaxdistill.registry.language import TOKENIZERS
 from jaxdistill.registry.nets import NETS, net, net_module, shared
 from jaxdistill.registry.objectives import (
     CRITICS,
@@ -38,7 +38,7 @@ from jaxdistill.registry.views import (
     seen,
     view,
 )
-from jaxdistill.registry.works import WORKS, needed, work
+from jaxdistill.registry.works import BETWEEN, WORKS, between, needed, work
 
 TABLES = {
     "augmentation": AUGMENTATIONS,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxdistill.data import sources, split
-from jaxdistill.registry import condense, language, samplers, sentences
+from jaxdistill.registry import condense, language, pools, samplers, sentences
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding, less, named, offered, record
 from jaxdistill.settings import Count, Fraction, Natural, Share
@@ -87,6 +87,7 @@ DATA: dict[str, Entry] = {
     "cifar10": _tfds_of("cifar10"),
     "cifar100": _tfds_of("cifar100"),
     "imagenet2012": _imagenet,
+    "pool": pools.pool_of(lambda part: data(part)),
     **samplers.DATA,
     **language.DATA,
     **sentences.DATA,

@@ -14,8 +14,8 @@ from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.distiller import Distiller
 from jaxdistill.language import domains
 from jaxdistill.registry.context import Context
-from jaxdistill.registry.entries import Entry, call, forwarding, less
-from jaxdistill.settings import Count, Natural, Share, fault
+from jaxdistill.registry.entries import Entry, call, forwarding
+from jaxdistill.settings import Count, Natural, Share
 
 
 def _file_tokenizer(
@@ -206,19 +206,3 @@ BETWEEN: dict[str, Entry] = {
     "domain_weights": _domain_weights,
     "fixed_shares": _fixed_shares,
 }
-
-
-def between(part: Mapping[str, Any], context: Context) -> tuple[int, Callable[..., Any]]:
-    """Host work between the steps of a stage, for ``Stage.between``.
-
-    Args:
-        part: its ``name``, after how many steps it is done again (``every``), and its own keywords.
-            The plan that it makes may hold ``weights``, the shares of the groups of the training
-            set in the next batches, and ``metrics``, numbers for the log.
-        context: what the runner offers.
-    """
-    kind = "work between steps"
-    every = part.get("every", 0)
-    if (wrong := fault(every, Count)) is not None:
-        raise ValueError(f"'every' of {kind} {part.get('name')!r} is {every!r}: it {wrong}")
-    return every, call(kind, BETWEEN, less(part, "every"), context)

@@ -12,7 +12,7 @@ from jaxdistill.distiller import Student
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import pretrained
 from jaxdistill.net import Net
-from jaxdistill.registry import samplers
+from jaxdistill.registry import pools, samplers
 from jaxdistill.registry.condense import kernel_named
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, module, stages_in
@@ -47,6 +47,9 @@ NETS: dict[str, Entry] = {
     "decoder": module(models.Decoder),
     "text_encoder": module(models.TextEncoder),
 }
+
+
+NETS["shared_classifier"] = pools.classifier_of(lambda part, info: net_module(part, info))
 
 
 def net_module(part: Mapping[str, Any], info: Mapping[str, Any]) -> Any:

@@ -27,8 +27,8 @@ MIXES: dict[str, Callable[..., Any]] = {
     "cutmix": mixing.cutmix,
     "mixup_or_cutmix": mixing.mixup_or_cutmix,
 }
-# Those that draw something for a batch as a whole, so that it cannot be drawn again for a record.
 OF_A_BATCH = ("partial_mixup",)
+"""Mixes that draw something for a batch as a whole, so that it cannot be drawn again for a record."""
 MASKS: dict[str, Entry] = {
     "patches": offered(views.masked),
     "tokens": offered(views.masked_texts, "vocabulary"),

@@ -230,6 +230,19 @@ def queues(draw):
     return (side, side, _float(draw(SIZE), width)), {}, (batch,)
 
 
+@st.composite
+def features_and_logits(draw):
+    batch, width, classes = draw(SIZE), draw(WIDTH), draw(WIDTH)
+    side, scores = _float(batch, width), _float(batch, classes)
+    return (side, side, scores, scores, _float(width, classes)), {}, (batch,)
+
+
+@st.composite
+def three_sides(draw):
+    side = _float(draw(SIZE), draw(WIDTH))
+    return (side, side, side), {}, ()
+
+
 KINDS = {
     logits(): "soft_cross_entropy soft_binary_cross_entropy standardised_cross_entropy hinton_kd "
     "standardised_kd logit_mse "
@@ -272,6 +285,8 @@ KINDS = {
     views(labels=True): "sskd_transformed",
     banks(): "crd",
     queues(): "queue_similarity",
+    features_and_logits(): "class_weighted_match",
+    three_sides(): "shifted_contrast",
 }
 STRATEGY = {name: kind for kind, names in KINDS.items() for name in names.split()}
 
