@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -64,7 +65,8 @@ def shared_classifier(
         def init(key, inputs):
             key_body, key_projector = jax.random.split(key)
             params, state = plain.init(key_body, inputs)
-            seen = jax.eval_shape(lambda *own: _read(plain, *own, read), params, state, inputs)
+            reading = functools.partial(_read, plain, read)
+            seen = jax.eval_shape(reading, params, state, inputs)
             start = nn.initializers.xavier_uniform()
             kernel = start(key_projector, (seen.shape[-1], width), wide_dtype(seen))
             projector = {"kernel": kernel, "bias": jnp.zeros(width, kernel.dtype)}
@@ -135,7 +137,7 @@ def _classifier(params: Mapping[str, Any], head: str) -> dict[str, jax.Array]:
     return {"kernel": kernel, "bias": tree.get("bias", jnp.zeros(kernel.shape[1], kernel.dtype))}
 
 
-def _read(net: Net, params: Any, state: Any, inputs: Any, read: str) -> jax.Array:
+def _read(net: Net, read: str, params: Any, state: Any, inputs: Any) -> jax.Array:
     return net.apply(params, state, inputs, taps=(read,)).taps[read]
 
 

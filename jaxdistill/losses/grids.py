@@ -56,7 +56,8 @@ def token_grid(features: jax.Array) -> jax.Array:
 def _on_one_grid(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Both sides on the smaller grid, wide, ``[B, N, D]``."""
     same_batch(student=student, teacher=teacher)
-    sides = to_smaller_grid(*(token_grid(side) for side in widen(student, teacher)))
+    student, teacher = (token_grid(side) for side in widen(student, teacher))
+    sides = to_smaller_grid(student, teacher)
     first, second = (side.reshape(side.shape[0], -1, side.shape[-1]) for side in sides)
     return first, second
 

@@ -28,7 +28,7 @@ MIXES: dict[str, Callable[..., Any]] = {
     "mixup_or_cutmix": mixing.mixup_or_cutmix,
 }
 OF_A_BATCH = ("partial_mixup",)
-"""Mixes that draw something for a batch as a whole, so that it cannot be drawn again for a record."""
+"""Mixes that draw for a batch as a whole, so that a record's view cannot be drawn again."""
 MASKS: dict[str, Entry] = {
     "patches": offered(views.masked),
     "tokens": offered(views.masked_texts, "vocabulary"),

@@ -165,7 +165,8 @@ def selection_precision(
 
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
         variables = (result, frozen_entry(frozen, teacher_name))
-        told = sum(measure(own, data) for measure, own in zip(both, variables, strict=True)) / 2
+        pairs = zip(both, variables, strict=True)
+        told = np.mean([measure(own, data) for measure, own in pairs], axis=0)
         rows = [(np.asarray(b["group"]), np.asarray(b.get("where", True))) for b in data]
         group = np.concatenate([g[np.broadcast_to(w, g.shape)] for g, w in rows])
         kept, right = class_selection(told, share), np.isin(group, numbers)
