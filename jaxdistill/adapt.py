@@ -49,18 +49,27 @@ def width(student: tuple[int, ...], target: tuple[int, ...]) -> Net:
 class _Perceptron(nn.Module):
     hidden: int
     width: int
+    exact: bool
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        return nn.Dense(self.width, name="fc2")(nn.gelu(nn.Dense(self.hidden, name="fc1")(inputs)))
+        units = nn.gelu(nn.Dense(self.hidden, name="fc1")(inputs), approximate=not self.exact)
+        return nn.Dense(self.width, name="fc2")(units)
 
 
 @checked
-def mlp(student: tuple[int, ...], target: tuple[int, ...], *, hidden: Count | None = None) -> Net:
-    """Two linear maps of the last axis with GELU between; ``hidden`` is as wide as the target."""
+def mlp(
+    student: tuple[int, ...],
+    target: tuple[int, ...],
+    *,
+    hidden: Count | None = None,
+    exact: bool = False,
+) -> Net:
+    """Two linear maps of the last axis with GELU between, by its usual approximation unless
+    ``exact``; ``hidden`` is as wide as the target."""
     if student[:-1] != target[:-1]:
         raise ValueError(f"an mlp projector maps the last axis alone: got {student} and {target}")
-    return from_linen(_Perceptron(hidden or target[-1], target[-1]))
+    return from_linen(_Perceptron(hidden or target[-1], target[-1], exact))
 
 
 class _Regressor(nn.Module):

@@ -227,6 +227,7 @@ def match(
     where: str | None = None,
     arguments: Mapping[str, str] | None = None,
     projector: Callable[[tuple, tuple], Net] | None = None,
+    kept: str | None = None,
     **hyper: Any,
 ) -> Objective:
     """One loss between an array of the student and one of its targets.
@@ -244,6 +245,8 @@ def match(
         projector: builds, from the shapes of student and target, a net that maps the student's
             array before it is compared. It is trained with the student and is no part of the
             result.
+        kept: likewise for the places ``[B, N]`` that the student's tokens have among those of the
+            target, where a student drops some: the target's others are left out.
         hyper: keywords of the loss; a callable one is a schedule of the step.
 
     Raises:
@@ -255,6 +258,8 @@ def match(
         find = functools.partial(lookup, forward=forward, targets=targets, batch=batch)
         extra = {keyword: find(path) for keyword, path in (arguments or {}).items()}
         goal = () if target is None else (find(target, side="target"),)
+        if kept is not None:
+            goal = tuple(_taken(array, find(kept), kept) for array in goal)
         return find(student), goal, extra
 
     def mask(forward, targets, batch):
@@ -306,6 +311,16 @@ def match(
         return {name: per_example(weight, values, where)}, state
 
     return Objective(init, terms)
+
+
+def _taken(array: jax.Array, places: jax.Array, kept: str) -> jax.Array:
+    """Some of the tokens ``[B, N, ...]`` of every example."""
+    if array.ndim < 3 or places.ndim != 2 or array.shape[0] != places.shape[0]:
+        raise ValueError(
+            f"kept={kept!r} {places.shape} picks from tokens [B, N, ...], the target is "
+            f"{array.shape}"
+        )
+    return jnp.take_along_axis(array, places.reshape(*places.shape, *(1,) * (array.ndim - 2)), 1)
 
 
 def lookup(path: str, *, forward: Forward, targets: Any, batch: Any, side: str = "student") -> Any:

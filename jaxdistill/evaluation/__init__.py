@@ -6,6 +6,11 @@ on padding, which counts nowhere. The functions here make evaluators of nets; ea
 however often it is called.
 """
 
+from jaxdistill.evaluation.attention import (
+    attention,
+    attention_distance,
+    attention_information,
+)
 from jaxdistill.evaluation.biases import class_bias
 from jaxdistill.evaluation.classifiers import Reliability, classification, reliability
 from jaxdistill.evaluation.loyalty import (
@@ -34,6 +39,9 @@ __all__ = [
     "Reliability",
     "Spread",
     "as_targets",
+    "attention",
+    "attention_distance",
+    "attention_information",
     "cka",
     "class_bias",
     "class_spread",

@@ -79,6 +79,7 @@ from jaxdistill.losses.kernels import cka, cka_similarity, mmd
 from jaxdistill.losses.layers import layer_map, transport_masses, transport_plan
 from jaxdistill.losses.logits import (
     cross_entropy,
+    hard_kd,
     hinton_kd,
     logit_distance,
     logit_mse,
@@ -231,6 +232,7 @@ __all__ = [
     "generalized_jsd",
     "grid_cosine",
     "grid_similarity",
+    "hard_kd",
     "hidden_cosine",
     "hinge_rank",
     "hinge_ranking",

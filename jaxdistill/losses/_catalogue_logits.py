@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxdistill.losses._entry import PER_EXAMPLE, Entry, scores
 from jaxdistill.losses.logits import (
     cross_entropy,
+    hard_kd,
     hinton_kd,
     logit_distance,
     logit_mse,
@@ -107,6 +108,21 @@ CATALOGUE: tuple[Entry, ...] = (
         teacher=None,
         scores=True,
         shift_invariant=True,
+    ),
+    Entry(
+        hard_kd,
+        "logits",
+        PER_EXAMPLE,
+        "-log s_y, y = argmax_k t_k",
+        "none",
+        scores(label_smoothing=0.1),
+        paper="Touvron 2021, arXiv 2012.12877",
+        equal_to=(("DeiT DistillationLoss 'hard', G2SD specific stage", "mean"),),
+        invariances="shift of either side; all of the teacher but its best class",
+        remarks="cross-entropy: positive at equality",
+        scores=True,
+        shift_invariant=True,
+        accepts_neginf=True,
     ),
     Entry(
         standardised_kd,

@@ -29,7 +29,7 @@ from jaxdistill.losses.numerics import (
 from jaxdistill.settings import Count, Positive
 
 Relation = Literal["qq", "qk", "qv", "kq", "kk", "kv", "vq", "vk", "vv"]
-Qkv = tuple[jax.Array, jax.Array, jax.Array]
+Qkv = tuple[jax.Array, jax.Array, jax.Array] | jax.Array
 
 
 def attention_transfer(
@@ -253,7 +253,8 @@ def qkv_relations(
     with :math:`R_{ab} = A B^\top / \sqrt{d}` in relation heads, see :func:`relation_scores`.
 
     Args:
-        student: queries, keys and values, each ``[B, N, D_s]``, heads side by side.
+        student: queries, keys and values, each ``[B, N, D_s]``, heads side by side; or all three
+            side by side ``[B, N, 3 D_s]``, as a fused projection gives them.
         teacher: the same, each ``[B, N, D_t]``; the widths may differ.
         heads: relation heads, the same number for both, whatever the nets' own heads.
         relations: pairs of ``q``, ``k`` and ``v``: MiniLMv2 takes ``("qq", "kk", "vv")``, MiniLM
@@ -287,7 +288,7 @@ def qkv_relations(
     names = {"q": 0, "k": 1, "v": 2}
     possible = [a + b for a in names for b in names]
     total: Any = 0
-    sides = [tuple(_real(x, mask) for x in side) for side in (student, teacher)]
+    sides = [tuple(_real(x, mask) for x in _three(side)) for side in (student, teacher)]
     for relation in relations:
         if relation not in possible:
             raise ValueError(unknown("relation", relation, possible))
@@ -307,6 +308,18 @@ def qkv_relations(
             values = _divergence(ours, theirs, keys, kind, before=True)
         total = total + values
     return _per_query(total / len(relations), mask)
+
+
+def _three(side: Qkv) -> Sequence[jax.Array]:
+    """Queries, keys and values."""
+    if isinstance(side, tuple | list):
+        return side
+    if side.ndim != 3 or side.shape[-1] % 3:
+        raise ValueError(
+            "relations need queries, keys and values, three arrays or one [B, N, 3 D], got "
+            f"{side.shape}"
+        )
+    return jnp.split(side, 3, axis=-1)
 
 
 def _matrices(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -98,7 +98,8 @@ def normalised_kd(
     Args:
         student: logits ``[..., K]`` (classes at ``axis``).
         teacher: logits of the same shape; ``-inf`` is a class that the teacher rules out.
-        labels: ``[...]``, integers. A label that is no class gives zero.
+        labels: ``[...]``, integers; a label that is no class gives zero. Or shares ``[..., K]``, as
+            mixed images have them: the largest counts.
         temperature: :math:`\tau > 0` of the second term.
         non_target_weight: ``b``.
         axis: the axis of the classes.
@@ -109,7 +110,8 @@ def normalised_kd(
     Raises:
         ValueError: shapes that differ, or labels that do not fit.
 
-    Equals cls_KD's ``NKDLoss`` (mean over the batch, ``gamma`` = ``non_target_weight``).
+    Equals the ``NKDLoss`` of cls_KD and G2SD (mean over the batch, ``non_target_weight`` is their
+    ``gamma``, ``alpha``).
 
     References:
         Yang, Zeng, Li, Zhang, Yuan, Li 2023, "From knowledge distillation to self-knowledge
@@ -121,6 +123,7 @@ def normalised_kd(
         0.366204
     """
     s, t = n.pair(student, teacher, axis)
+    labels = jnp.argmax(labels, axis=axis) if jnp.ndim(labels) == s.ndim else labels
     known, labels, s, t = n.labelled(labels, s, t)
     value = -jnp.exp(n.pick(n.log_softmax(t), labels)) * n.pick(n.log_softmax(s), labels)
     others_t, some = _without_label(t, labels, temperature)
@@ -283,12 +286,10 @@ def minifinetuning(
     at_best, at_label = jnp.max(p, axis=-1), n.pick(p, labels)
     margin = n.beside(threshold, at_best)
     behind = (at_best - at_label + margin) / (1 + at_best - at_label + 1e-7)
-    ahead = (jnp.where(at_label > 1 - margin, 1, at_label + margin) - at_best) / (
-        1 - at_best + 1e-7
-    )
-    mixed = jnp.where(jnp.argmax(p, axis=-1).astype(labels.dtype) == labels, ahead, behind)[
-        ..., None
-    ]
+    raised = jnp.where(at_label > 1 - margin, 1, at_label + margin)
+    ahead = (raised - at_best) / (1 - at_best + 1e-7)
+    best = jnp.argmax(p, axis=-1).astype(labels.dtype)
+    mixed = jnp.where(best == labels, ahead, behind)[..., None]
     p = (1 - mixed) * p + mixed * n.is_class(labels, p).astype(p.dtype)
     absent = p <= 0  # not of NaN
     log_p = jnp.log(jnp.where(absent, 1, p))
@@ -343,7 +344,7 @@ CATALOGUE: tuple[Entry, ...] = (
         "T^2 on the second term",
         scores(labels=True, temperature=2.0),
         paper="Yang 2023, arXiv 2303.13005",
-        equal_to=(("cls_KD NKDLoss", "non_target_weight=gamma; mean"),),
+        equal_to=(("cls_KD and G2SD NKDLoss", "non_target_weight=gamma, alpha; mean"),),
         invariances="shift of either side",
         remarks="cross-entropy: positive at equality",
         scores=True,

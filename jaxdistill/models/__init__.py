@@ -14,6 +14,7 @@ from jaxdistill.models.mae import MAE, mae_size
 from jaxdistill.models.masking import (
     Masking,
     Reconstruction,
+    least_redundant,
     mask_from_keep,
     mask_from_noise,
     patch_grid,
@@ -62,6 +63,7 @@ __all__ = [
     "importance",
     "inherit",
     "layers_of",
+    "least_redundant",
     "load",
     "mae_size",
     "mask_from_keep",

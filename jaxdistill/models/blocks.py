@@ -212,7 +212,11 @@ class Stack(nn.Module, kw_only=True):
     layer_scale: Finite | None = None
 
     def run_blocks(
-        self, tokens: jax.Array, gates: jax.Array | None = None, mask: jax.Array | None = None
+        self,
+        tokens: jax.Array,
+        gates: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        before: Mapping[int, Callable[[jax.Array], jax.Array]] | None = None,
     ) -> jax.Array:
         """Runs the blocks, inside the compact method of the net that holds them.
 
@@ -226,6 +230,7 @@ class Stack(nn.Module, kw_only=True):
             tokens: [B, N, D].
             gates: [depth, 2, B] or None, see ``Block``.
             mask: which token sees which, see ``Attention``; all see all if not given.
+            before: by the number of a block, what is done to its tokens.
 
         Returns:
             The tokens behind the last block.
@@ -234,11 +239,12 @@ class Stack(nn.Module, kw_only=True):
             ValueError: if the heads do not divide the width.
         """
         check_heads(self.width, self.heads)
-        own = shared(self, Block)
+        own, before = shared(self, Block), before or {}
         if not self.scan:
             form = nn.remat(Block) if self.remat else Block
             for index in range(self.depth):
                 child = form(**own, name=f"block_{index}")
+                tokens = before[index](tokens) if index in before else tokens
                 tokens = child(tokens, None if gates is None else gates[index], mask)
             return tokens
 
@@ -257,7 +263,8 @@ class Stack(nn.Module, kw_only=True):
         body = jax.checkpoint(step, prevent_cse=False) if self.remat else step
         tapped = sorted(set(_block_ids(self.taps)))
         start = 0
-        for stop in sorted({index + 1 for index in tapped} | {self.depth}):
+        for stop in sorted({index + 1 for index in tapped} | {*before, self.depth} - {0}):
+            tokens = before[start](tokens) if start in before else tokens
             segment = layers if stop - start == self.depth else _slice(layers, start, stop)
             tokens, _ = jax.lax.scan(body, tokens, segment)
             if stop - 1 in tapped:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.models._common import check_image_rank, check_settings, image_of
+from jaxdistill.models._common import Identity, check_image_rank, check_settings, image_of
 from jaxdistill.models.blocks import Stack, given_taps
-from jaxdistill.models.masking import patch_grid, patchify, sincos_positions
-from jaxdistill.settings import Count, Fraction, Natural
+from jaxdistill.models.masking import least_redundant, patch_grid, patchify, sincos_positions
+from jaxdistill.settings import Count, Fraction, Natural, Range
 
 Positions = Literal["sincos", "learned", "fixed"]
 
@@ -48,6 +48,9 @@ class EncoderStack(PatchStack, kw_only=True):
             DINOv2 with registers).
         patch_bias: whether the embedding of patches has a bias (not in CLIP).
         pre_norm: norm the tokens before the first block too (CLIP).
+        drop_before: blocks before which, in training, patches are dropped that others resemble
+            (see ``models.masking.least_redundant``).
+        keep_share: how many of the patches that are left stay each time.
         patch, positions, drop_path: see ``PatchStack``.
         width, depth, heads, mlp_ratio, dtype, remat, scan, taps, epsilon, activation, layer_scale:
             see ``models.blocks.Stack``.
@@ -59,6 +62,8 @@ class EncoderStack(PatchStack, kw_only=True):
     front_positions: bool = True
     patch_bias: bool = True
     pre_norm: bool = False
+    drop_before: tuple[Natural, ...] = ()
+    keep_share: Annotated[float, Range(0, 1, above=True)] = 0.9
 
 
 def read_inputs(
@@ -103,6 +108,12 @@ class Encoder(EncoderStack):
     before the embedding, so a network costs what it sees. Ids in ``keep`` must be distinct and
     below L; tokens of ids beyond it are NaN.
 
+    A distillation token has a position of its own if positions are learned, and none if they are
+    not: those of a published MAE, of the class token and all patches, stay as they are.
+
+    Where tokens are dropped in training, a place ``kept_i`` before block i gives int [B, N], the
+    places of those that are left among all that came in, the learned ones in front included.
+
     Its settings are those of ``EncoderStack``.
 
     References:
@@ -110,6 +121,8 @@ class Encoder(EncoderStack):
         Huang et al. Deep Networks with Stochastic Depth. ECCV 2016.
         Touvron et al. Training data-efficient image transformers. ICML 2021.
         Darcet et al. Vision Transformers Need Registers. ICLR 2024.
+        Shi et al. Hybrid Distillation: Connecting Masked Autoencoders with Contrastive Learners.
+        ICLR 2024 (dropped tokens).
     """
 
     @nn.compact
@@ -144,8 +157,8 @@ class Encoder(EncoderStack):
         tokens = tokens + places.astype(tokens.dtype)
         normal = nn.initializers.normal(0.02)
         front = [self.param(name, normal, (1, 1, self.width)) for name in self._front]
-        if self.front_positions:
-            front = [one + positions[None, i : i + 1] for i, one in enumerate(front)]
+        for i in range(offset):
+            front[i] = front[i] + positions[None, i : i + 1]
         if self.registers:
             front.append(self.param("registers", normal, (1, self.registers, self.width)))
         if front:
@@ -156,7 +169,8 @@ class Encoder(EncoderStack):
         if self.pre_norm:
             tokens = norm(name="pre_norm")(tokens)
 
-        tokens = self.run_blocks(tokens, self._gates(batch, train))
+        before = self._drops(tokens.shape[1]) if train else None
+        tokens = self.run_blocks(tokens, self._gates(batch, train), before=before)
         return norm(name="norm")(tokens)
 
     @property
@@ -168,7 +182,10 @@ class Encoder(EncoderStack):
     @property
     def _front_places(self) -> int:
         """How many of them have positions."""
-        return len(self._front) if self.front_positions else 0
+        if not self.front_positions:
+            return 0
+        # Positions that are published are of the class token and the patches.
+        return len(self._front) if self.positions == "learned" else int(self.class_token)
 
     @nn.nowrap
     def for_taps(self, taps: Iterable[str]) -> Encoder:
@@ -187,16 +204,32 @@ class Encoder(EncoderStack):
     def _check(self, image: jax.Array, keep: jax.Array | None) -> None:
         check_settings(self)
         check_image_rank(image)
-        if self.distillation_token and self.positions != "learned":
-            raise ValueError(
-                f"distillation_token=True needs positions='learned', not {self.positions!r}"
-            )
+        for block in self.drop_before:
+            if block >= self.depth:
+                raise ValueError(
+                    f"drop_before={self.drop_before} names block {block}, and blocks are 0 to "
+                    f"{self.depth - 1}"
+                )
         rows, columns = patch_grid(image.shape[1], image.shape[2], self.patch)
         if keep is not None:
             check_keep(keep, image.shape[0], rows * columns)
 
     def _positions(self, grid: tuple[int, int]) -> jax.Array:
         return positions_of(self, self.positions, self.width, grid, self._front_places)
+
+    def _drops(self, length: int) -> dict[int, Callable[[jax.Array], jax.Array]]:
+        """What drops tokens before some blocks; how they compose: each keeps of what is left."""
+        front = len(self._front) + self.registers
+        left = jnp.arange(length, dtype=jnp.int32)[None]
+
+        def drop(block: int, tokens: jax.Array) -> jax.Array:
+            nonlocal left
+            own = least_redundant(tokens, self.keep_share, front)
+            left = jnp.take_along_axis(jnp.broadcast_to(left, tokens.shape[:2]), own, axis=1)
+            left = Identity(name=f"kept_{block}")(left)
+            return jnp.take_along_axis(tokens, own[:, :, None], axis=1)
+
+        return {block: partial(drop, block) for block in self.drop_before}
 
     def _gates(self, batch: int, train: bool) -> jax.Array | None:
         if not train or self.drop_path == 0.0:

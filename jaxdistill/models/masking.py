@@ -95,6 +95,38 @@ def mask_from_keep(keep: jax.Array, tokens: int) -> jax.Array:
     return jax.vmap(lambda row: jnp.ones(tokens, jnp.float32).at[row].set(0.0))(keep)
 
 
+def least_redundant(tokens: jax.Array, share: float, front: int = 1) -> jax.Array:
+    """The tokens that differ most from the others: what the rest says again may be dropped.
+
+    A patch is the more redundant, the larger the cosine between its token and the mean of all
+    patches' tokens is. Of n patches the int(share n) least redundant stay, and at least one, in the
+    order in which they came; all learned tokens in front stay.
+
+    Args:
+        tokens: [B, front + n, D].
+        share: of the patches that stays, in (0, 1].
+        front: how many learned tokens there are in front.
+
+    Returns:
+        int32 [B, front + K], the places of those that stay.
+
+    Example:
+        >>> tokens = jnp.array([[[9.0, 9.0], [1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [1.0, 0.2]]])
+        >>> least_redundant(tokens, share=0.5).tolist()
+        [[0, 1, 3]]
+    """
+    patches = tokens[:, front:].astype(jnp.promote_types(tokens.dtype, jnp.float32))
+    count = patches.shape[1]
+    # A share such as 0.7 of 10 falls short of 7 by a hair.
+    kept = max(int(count * share + 1e-6), 1)
+    mean = patches.mean(axis=1, keepdims=True)
+    norms = jnp.linalg.norm(patches, axis=-1) * jnp.linalg.norm(mean, axis=-1)
+    cosine = jnp.sum(patches * mean, axis=-1) / jnp.maximum(norms, jnp.finfo(norms.dtype).tiny)
+    stay = jnp.sort(jnp.argsort(cosine, axis=1)[:, :kept], axis=1).astype(jnp.int32) + front
+    learned = jnp.broadcast_to(jnp.arange(front, dtype=jnp.int32), (tokens.shape[0], front))
+    return jax.lax.stop_gradient(jnp.concatenate([learned, stay], axis=1))
+
+
 def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
     """Rows and columns of patches in an image.
 

@@ -104,7 +104,8 @@ class ViT(EncoderStack):
     (see ``split_qkv``).
 
     With a distillation token a second head ``head_distilled`` reads it, and the output is the mean
-    of the two.
+    of the two. Where ``drop_before`` drops tokens in training, ``encoder/kept_i`` tells which are
+    left at block i.
 
     The encoder is that of ``MAE``: an MAE's ``params["encoder"]`` may take the place of this one's.
 

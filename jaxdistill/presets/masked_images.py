@@ -68,15 +68,19 @@ def pretraining(
     peak: float,
     warmup: int,
     steps: int,
+    normalise: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
-    """A stage that fills in three quarters of the patches, the same ones for student and teacher.
+    """A stage that fills in three quarters of the patches, the same ones for student and teacher;
+    each patch in its own units, if they are to be normalised.
 
     Example:
         >>> pretraining({"net": "mae", "patch": 2}, (), 3e-3, 60, 1000)["view"]["mask"]
         {'patch': 2, 'ratio': 0.75, 'shared': True}
     """
     mask = {"patch": student["patch"], "ratio": 0.75, "shared": True}
+    if normalise:
+        mask["normalise"] = True
     return {
         "student": student,
         "view": {"augment": augment, "mask": mask},

@@ -47,6 +47,13 @@ def _class_bias(context: Context, **rest: Any) -> Evaluator:
     return evaluation.class_bias(context.net, chosen_on, context.prepare, context.inputs, **rest)
 
 
+@forwarding(evaluation.attention)
+def _attention(context: Context, *, against: str | None = None, **rest: Any) -> Evaluator:
+    teacher = context.net_of(against) if against else None
+    prepare, inputs = context.prepare, context.inputs
+    return evaluation.attention(context.net, teacher, against, prepare, inputs, **rest)
+
+
 def _labelled(context: Context, labelled: int | None, most: int | None) -> Any:
     """The records that a probe is fitted to: so many of every class, or at most so many of all."""
     train, seed = split.known_labels(context.sets["train"]), context.seed
@@ -62,6 +69,7 @@ EVALUATORS: dict[str, Entry] = {
     "class_bias": _class_bias,
     "linear_probe": _linear_probe,
     "nearest_neighbours": _nearest_neighbours,
+    "attention": _attention,
     "cka": offered(evaluation.cka),
     "class_spread": offered(evaluation.class_spread),
     "squared_error": offered(evaluation.squared_error),

@@ -80,9 +80,10 @@ def _matched(
     where: str | None = None,
     arguments: Mapping[str, str] | None = None,
     projector: str | Mapping[str, Any] | None = None,
+    kept: str | None = None,
 ) -> dict[str, Any]:
     """What every entry of an objective may say besides the loss's own keywords."""
-    found = {"student": student, "target": target, "weight": weight, "where": where}
+    found = {"student": student, "target": target, "weight": weight, "where": where, "kept": kept}
     return {**found, "arguments": dict(arguments or {}), "projector": _projector(projector)}
 
 
@@ -125,6 +126,7 @@ def student_taps(entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     paths: list[str] = []
     for entry in entries.values():
         paths += [entry.get("student", "out"), *(entry.get("arguments") or {}).values()]
+        paths += [entry["kept"]] if entry.get("kept") else []
     return objective.taps_of(*paths)
 
 

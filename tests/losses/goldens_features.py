@@ -14,9 +14,14 @@ from jaxdistill.losses.activations import (
     review_enlarge,
     review_fuse,
 )
-from jaxdistill.losses.attention import attention_kl, attention_mse, attention_transfer
+from jaxdistill.losses.attention import (
+    attention_kl,
+    attention_mse,
+    attention_transfer,
+    qkv_relations,
+)
 from jaxdistill.losses.factors import factor_transfer, kta, srd, srrl
-from jaxdistill.losses.features import hidden_cosine, hint, pkd
+from jaxdistill.losses.features import feature_match, hidden_cosine, hint, pkd
 from jaxdistill.losses.generative import mgd, pad, vid, vitkd
 from jaxdistill.losses.grams import affinity, fsp, ickd, nst, token_gram
 from jaxdistill.losses.numerics import HIGHEST
@@ -145,7 +150,28 @@ def _attention_ce(heads):
     return case
 
 
+def _relations(x):
+    """All nine relations of two layers, in three heads; ours read the fused projection of one."""
+    nine = [a + b for a in "qkv" for b in "qkv"]
+    values = []
+    for layer in range(2):
+        student, teacher = (
+            jnp.concatenate([x[f"{side}_{part}{layer}"] for part in "qkv"], -1) for side in "st"
+        )
+        values.append(qkv_relations(student, teacher, heads=3, relations=nine).mean())
+    return sum(values) / 2
+
+
 CASES = {
+    "relations_g2sd": _relations,
+    "smooth_l1_ln_target_g2sd": lambda x: feature_match(
+        x["pred"],
+        x["teacher"],
+        normalise="layer_norm",
+        sides="teacher",
+        distance="smooth_l1",
+        beta=2.0,
+    ).mean(),
     "hint_repdistiller": lambda x: hint(x["f_s"], x["f_t"]).mean(),
     "hidden_mse_distillkit": _hidden(hint),
     "hid_mse_loss_textbrewer": _hidden(hint),

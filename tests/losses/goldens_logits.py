@@ -109,6 +109,9 @@ CASES = {
     "nkd_clskd": lambda x: losses.normalised_kd(
         *_all(x), temperature=2.0, non_target_weight=1.5
     ).mean(),
+    "nkd_g2sd": lambda x: losses.normalised_kd(
+        x["logits_s"], x["logits_t"], x["label"], non_target_weight=1.0
+    ).mean(),
     "wsld_clskd": lambda x: 2.25 * losses.weighted_soft_labels(*_all(x), temperature=4.0).mean(),
     "uskd_clskd": _uskd,
     "ofa_eps1": lambda x: losses.one_for_all(*_all(x), exponent=1.0).mean(),

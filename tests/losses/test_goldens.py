@@ -89,9 +89,9 @@ def test_float32(name):
 
 
 def test_every_case_is_met_or_listed():
-    # Met in tests/store, in tests/samplers, in tests/condense and in tests/data.
+    # Met in tests/store, tests/samplers, tests/condense, tests/data and tests/models.
     elsewhere = ("bitpack_", "logprob_compress_", "lcm_", "guidance_scale_", "gradient_match_")
-    elsewhere += ("fmu_", "pmu_")
+    elsewhere += ("fmu_", "pmu_", "random_masking_")
     names = (path.stem for path in GOLDENS.glob("*.npz"))
     stored = {name for name in names if not name.startswith(elsewhere)}
     assert stored == CASES.keys()

@@ -245,9 +245,8 @@ def three_sides(draw):
 
 KINDS = {
     logits(): "soft_cross_entropy soft_binary_cross_entropy standardised_cross_entropy hinton_kd "
-    "standardised_kd logit_mse "
-    "logit_distance reverse_kl symmetric_kl skewed_forward_kl skewed_reverse_kl generalized_jsd "
-    "jensen_shannon total_variation probability_distance",
+    "hard_kd standardised_kd logit_mse logit_distance reverse_kl symmetric_kl skewed_forward_kl "
+    "skewed_reverse_kl generalized_jsd jensen_shannon total_variation probability_distance",
     labelled_logits(): "decoupled_kd normalised_kd weighted_soft_labels one_for_all minifinetuning",
     labelled_student(): "cross_entropy brier_score",
     sparse_logits(): "sparse_kl sparse_jsd sparse_total_variation logistic_ranking hinge_ranking",
