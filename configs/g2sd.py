@@ -24,112 +24,77 @@ The claim is of Fashion-MNIST with 2,000 labels:
 
 from ml_collections import ConfigDict
 
-from jaxdistill.presets import chosen, masked_images, recipe
+from jaxdistill.presets import at, chosen, masked_images, recipe
 from jaxdistill.presets.claims import above
-from jaxdistill.presets.images import LABELS, accuracy, imagenet_accuracy, random_crop
+from jaxdistill.presets.images import LABELS, accuracy, random_crop
 from jaxdistill.presets.masked_images import autoencoder, pretraining
 from jaxdistill.presets.optimizers import adamw, layer_decay
 
-# Of unmixed labels the half, and the half of the teacher's best class; both heads are averaged.
-SPECIFIC = {
-    "labels": {
-        "loss": "soft_cross_entropy",
-        "student": "head",
-        "target": "batch/soft_label",
-        "weight": 0.5,
-    },
-    "tutor": {"loss": "hard_kd", "student": "head_distilled", "weight": 0.5},
-}
+
+def taught(block: int) -> dict:
+    """The decoder of the teacher stopped in its middle, that of the student at its end."""
+    path = f"decoder/block_{block}"
+    live = {"kind": "live", "stage": "teacher"}
+    return {
+        "targets": live,
+        "objective": masked_images.decoder_features(path, path),
+        "pictures": None,
+    }
+
+
 NKD = {
     "loss": "normalised_kd",
     "arguments": {"labels": "batch/soft_label"},
     "non_target_weight": 1.0,
 }
-MIXED = {"name": "mixup_or_cutmix", "smoothing": 0.1}
-
-
-def generic(student: str, teacher: str) -> dict:
-    """All tokens of the teacher's decoder, normed, without the final norm of either."""
-    term = {
-        "loss": "feature_match",
-        "normalise": "layer_norm",
-        "sides": "teacher",
-        "distance": "smooth_l1",
-        "beta": 2.0,
-        "student": student,
-        "target": teacher,
-        "projector": {"name": "mlp", "exact": True},
-    }
-    return {"targets": {"kind": "live", "stage": "teacher"}, "objective": {"features": term}}
-
-
-def specific(autoencoder: dict, **settings) -> dict:
-    """The student with a distillation token, taught by the fine-tuned teacher."""
-    net = masked_images.encoder(autoencoder, pool="cls", distillation_token=True)
-    return {
-        "student": {**net, **settings.pop("net", {})},
-        "targets": {"kind": "live", "stage": "tutor"},
-        "initial": {"stage": "generic", "parts": {"encoder": "encoder"}},
-        "objective": SPECIFIC,
-        "pictures": ("reliability",),
-        **settings,
-    }
 
 
 def published() -> dict:
     # 1,281,167 images less the hundredth of them kept for validation.
-    epoch, fine_epoch, crop = 309, 1238, random_crop(scale=(0.2, 1.0))
-    large = autoencoder(16, 768, 12, 12, decoder=(512, 8, 16), dtype="bfloat16")
-    small = autoencoder(16, 384, 12, 6, decoder=(256, 4, 8), dtype="bfloat16")
-    shared = {"batch_size": 4096, "log_every": 50, "checkpoint_every": 1000}
-    erased = {"name": "random_erasing", "probability": 0.25}
-    pretrained = pretraining(
-        large, crop, 1.5e-4 * 16, 40 * epoch, 1600 * epoch, normalise=True, checkpoint="", **shared
-    )
-    match = generic("decoder/block_3", "decoder/block_3")
-    tutor = masked_images.imagenet_fine_tuning(large, "teacher", fine_epoch)
+    epoch, fine, crop, peak = 309, 1238, random_crop(scale=(0.2, 1.0)), 1.5e-4 * 16
+    base = autoencoder(16, 768, 12, 12, decoder=(512, 8, 16), dtype="bfloat16")
+    half = autoencoder(16, 384, 12, 6, decoder=(256, 4, 8), dtype="bfloat16")
+    common = {"batch_size": 4096, "log_every": 50, "checkpoint_every": 1000}
+    # The folder of a finished teacher stage: then it is not trained again.
+    given = {"checkpoint": "", "normalise": True}
+    tutor = masked_images.imagenet_fine_tuning(base, "teacher", fine)
+    token = masked_images.distillation_token(half, "tutor", "generic")
+    rates = adamw(1e-3 * 4, 5 * fine, weight_decay=0.05, rates=layer_decay(12, 0.75))
     return recipe(
         title="G2SD, ViT-B to ViT-S",
         sentence="A ViT-S learns from a masked ViT-B, then from its fine-tuned form.",
         data={"name": "imagenet2012", "dir": "", "image_size": 256, "validation": 0.01},
         stages={
-            "teacher": pretrained,
+            "teacher": pretraining(base, crop, peak, 40 * epoch, 1600 * epoch, **given, **common),
             "tutor": {**tutor, "checkpoint": ""},
-            "generic": {
-                **pretraining(small, crop, 1.5e-4 * 16, 10 * epoch, 300 * epoch, **shared),
-                **match,
-                "pictures": None,
-            },
-            "specific": specific(
-                small,
-                net={"dtype": "bfloat16"},
-                view={"augment": (*random_crop(), erased), "mix": MIXED},
-                optimizer=adamw(
-                    1e-3 * 4, 5 * fine_epoch, weight_decay=0.05, rates=layer_decay(12, 0.75)
-                ),
-                batch_size=1024,
-                steps=200 * fine_epoch,
-                evaluate={"accuracy": imagenet_accuracy(1024, every=5 * fine_epoch)},
-                checkpoint_every=fine_epoch,
+            "generic": pretraining(
+                half, crop, peak, 10 * epoch, 300 * epoch, **common, **taught(3)
             ),
+            "specific": {
+                **masked_images.imagenet_fine_tuning(half, "generic", fine),
+                **token,
+                "student": {**token["student"], "dtype": "bfloat16"},
+                "optimizer": rates,
+                "steps": 200 * fine,
+            },
         },
     )
 
 
 def nkd() -> dict:
     found = published()
-    stage = found["stages"]["specific"]
-    stage |= {"objective": {"nkd": NKD}}
-    stage["student"] |= {"distillation_token": False}
+    student = {**found["stages"]["specific"]["student"], "distillation_token": False}
+    found["stages"]["specific"] |= {"student": student, "objective": {"nkd": NKD}}
     return found
 
 
 def small() -> dict:
     teacher = autoencoder(2, 64, 4, 4, decoder=(32, 4, 4))
     student = autoencoder(2, 32, 3, 4, decoder=(32, 2, 4))
-    labelled = {"records": {"labelled": 100}, "batch_size": 50}
-    shared = {"batch_size": 64, "checkpoint_every": 500, "pictures": None}
-    learnt = {**pretraining(student, (), 1e-2, 60, 600, **shared), "records": None}
+    few = {"records": {"labelled": 100}, "batch_size": 50, "evaluate": {"accuracy": accuracy()}}
+    rates = adamw(1e-3, 20, weight_decay=0.05, rates=layer_decay(4, 0.75))
+    masked = pretraining(student, (), 1e-2, 60, 600, batch_size=64)
+    mix = {"mix": {"name": "mixup", "alpha": 0.2, "smoothing": 0.1}}
     return recipe(
         title="G2SD in small",
         sentence="A small ViT learns from a masked autoencoder, then from its fine-tuned form.",
@@ -140,20 +105,20 @@ def small() -> dict:
                 "student": masked_images.encoder(teacher),
                 "initial": {"stage": "teacher", "parts": {"encoder": "encoder"}},
                 "objective": LABELS,
-                "optimizer": adamw(1e-3, 20, weight_decay=0.05, rates=layer_decay(4, 0.75)),
+                "optimizer": rates,
                 "steps": 200,
-                "evaluate": {"accuracy": accuracy()},
-                **labelled,
+                **few,
             },
-            "masked": learnt,
-            "generic": {**learnt, **generic("decoder/block_1", "decoder/block_1")},
-            "specific": specific(
+            "masked": masked,
+            "generic": {**masked, **taught(1)},
+            "specific": masked_images.distillation_token(
                 student,
-                view={"mix": {"name": "mixup", "alpha": 0.2, "smoothing": 0.1}},
-                optimizer=adamw(1e-3, 20, weight_decay=0.05, rates=layer_decay(3, 0.75)),
+                "tutor",
+                "generic",
+                view=mix,
+                optimizer={**rates, "rates": layer_decay(3, 0.75)},
                 steps=300,
-                evaluate={"accuracy": accuracy()},
-                **labelled,
+                **few,
             ),
         },
         order=("teacher", "tutor", "generic", "specific"),
@@ -166,11 +131,11 @@ def fashion_mnist() -> dict:
     """What the small run becomes on Fashion-MNIST with 2,000 labels."""
     found = {"data/test": 0.0}
     for stage in ("teacher", "tutor", "masked", "generic", "specific"):
-        found[f"stages/{stage}/student/patch"] = 7
+        found |= at(f"stages/{stage}/student", patch=7)
     for stage in ("teacher", "masked", "generic"):
-        found[f"stages/{stage}/view/mask/patch"] = 7
+        found |= at(f"stages/{stage}/view/mask", patch=7)
     for stage in ("tutor", "specific"):
-        found[f"stages/{stage}/records/labelled"] = 2000
+        found |= at(f"stages/{stage}/records", labelled=2000)
     return found
 
 

@@ -66,7 +66,8 @@ def attention_distance(weights: jax.Array, grid: tuple[int, int]) -> jax.Array:
     rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
     places = np.stack([rows, columns], axis=-1).astype(np.float64)
     apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
-    return jnp.mean(jnp.sum(weights * jnp.asarray(apart, weights.dtype), axis=-1), axis=-1)
+    apart = jnp.asarray(apart, weights.dtype)[None, None]
+    return jnp.mean(jnp.sum(weights * apart, axis=-1), axis=-1)
 
 
 def attention_information(weights: jax.Array) -> jax.Array:
@@ -151,8 +152,8 @@ def attention(
         found = {"own": each(net, variables["own"], batch)}
         if teacher is not None:
             found["other"] = each(teacher, variables["other"], batch)
-        where = batch["where"]
-        sums = jax.tree.map(lambda x: jnp.sum(x * where[:, None, None], axis=0), found)
+        where = batch["where"][:, None, None]
+        sums = jax.tree.map(lambda x: jnp.sum(jnp.where(where, x, 0), axis=0), found)
         return {"sums": sums, "count": where.sum()}
 
     step = compiled(step, prepare)

@@ -92,6 +92,57 @@ def pretraining(
     }
 
 
+def decoder_features(student: str, teacher: str) -> dict[str, Any]:
+    """All tokens of a teacher's decoder, normed, behind a head of two layers of the student's: an
+    objective in place of pixels (Huang et al., G2SD, CVPR 2023).
+
+    Example:
+        >>> decoder_features("decoder/block_3", "decoder/block_3")["features"]["beta"]
+        2.0
+    """
+    return {
+        "features": {
+            "loss": "feature_match",
+            "normalise": "layer_norm",
+            "sides": "teacher",
+            "distance": "smooth_l1",
+            "beta": 2.0,
+            "student": student,
+            "target": teacher,
+            "projector": {"name": "mlp", "exact": True},
+        }
+    }
+
+
+def distillation_token(
+    autoencoder: dict[str, Any], teacher: str, stage: str | None, **settings: Any
+) -> dict[str, Any]:
+    """A stage in which an encoder learns mixed labels by its class token, and by a distillation
+    token the class that a classifier gives to the same mixed images; half and half.
+
+    Args:
+        autoencoder: whose encoder it is.
+        teacher: the stage of the classifier.
+        stage: where the encoder was trained.
+        **settings: of the stage.
+
+    Example:
+        >>> mae = autoencoder(2, 32, 3, 4, decoder=(32, 2, 4))
+        >>> list(distillation_token(mae, "tutor", "generic")["objective"])
+        ['labels', 'teacher']
+    """
+    mixed = {"loss": "soft_cross_entropy", "student": "head", "target": "batch/soft_label"}
+    hard = {"loss": "hard_kd", "student": "head_distilled"}
+    return {
+        "student": encoder(autoencoder, pool="cls", distillation_token=True),
+        "targets": {"kind": "live", "stage": teacher},
+        "initial": {"stage": stage, "parts": {"encoder": "encoder"}},
+        "objective": {"labels": {**mixed, "weight": 0.5}, "teacher": {**hard, "weight": 0.5}},
+        "pictures": ("reliability",),
+        **settings,
+    }
+
+
 def imagenet_fine_tuning(autoencoder: dict[str, Any], stage: str, epoch: int) -> dict[str, Any]:
     """The published fine-tuning on ImageNet: 100 epochs in batches of 1024.
 

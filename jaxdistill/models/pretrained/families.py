@@ -82,6 +82,11 @@ def architecture_of(config: Config) -> str:
         raise ValueError("this is the working directory of a run: its student lies in 'student'")
     if not names:
         raise ValueError("config.json names no architecture: it has no 'architectures'")
+    if names[0] == "ViTMAEModel":
+        raise ValueError(
+            "'ViTMAEModel' is a masked autoencoder without its decoder: take the weights that have "
+            "it, of 'ViTMAEForPreTraining'"
+        )
     if not isinstance(names, list) or names[0] not in FAMILIES:
         raise ValueError(unknown("architecture", names[0], FAMILIES))
     return names[0]

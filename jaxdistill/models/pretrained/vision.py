@@ -66,6 +66,11 @@ def _shared_config(module: Any, variables: Any) -> dict[str, Any]:
         raise ValueError(
             f"positions are published as arrays, this net computes its own ({module.positions!r})"
         )
+    if getattr(module, "distillation_token", False) and module.positions != "learned":
+        raise ValueError(
+            "a published DeiT has a position for its distillation token, and this net has none "
+            f"({module.positions!r})"
+        )
     size, channels = _size(module, variables)
     return {
         "image_size": size,
