@@ -27,40 +27,9 @@ from ml_collections import ConfigDict
 
 from jaxdistill.presets import at, chosen, masked_images, recipe
 from jaxdistill.presets.claims import above
-from jaxdistill.presets.images import LABELS, accuracy, classifier, imagenet_accuracy, random_crop
+from jaxdistill.presets.images import LABELS, accuracy, classifier, random_crop
 from jaxdistill.presets.masked_images import autoencoder, pretraining
 from jaxdistill.presets.optimizers import adamw
-
-
-def hybrid(block: int, last_drop: int, heads: int) -> dict:
-    """Final features of one teacher, relations of a block of the other."""
-    kept, qkv = f"encoder/kept_{last_drop}", f"encoder/block_{block}/attn/qkv"
-    features = {
-        "loss": "feature_match",
-        "normalise": "layer_norm",
-        "sides": "teacher",
-        "distance": "smooth_l1",
-        "beta": 2.0,
-        "student": "encoder",
-        "target": "supervised/encoder",
-        "projector": "linear",
-        "kept": kept,
-    }
-    relations = {
-        "loss": "qkv_relations",
-        "relations": ("qk", "vv"),
-        "heads": heads,
-        "student": qkv,
-        "target": f"masked/{qkv}",
-        "kept": kept,
-        # The loss is the mean of the two, the paper's their sum.
-        "weight": 2.0,
-    }
-    members = {name: {"kind": "live", "stage": name} for name in ("supervised", "masked")}
-    return {
-        "targets": {"kind": "merge", "members": members},
-        "objective": {"features": features, "relations": relations},
-    }
 
 
 def published() -> dict:
@@ -78,18 +47,11 @@ def published() -> dict:
         data={"name": "imagenet2012", "dir": "", "image_size": 256, "validation": 0.01},
         stages={
             "supervised": {
+                **masked_images.imagenet_fine_tuning(base, "", fine),
                 "student": {**vit, "pool": "cls", "drop_path": 0.1},
-                "view": {
-                    "augment": random_crop(),
-                    "mix": {"name": "mixup_or_cutmix", "smoothing": 0.1},
-                },
-                "objective": {
-                    "labels": {"loss": "soft_cross_entropy", "target": "batch/soft_label"}
-                },
+                "initial": None,
                 "optimizer": adamw(1e-3, 5 * fine, weight_decay=0.05),
-                "batch_size": 1024,
                 "steps": 300 * fine,
-                "evaluate": {"accuracy": imagenet_accuracy(1024)},
                 **given,
             },
             "masked": pretraining(
@@ -100,7 +62,7 @@ def published() -> dict:
                 "view": {"augment": crop},
                 "optimizer": adamw(peak, 10 * epoch, b2=0.95, weight_decay=0.05),
                 "steps": 300 * epoch,
-                **hybrid(block=10, last_drop=8, heads=12),
+                **masked_images.two_teachers(block=10, last_drop=8, heads=12),
                 **common,
             },
             "finetune": masked_images.imagenet_fine_tuning(base, "distil", fine),
@@ -139,7 +101,7 @@ def small() -> dict:
                 "batch_size": 64,
                 "steps": 400,
                 "evaluate": against,
-                **hybrid(block=2, last_drop=2, heads=4),
+                **masked_images.two_teachers(block=2, last_drop=2, heads=4),
             },
         },
         variants={"fashion_mnist": fashion_mnist()},

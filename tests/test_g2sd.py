@@ -200,7 +200,8 @@ def test_a_teacher_without_its_decoder_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"missing: decoder\.decoder_embed\.weight"):
         recipe.run(recipe.plan(generic_from(tmp_path / "lost")), tmp_path / "run", quiet=True)
     net = {"net": "vit", "patch": 2, "width": 16, "depth": 2, "heads": 2}
-    vit = {"student": net, "objective": None, "view": None, "checkpoint": "runs/vit"}
+    labels = {"labels": {"loss": "cross_entropy", "target": "batch/label"}}
+    vit = {"student": net, "objective": labels, "view": None, "pictures": None}
     changes = {f"stages.teacher.{key}": value for key, value in vit.items()}
     with pytest.raises(ValueError, match="unknown tap 'decoder/block_1'"):
         recipe.plan(override(generic_from(""), changes))

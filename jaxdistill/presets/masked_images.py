@@ -17,6 +17,14 @@ PIXELS = {
     "where": "batch/mask",
 }
 """The mean squared error of hidden patches."""
+NORMED = {
+    "loss": "feature_match",
+    "normalise": "layer_norm",
+    "sides": "teacher",
+    "distance": "smooth_l1",
+    "beta": 2.0,
+}
+"""Features of a teacher, normed, that a student is to match as they are."""
 
 
 def autoencoder(
@@ -100,17 +108,35 @@ def decoder_features(student: str, teacher: str) -> dict[str, Any]:
         >>> decoder_features("decoder/block_3", "decoder/block_3")["features"]["beta"]
         2.0
     """
+    head = {"name": "mlp", "exact": True}
+    return {"features": {**NORMED, "student": student, "target": teacher, "projector": head}}
+
+
+def two_teachers(block: int, last_drop: int, heads: int) -> dict[str, Any]:
+    """Final features of a stage ``supervised``, relations of a block of a stage ``masked``, both of
+    the patches that are left after the last drop (Shi et al., Hybrid Distillation, ICLR 2024).
+
+    Args:
+        block: whose relations are learnt.
+        last_drop: the last block before which the student drops patches.
+        heads: relation heads.
+
+    Example:
+        >>> two_teachers(block=10, last_drop=8, heads=12)["objective"]["features"]["kept"]
+        'encoder/kept_8'
+    """
+    kept, qkv = f"encoder/kept_{last_drop}", f"encoder/block_{block}/attn/qkv"
+    features = {"student": "encoder", "target": "supervised/encoder", "projector": "linear"}
+    relations = {"student": qkv, "target": f"masked/{qkv}", "relations": ("qk", "vv")}
+    # The loss is the mean of the two relations, the paper's their sum.
+    relations |= {"loss": "qkv_relations", "heads": heads, "weight": 2.0}
+    members = {name: {"kind": "live", "stage": name} for name in ("supervised", "masked")}
     return {
-        "features": {
-            "loss": "feature_match",
-            "normalise": "layer_norm",
-            "sides": "teacher",
-            "distance": "smooth_l1",
-            "beta": 2.0,
-            "student": student,
-            "target": teacher,
-            "projector": {"name": "mlp", "exact": True},
-        }
+        "targets": {"kind": "merge", "members": members},
+        "objective": {
+            "features": {**NORMED, **features, "kept": kept},
+            "relations": {**relations, "kept": kept},
+        },
     }
 
 
