@@ -64,6 +64,7 @@ from jaxdistill.losses.fused_sparse import linear_sparse_kl
 from jaxdistill.losses.generative import channel_mask, mgd, pad, vid, vitkd
 from jaxdistill.losses.grams import affinity, fsp, fsp_matrix, ickd, nst, token_gram
 from jaxdistill.losses.grids import grid_cosine, grid_similarity, token_grid
+from jaxdistill.losses.hard import hard_kd
 from jaxdistill.losses.information import (
     barber_agakov_bound,
     info_nce_bound,
@@ -79,7 +80,6 @@ from jaxdistill.losses.kernels import cka, cka_similarity, mmd
 from jaxdistill.losses.layers import layer_map, transport_masses, transport_plan
 from jaxdistill.losses.logits import (
     cross_entropy,
-    hard_kd,
     hinton_kd,
     logit_distance,
     logit_mse,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from jaxdistill.losses._entry import PER_EXAMPLE, Entry, scores
+from jaxdistill.losses.hard import hard_kd
 from jaxdistill.losses.logits import (
     cross_entropy,
-    hard_kd,
     hinton_kd,
     logit_distance,
     logit_mse,
