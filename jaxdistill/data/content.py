@@ -46,7 +46,7 @@ def record_hashes(records: Mapping[str, np.ndarray]) -> np.ndarray:
     names = sorted(set(records) - set(BESIDE))
     # Of labels alone there is nothing else to tell records by.
     parts = [row_hashes(records[name], name) for name in names or sorted(records)]
-    return functools.reduce(lambda whole, part: _mixed(whole) + part, parts)
+    return functools.reduce(lambda whole, part: mixed(whole) + part, parts)
 
 
 def row_hashes(values: np.ndarray, name: str = "") -> np.ndarray:
@@ -63,7 +63,7 @@ def row_hashes(values: np.ndarray, name: str = "") -> np.ndarray:
         return found
     flat = values.reshape(count, -1).view(np.uint8).reshape(count, size)
     words = -(-size // 4)
-    weights = _mixed(np.arange(words, dtype=np.uint64) + found[0]) | np.uint64(1)
+    weights = mixed(np.arange(words, dtype=np.uint64) + found[0]) | np.uint64(1)
     at_once = max(1, _WORDS_AT_ONCE // words)
     for start in range(0, count, at_once):
         part = flat[start : start + at_once]
@@ -71,10 +71,10 @@ def row_hashes(values: np.ndarray, name: str = "") -> np.ndarray:
             part = np.pad(part, ((0, 0), (0, 4 * words - size)))
         part = np.ascontiguousarray(part).view("<u4").astype(np.uint64)
         found[start : start + at_once] += np.einsum("ij,j->i", part, weights)
-    return _mixed(found)
+    return mixed(found)
 
 
-def _mixed(numbers: np.ndarray) -> np.ndarray:
+def mixed(numbers: np.ndarray) -> np.ndarray:
     """Numbers spread over 64 bits (the finaliser of SplitMix64)."""
     bits = numbers * np.uint64(0x9E3779B97F4A7C15)
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

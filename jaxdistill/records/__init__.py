@@ -10,32 +10,20 @@ whatever the order of the answers; one that was killed resumes; a second one ask
 """
 
 from jaxdistill.records.answers import Answers, Teacher, ask
-from jaxdistill.records.nouns import (
+from jaxdistill.records.nouns import Provenance, Record, Verdict, made_from, record_of
+from jaxdistill.records.requests import (
     ROLES,
     SCHEMA,
     Message,
-    Provenance,
     Question,
-    Record,
     Request,
     Response,
     Sampling,
     TopTokens,
-    Verdict,
-    made_from,
-    record_of,
 )
+from jaxdistill.records.running import Outcome, refuse_order, refuse_unsteady, run
 from jaxdistill.records.shards import Dropped, Written, open_written
-from jaxdistill.records.steps import (
-    Decision,
-    Outcome,
-    Step,
-    deciding,
-    refuse_order,
-    refuse_unsteady,
-    run,
-    step,
-)
+from jaxdistill.records.steps import Decision, Step, deciding, step
 from jaxdistill.records.writing import write
 
 __all__ = [

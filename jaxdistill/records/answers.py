@@ -16,7 +16,7 @@ from jaxdistill._errors import listed
 from jaxdistill._files import Damaged, write_text
 from jaxdistill.progress import shown
 from jaxdistill.records.canonical import line, read
-from jaxdistill.records.nouns import Question, Response
+from jaxdistill.records.requests import Question, Response
 
 # So many answers, or those of so many seconds, are lost at most when a run is killed.
 _AT_ONCE, _SECONDS = 256, 5.0
@@ -139,7 +139,7 @@ def ask(
             without an answer.
 
     Example:
-        >>> from jaxdistill.records.nouns import Request
+        >>> from jaxdistill.records.requests import Request
         >>> answers, asked = Answers(), []
         >>> def answer(questions):
         ...     for question in questions:

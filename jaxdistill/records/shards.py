@@ -21,7 +21,8 @@ from jaxdistill._errors import unknown
 from jaxdistill._files import Damaged, give_name, inside, read_sealed, write_sealed
 from jaxdistill.data.documents import json_rows
 from jaxdistill.records.canonical import line, read
-from jaxdistill.records.nouns import SCHEMA, Record, Request, Verdict
+from jaxdistill.records.nouns import Record, Verdict
+from jaxdistill.records.requests import SCHEMA, Request
 
 Container = Literal["jsonl", "parquet"]
 CONTAINERS = ("jsonl", "parquet")

@@ -8,23 +8,23 @@ about which nothing is decided is an error.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections import Counter
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from jaxdistill import settings as domains
-from jaxdistill._errors import listed, unknown
-from jaxdistill.progress import shown
+from jaxdistill._errors import unknown
 from jaxdistill.records.canonical import identity, plain
-from jaxdistill.records.nouns import Record, Request, Verdict
 
-Item = TypeVar("Item", Request, Record)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 SAMPLES = "all answers"
 """What steps that compare the answers to one request need; it is there at the beginning."""
+UNIQUE = "texts without duplicates"
+"""What steps that drop duplicates give."""
+BALANCED = "a balance of copies"
+"""What steps that repeat records give; looking for duplicates afterwards would undo it."""
 
 
 class Decision(NamedTuple):
@@ -95,12 +95,24 @@ def deciding(
     gives: Sequence[str] = (),
     undoes: Sequence[str] = (),
     requests: bool = False,
+    check: Callable[[Mapping[str, Any]], str] | None = None,
 ) -> Callable[[_F], _F]:
-    """Says of a function that it is a step; see :class:`Facts` for what is said."""
+    """Says of a function that it is a step; see :class:`Facts` for what is said.
+
+    Args:
+        version: of its code.
+        needs: what must hold before it.
+        gives: what holds after it.
+        undoes: what no longer holds after it.
+        requests: whether it also decides about requests.
+        check: ``settings -> what is wrong with them``, empty if nothing is, beyond what their
+            domains say; asked before anything runs.
+    """
     facts = Facts(version, tuple(needs), tuple(gives), tuple(undoes), requests)
 
     def said(function: _F) -> _F:
         function.facts = facts  # type: ignore[attr-defined]
+        function.check = check  # type: ignore[attr-defined]
         return function
 
     return said
@@ -134,17 +146,21 @@ def step(function: Callable[..., Any], **settings: Any) -> Step:
         if key not in own:
             raise ValueError(unknown(f"setting of {name}", key, own))
         if (wrong := domains.fault(value, own[key].annotation)) is not None:
-            raise ValueError(f"{name}: {key}={_short(value)} {wrong}")
+            raise ValueError(f"{name}: {key}={short(value)} {wrong}")
     for key, parameter in own.items():
         if key not in settings and parameter.default is parameter.empty:
             raise ValueError(f"{name} needs {key!r}")
     whole = {key: settings.get(key, parameter.default) for key, parameter in own.items()}
+    check = getattr(function, "check", None)
+    if check is not None and (wrong := check(whole)):
+        raise ValueError(f"{name}: {wrong}")
     known = {key: _identified(value) for key, value in whole.items()}
     facts = getattr(function, "facts", Facts())
     return Step(name, functools.partial(function, **settings), known, _filled(facts, whole))
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as errors show it."""
     said = repr(value)
     return said if len(said) < 80 else said[:77] + "..."
 
@@ -170,125 +186,15 @@ def _filled(facts: Facts, settings: Mapping[str, Any]) -> Facts:
     )
 
 
-# --- the order of steps -------------------------------------------------------------------------
-
-
-def refuse_order(steps: Sequence[Step]) -> None:
-    """Refuses an order that cannot be.
+def needs_package(module: str, function: str) -> str:
+    """Nothing, where a package can be imported that a step needs.
 
     Raises:
-        ValueError: for a step that needs what no step before it gives or what one has undone, and
-            for one that undoes what an earlier one was for.
-
-    Example:
-        >>> @deciding(needs=("score {by}",))
-        ... def best(records, seed, *, by: str): ...
-        >>> refuse_order([step(best, by="truth")])
-        Traceback (most recent call last):
-        ValueError: step 1, 'best', needs score truth, which nothing before it gives
+        ImportError: naming the extra.
     """
-    given = {SAMPLES: "the beginning"}
-    undone: dict[str, str] = {}
-    for number, each in enumerate(steps, 1):
-        said = f"{each.name!r}"
-        for need in each.facts.needs:
-            if need in undone:
-                raise ValueError(
-                    f"step {number}, {said}, needs {need}, which {undone[need]} before it has "
-                    "undone: put it first"
-                )
-            if need not in given:
-                raise ValueError(
-                    f"step {number}, {said}, needs {need}, which nothing before it gives"
-                )
-        for fact in each.facts.undoes:
-            if fact in given and fact != SAMPLES:
-                raise ValueError(
-                    f"step {number}, {said}, would undo what {given[fact]} before it gives "
-                    f"({fact}): put it first"
-                )
-            undone[fact] = said
-            given.pop(fact, None)
-        for fact in each.facts.gives:
-            undone.pop(fact, None)
-            given[fact] = said
-
-
-# --- running them -------------------------------------------------------------------------------
-
-
-class Outcome(NamedTuple):
-    """What steps left.
-
-    Attributes:
-        kept: in the order of their ids, each with its history.
-        dropped: the same, the last verdict of each saying why.
-        counts: for each step what it was, how many records came, were kept, made and, by reason,
-            dropped.
-    """
-
-    kept: list[Any]
-    dropped: list[tuple[Any, Verdict]]
-    counts: list[dict[str, Any]]
-
-
-def run(items: Sequence[Item], steps: Sequence[Step], *, seed: int = 0) -> Outcome:
-    """Takes records, or requests, through steps.
-
-    Args:
-        items: in any order.
-        steps: in order.
-        seed: each step has one of its own, from this, its place and its name.
-
-    Raises:
-        ValueError: for an order that cannot be, two items of one id, and a step that loses a
-            record, decides twice about one or makes one without parents.
-
-    Example:
-        >>> from jaxdistill.records.nouns import Provenance
-        >>> def short(records, seed):
-        ...     return [Decision(r, len(r.answer) < 3, reason="long") for r in records]
-        >>> came = Provenance("oracle")
-        >>> two = [Record("b", (), came, answer="longer"), Record("a", (), came, answer="5")]
-        >>> outcome = run(two, [step(short)])
-        >>> [r.id for r in outcome.kept], outcome.counts[0]["dropped"]
-        (['a'], {'long': 1})
-    """
-    refuse_order(steps)
-    kept, dropped, counts = _ordered(items), [], []
-    for number, each in enumerate(shown(steps, "filter", "steps", said=lambda s: s.name)):
-        decisions = list(each.run(kept, seed_of(seed, number, each.name)))
-        _refuse_loss(each, kept, decisions)
-        before, kept, reasons = len(kept), [], Counter()
-        known: dict[Any, Verdict] = {}
-        hashed = identity(each.settings)
-        for decision in decisions:
-            said = decision[1:]
-            if said not in known:
-                known[said] = Verdict(each.name, each.facts.version, hashed, *said)
-            verdict = known[said]
-            item = _signed(decision.record, verdict)
-            if decision.keep:
-                kept.append(item)
-            else:
-                dropped.append((item, verdict))
-                reasons[decision.reason or "dropped"] += 1
-        kept = _ordered(kept)
-        counts.append(
-            {
-                **each.described(),
-                "came": before,
-                "kept": len(kept),
-                "made": len(decisions) - before,
-                "dropped": dict(sorted(reasons.items())),
-            }
-        )
-    return Outcome(kept, dropped, counts)
-
-
-def seed_of(seed: int, number: int, name: str) -> int:
-    """The seed of a step, of 63 bits."""
-    return int(identity(seed, number, name)[:16], 16) >> 1
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(f"{function} needs: pip install 'jaxdistill[records]'")
+    return ""
 
 
 def draw(seed: int, name: str) -> float:
@@ -299,63 +205,3 @@ def draw(seed: int, name: str) -> float:
         (True, False)
     """
     return int(identity(seed, name)[:13], 16) / 2**52
-
-
-def refuse_unsteady(each: Step, items: Sequence[Any], *, seed: int = 0) -> None:
-    """Refuses a step that decides otherwise when it is run again: one that forgets its seed.
-
-    Raises:
-        ValueError: naming the step and the first record of which something else was said.
-    """
-    first, second = ([*each.run(_ordered(items), seed)] for _ in range(2))
-    said = (identity(*map(plain, pair)) for pair in (first, second))
-    if next(said) == next(said):
-        return
-    differing = (a for a, b in zip(first, second, strict=False) if identity(a) != identity(b))
-    where = next((f": record {each.record.id} first" for each in differing), "")
-    raise ValueError(
-        f"step {each.name!r} decides otherwise when it is run again{where}: it must draw from its "
-        "seed alone"
-    )
-
-
-def _signed(item: Any, verdict: Verdict) -> Any:
-    if isinstance(item, Record):
-        return dataclasses.replace(item, history=(*item.history, verdict))
-    return item
-
-
-def _ordered(items: Iterable[Any]) -> list[Any]:
-    names = {}
-    for item in items:
-        name = item.id
-        if name in names:
-            raise ValueError(
-                f"two items have the id {name} (sources {names[name].source!r} and "
-                f"{item.source!r}): give each item a source of its own"
-            )
-        names[name] = item
-    return [names[name] for name in sorted(names)]
-
-
-def _refuse_loss(each: Step, came: Sequence[Any], decisions: Sequence[Decision]) -> None:
-    names, decided = {item.id for item in came}, set()
-    for decision in decisions:
-        if not isinstance(decision, Decision):
-            raise ValueError(f"step {each.name!r} gave {_short(decision)} for a Decision")
-        name = decision.record.id
-        if name in decided:
-            raise ValueError(f"step {each.name!r} decides twice about {name}")
-        decided.add(name)
-        if name not in names:
-            came_from = getattr(decision.record, "provenance", None)
-            if came_from is None or not came_from.parents:
-                raise ValueError(
-                    f"step {each.name!r} gave a record {name} that is new and names no parents: "
-                    "make it with made_from"
-                )
-    if lost := sorted(names - decided):
-        raise ValueError(
-            f"step {each.name!r} decided nothing about {len(lost)} of {len(names)} records: "
-            f"{listed(lost, 3)}"
-        )

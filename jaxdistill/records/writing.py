@@ -13,10 +13,12 @@ from typing import Any
 from jaxdistill import __version__
 from jaxdistill._errors import differences, listed, unknown
 from jaxdistill.progress import shown
-from jaxdistill.records import shards, steps
+from jaxdistill.records import running, shards, steps
 from jaxdistill.records.answers import Answers, Teacher, ask
 from jaxdistill.records.canonical import identity, plain
-from jaxdistill.records.nouns import SCHEMA, Record, Request, Response, Verdict, record_of
+from jaxdistill.records.nouns import Record, Verdict, record_of
+from jaxdistill.records.requests import SCHEMA, Request, Response
+from jaxdistill.records.texts import OF_REQUESTS
 from jaxdistill.settings import Count, Natural, Positive, Share, checked
 
 # What may change how steps decide, besides the library itself.
@@ -83,11 +85,15 @@ def write(
     """
     by_name = _named(teachers, weights or {})
     for part in (before, after):
-        steps.refuse_order(part)
+        running.refuse_order(part)
     for each in before:
-        if not each.facts.requests:
-            raise ValueError(f"step {each.name!r} decides about answers: put it into 'after'")
-    asked = steps.run(list(requests), ())
+        text = each.settings.get("of", "prompt")
+        if not each.facts.requests or text not in OF_REQUESTS:
+            raise ValueError(
+                f"step {each.name!r} reads what a request does not have before it is answered: put "
+                "it into 'after'"
+            )
+    asked = running.run(list(requests), ())
     _refuse_unknown_teachers(asked.kept, by_name)
     made_from = {
         "requests": {"count": len(asked.kept), "sha256": identity([r.id for r in asked.kept])},
@@ -102,11 +108,11 @@ def write(
     }
     if (there := _there(Path(folder), made_from)) is not None:
         return there
-    open_ = steps.run(asked.kept, before, seed=seed)
+    open_ = running.run(asked.kept, before, seed=seed)
     held = Answers(f"{os.fspath(folder)}.answers") if answers is None else answers
     failed = _asked(open_.kept, by_name, held, failures)
     records = _records(open_.kept, by_name, held, weights or {})
-    done = steps.run(records, after, seed=seed)
+    done = running.run(records, after, seed=seed)
     manifest = {
         "made_from": made_from,
         "versions": versions(),

@@ -29,6 +29,7 @@ from jaxdistill.registry.optimizers import OPTIMIZERS, transformation
 from jaxdistill.registry.records import pool, records
 from jaxdistill.registry.samplers import BACKBONES, DENSITIES
 from jaxdistill.registry.schedules import SCHEDULES
+from jaxdistill.registry.steps import EMBEDDERS, STEPS, steps
 from jaxdistill.registry.views import (
     AUGMENTATIONS,
     MASKS,
@@ -47,6 +48,7 @@ TABLES = {
     "data set": DATA,
     "density": DENSITIES,
     "distiller": DISTILLERS,
+    "embedder": EMBEDDERS,
     "evaluator": EVALUATORS,
     "kernel": KERNELS,
     "kind of targets": TARGETS,
@@ -57,6 +59,7 @@ TABLES = {
     "optimizer": OPTIMIZERS,
     "projector": PROJECTORS,
     "schedule": SCHEDULES,
+    "step of records": STEPS,
     "tokenizer": TOKENIZERS,
     "work": WORKS,
     "work between steps": BETWEEN,
@@ -89,6 +92,7 @@ __all__ = [
     "schedule",
     "seen",
     "shared",
+    "steps",
     "stored",
     "student_taps",
     "target",

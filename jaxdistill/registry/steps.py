@@ -1,0 +1,164 @@
+"""Steps of teacher-written records, in the order of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxdistill import records
+from jaxdistill.data.documents import json_lines, parquet, text_files
+from jaxdistill.records import (
+    balance,
+    cleaning,
+    contamination,
+    duplicates,
+    judging,
+    mathematics,
+    novelty,
+    programs,
+    reading,
+    similarity,
+)
+from jaxdistill.registry.context import Context
+from jaxdistill.registry.entries import Entry, call, forwarding
+from jaxdistill.registry.language import tokenizer_of
+from jaxdistill.settings import Count
+
+
+class Texts(NamedTuple):
+    """Texts of a file.
+
+    Attributes:
+        path: a JSON-lines or Parquet file, or a folder of ``.txt`` files.
+        text: the key of the text.
+    """
+
+    path: str
+    text: str = "text"
+
+    def read(self) -> list[str]:
+        """All of them."""
+        path = Path(self.path)
+        if path.is_dir():
+            return [each.text for each in text_files(path)]
+        reader = parquet if path.suffix == ".parquet" else json_lines
+        return [each.text for each in reader(path, self.text)]
+
+
+def _hashed(context: Context, *, width: Count = 512, n: Count = 3) -> similarity.Embedder:
+    return similarity.HashedEmbedder(width, n)
+
+
+EMBEDDERS: dict[str, Entry] = {"hashed": _hashed}
+
+
+def _plain(function: Callable[..., Any]) -> Entry:
+    @forwarding(function)
+    def entry(context: Context, **settings: Any) -> records.Step:
+        return records.step(function, **settings)
+
+    return entry
+
+
+def _embedding(function: Callable[..., Any]) -> Entry:
+    @forwarding(function, "embedder", "against")
+    def entry(
+        context: Context, *, embedder: Mapping[str, Any] | None = None, **settings: Any
+    ) -> records.Step:
+        made = call("embedder", EMBEDDERS, embedder or {"name": "hashed"}, context)
+        return records.step(function, embedder=made, **settings)
+
+    return entry
+
+
+_against_any = _embedding(similarity.unlike)
+
+
+@forwarding(similarity.unlike, "embedder", "against")
+def _unlike(
+    context: Context,
+    *,
+    against: Sequence[str] | Texts,
+    embedder: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> records.Step:
+    return _against_any(context, embedder=embedder, against=_texts(against), **settings)
+
+
+@forwarding(contamination.decontaminated, "against")
+def _decontaminated(
+    context: Context, *, against: Sequence[str] | Texts, **settings: Any
+) -> records.Step:
+    return records.step(contamination.decontaminated, against=_texts(against), **settings)
+
+
+def _texts(said: Sequence[str] | Texts) -> Sequence[str]:
+    return said.read() if isinstance(said, Texts) else said
+
+
+@forwarding(cleaning.length, "tokens")
+def _length(
+    context: Context, *, tokenizer: Mapping[str, Any] | None = None, **settings: Any
+) -> records.Step:
+    if tokenizer is None:
+        return records.step(cleaning.length, **settings)
+    encode = tokenizer_of(tokenizer).encode
+
+    def tokens(text: str) -> int:
+        return len(encode(text))
+
+    tokens.name = f"tokens of {dict(tokenizer)}"  # type: ignore[attr-defined]
+    return records.step(cleaning.length, tokens=tokens, **settings)
+
+
+STEPS: dict[str, Entry] = {
+    "balanced": _plain(balance.balanced),
+    "capped": _plain(balance.capped),
+    "decontaminated": _decontaminated,
+    "exact_duplicates": _plain(duplicates.exact_duplicates),
+    "finished": _plain(cleaning.finished),
+    "in_scripts": _plain(cleaning.in_scripts),
+    "length": _length,
+    "near_duplicates": _plain(duplicates.near_duplicates),
+    "negatives": _plain(balance.negatives),
+    "normalised": _plain(cleaning.normalised),
+    "novel": _plain(novelty.novel),
+    "preferred": _plain(judging.preferred),
+    "read_marker": _plain(reading.read_marker),
+    "read_score": _plain(reading.read_score),
+    "read_strings": _plain(reading.read_strings),
+    "read_tags": _plain(reading.read_tags),
+    "repeated": _plain(balance.repeated),
+    "semantic_duplicates": _embedding(similarity.semantic_duplicates),
+    "similar": _embedding(similarity.similar),
+    "tagged": _plain(cleaning.tagged),
+    "unlike": _unlike,
+    "unrepetitive": _plain(cleaning.unrepetitive),
+    "verified_code": _plain(programs.verified_code),
+    "verified_mathematics": _plain(mathematics.verified_mathematics),
+    "voted": _plain(judging.voted),
+    "within": _plain(judging.within),
+}
+
+
+def steps(parts: Sequence[Mapping[str, Any]], context: Context) -> list[records.Step]:
+    """The steps that a config names, in its order.
+
+    Args:
+        parts: each with its ``step`` and settings.
+        context: what the runner offers.
+
+    Raises:
+        ValueError: for an unknown step or setting, and an order that cannot be.
+
+    Example:
+        >>> [each.name for each in steps([{"step": "finished"}, {"step": "voted"}], Context())]
+        ['finished', 'voted']
+        >>> steps([{"step": "exact_duplicates"}, {"step": "voted"}], Context())
+        Traceback (most recent call last):
+        ValueError: step 2, 'voted', needs all answers, which 'exact_duplicates' ... put it first
+    """
+    found = [call("step of records", STEPS, part, context, "step") for part in parts]
+    records.refuse_order(found)
+    return found
