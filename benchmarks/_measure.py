@@ -29,7 +29,12 @@ class Seconds(NamedTuple):
 
 
 # Options that name places on the machine, and what results say instead.
-PLACES = {"torch_python": "<python with torch>", "keep": "<folder>"}
+PLACES = {
+    "torch_python": "<python with torch>",
+    "keep": "<folder>",
+    "data": "<folder>",
+    "claim": "<folder>",
+}
 
 
 class Compiled(NamedTuple):

@@ -6,12 +6,15 @@ A projector is built from the two shapes, trained with the student, and left out
 
 from __future__ import annotations
 
+import math
+
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Net
-from jaxdistill.settings import Count, checked
+from jaxdistill.settings import Count, Natural, checked
 
 
 @checked
@@ -124,3 +127,74 @@ def resize(student: tuple[int, ...], target: tuple[int, ...]) -> Net:
             f"got {student} and {target}"
         )
     return from_linen(_Resize(tuple(target)))
+
+
+class _Regrid(nn.Module):
+    side: tuple[int, int]
+    width: int
+    front: int
+    target_front: int
+    tokens: bool
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        maps = inputs
+        if inputs.ndim == 3:
+            row = math.isqrt(inputs.shape[1] - self.front)
+            maps = inputs[:, self.front :].reshape(len(inputs), row, row, inputs.shape[-1])
+        grid = (len(maps), *self.side, maps.shape[-1])
+        maps = jax.image.resize(maps, grid, "bilinear", antialias=True)
+        places = nn.Dense(self.width, name="places")(maps)
+        if not self.tokens:
+            return places
+        places = places.reshape(len(maps), -1, self.width)
+        if not self.target_front:
+            return places
+        before = nn.Dense(self.target_front * self.width, name="front")(maps.mean((1, 2)))
+        before = before.reshape(len(maps), self.target_front, self.width)
+        return jnp.concatenate([before, places], axis=1)
+
+
+@checked
+def regrid(
+    student: tuple[int, ...],
+    target: tuple[int, ...],
+    *,
+    front: Natural = 0,
+    target_front: Natural = 0,
+) -> Net:
+    """Between maps ``[B, H, W, C]`` and tokens ``[B, N, D]`` of square grids, either way: a
+    bilinear resize of the grid, a linear map of the width, and for the tokens in front of the
+    target's another one of the mean.
+
+    Args:
+        student: shape of its maps or tokens.
+        target: shape of the teacher's.
+        front: how many of the student's tokens stand before those of patches; they are not read.
+        target_front: the same of the teacher's, which are predicted.
+
+    Raises:
+        ValueError: for other arrays, and tokens that are no square.
+
+    Example:
+        >>> net = regrid((8, 4, 4, 16), (8, 10, 32), target_front=1)
+        >>> params, state = net.init(jax.random.key(0), jnp.zeros((8, 4, 4, 16)))
+        >>> net.apply(params, state, jnp.zeros((8, 4, 4, 16))).out.shape
+        (8, 10, 32)
+    """
+    for side, shape, before in (("student", student, front), ("target", target, target_front)):
+        if len(shape) not in (3, 4):
+            raise ValueError(
+                "a regrid projector goes between maps [B, H, W, C] and tokens [B, N, D], got "
+                f"{student} and {target}"
+            )
+        places = shape[1] - before if len(shape) == 3 else 0
+        if places < 0 or math.isqrt(places) ** 2 != places:
+            key = "front" if side == "student" else "target_front"
+            raise ValueError(
+                f"{shape[1]} tokens of the {side}, less {before} in front, are no square: "
+                f"{key!r} says how many stand before those of patches"
+            )
+    row = math.isqrt(target[1] - target_front)
+    size = (row, row) if len(target) == 3 else (target[1], target[2])
+    return from_linen(_Regrid(size, target[-1], front, target_front, len(target) == 3))

@@ -143,6 +143,31 @@ def mixed(mix: Callable[..., Any], classes: int, *, smoothing: Share = 0.0) -> P
     return prepare
 
 
+_TURNS = 4
+
+
+def turned(batch: dict[str, Any], key: jax.Array) -> dict[str, Any]:
+    """Every image and its three quarter turns side by side, so that a batch of n becomes one of 4n:
+    the view of pretext tasks.
+
+    Adds ``batch["upright"]`` bool ``[4n]``, which image is as it was; ``batch["image_label"]``
+    ``[n]`` are the labels of the images, while ``label`` and all else is there for every view.
+
+    Raises:
+        ValueError: at trace time, for images that are no squares.
+    """
+    image = batch["image"]
+    if image.shape[1] != image.shape[2]:
+        raise ValueError(f"only square images can be turned, these are {image.shape[1:3]}")
+    views = jnp.stack([jnp.rot90(image, turn, axes=(1, 2)) for turn in range(_TURNS)], axis=1)
+    views = views.reshape(-1, *image.shape[1:])
+    found = {name: jnp.repeat(x, _TURNS, axis=0) for name, x in batch.items()}
+    found["upright"] = jnp.arange(len(views)) % _TURNS == 0
+    if "label" in batch:
+        found["image_label"] = batch["label"]
+    return {**found, "image": views, "student": views, "teacher": views}
+
+
 @checked
 def masked(
     *,

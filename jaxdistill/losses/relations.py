@@ -99,7 +99,8 @@ def rkd_angle(
     .. math:: \frac{1}{n^3} \sum_{ijk}
         \rho\bigl(\cos\angle s_j s_i s_k - \cos\angle t_j t_i t_k\bigr)
 
-    with :math:`\rho` the smooth L1 distance (beta 1). It holds ``B^3`` numbers.
+    with :math:`\rho` the smooth L1 distance (beta 1). Of the ``B^3`` triangles it holds some at a
+    time.
 
     Args:
         student: features ``[B, ...]``.
@@ -128,15 +129,40 @@ def rkd_angle(
         Park et al., `Relational Knowledge Distillation <https://arxiv.org/abs/1904.05068>`_, 2019
     """
     student, teacher = batch_rows(student, teacher, where)
+    size, counts = student.shape[0], pairs(where, student.shape[0])
 
-    def cosines(x):
+    def cosines(corners, x):
         # The corner first: on a mesh every device has the corners of its own examples.
-        return gram(l2_normalise(x[:, None, :] - x[None, :, :]))
+        return gram(l2_normalise(corners[:, None, :] - x[None, :, :]))
 
-    counts = pairs(where, student.shape[0])
-    counts = counts[:, :, None] & counts[:, None, :]
-    gap = jnp.where(counts, smooth_absolute(cosines(student) - cosines(teacher)), 0)
-    return ratio(jnp.sum(gap), count(where, gap) ** 3)
+    def total(part):
+        ours, theirs, both = part
+        gap = smooth_absolute(cosines(ours, student) - cosines(theirs, teacher))
+        return jnp.sum(jnp.where(both[:, :, None] & both[:, None, :], gap, 0))
+
+    parts = _parts(size, size * (size + student.shape[1] + teacher.shape[1]))
+    if parts == 1:
+        found = total((student, teacher, counts))
+    else:
+        # Corners of a part come from all over the batch, so that one shared out stays so.
+        cut = jax.tree.map(
+            lambda x: x.reshape(size // parts, parts, *x.shape[1:]).swapaxes(0, 1),
+            (student, teacher, counts),
+        )
+        step = jax.checkpoint(lambda sum_, part: (sum_ + total(part), None))
+        found, _ = jax.lax.scan(step, jnp.zeros((), student.dtype), cut)
+    return ratio(found, count(where, student) ** 3)
+
+
+# So many numbers of triangles are held at a time.
+_AT_ONCE = 2**21
+
+
+def _parts(size: int, each: int) -> int:
+    """Into how many parts corners are cut, of which each holds so many numbers: the fewest that
+    divide the batch."""
+    enough = (parts for parts in range(1, size + 1) if size % parts == 0)
+    return next((n for n in enough if size // n * each <= _AT_ONCE), max(size, 1))
 
 
 @on_any_mesh
@@ -157,7 +183,7 @@ def rkd(
         student: features ``[B, ...]``.
         teacher: features ``[B, ...]`` of any width.
         distance_weight: :math:`a`; zero leaves the part out.
-        angle_weight: :math:`b`; zero leaves the part, and its ``B^3`` numbers, out.
+        angle_weight: :math:`b`; zero leaves the part, and its ``B^3`` triangles, out.
         epsilon: of the distances.
         where: ``[B]``, true for the rows that count.
 

@@ -24,15 +24,18 @@ from jaxdistill.models.masking import (
     sincos_positions,
     unpatchify,
 )
+from jaxdistill.models.mixer import Mixer
 from jaxdistill.models.mlp import MLP
 from jaxdistill.models.mobilenet import MobileNetV3
 from jaxdistill.models.modern_bert import ModernBert
 from jaxdistill.models.pretrained import Pretrained, export, load
 from jaxdistill.models.resnet import ResNet, cifar_resnet, imagenet_resnet
+from jaxdistill.models.stage_heads import stage_head
 from jaxdistill.models.text_encoder import TextEncoder
 from jaxdistill.models.timed import TimeMLP, time_features
 from jaxdistill.models.unet import CriticHead, UNet
 from jaxdistill.models.vit import ViT, vit_size
+from jaxdistill.models.wide_resnet import WideResNet
 
 __all__ = [
     "CLIP",
@@ -45,6 +48,7 @@ __all__ = [
     "DiT",
     "Encoder",
     "Masking",
+    "Mixer",
     "MobileNetV3",
     "ModernBert",
     "Pretrained",
@@ -56,6 +60,7 @@ __all__ = [
     "TimeMLP",
     "UNet",
     "ViT",
+    "WideResNet",
     "cifar_resnet",
     "export",
     "head_of",
@@ -75,6 +80,7 @@ __all__ = [
     "sincos_positions",
     "split_qkv",
     "stack_blocks",
+    "stage_head",
     "take_layers",
     "time_features",
     "unpatchify",

@@ -108,6 +108,18 @@ def conv(features: int, size: int, stride: int, dtype: Any, name: str, groups: i
     )
 
 
+def batch_norm(train: bool, dtype: Any, name: str, zero_scale: bool = False) -> nn.BatchNorm:
+    """A batch norm of residual networks: statistics that move by a tenth per training step."""
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        scale_init=nn.initializers.zeros if zero_scale else nn.initializers.ones,
+        dtype=dtype,
+        name=name,
+    )
+
+
 def scan_layers(
     layer: nn.Module,
     depth: int,

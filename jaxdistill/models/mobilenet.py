@@ -14,6 +14,7 @@ from jaxdistill._errors import unknown
 from jaxdistill.models._common import (
     Dtype,
     Identity,
+    batch_norm,
     check_image_rank,
     check_settings,
     conv,
@@ -112,7 +113,7 @@ class InvertedBlock(nn.Module):
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
         form, incoming = self.form, inputs.shape[-1]
-        norm = partial(_norm, train, self.dtype)
+        norm = partial(batch_norm, train, self.dtype)
         act = jax.nn.hard_swish if form.hard_swish else nn.relu
         inside = rounded(incoming * form.expansion) if form.expansion != 1 else incoming
         maps = inputs
@@ -126,12 +127,6 @@ class InvertedBlock(nn.Module):
         maps = norm("norm")(conv(self.channels, 1, 1, self.dtype, "conv")(maps))
         same = form.stride == 1 and incoming == self.channels
         return maps + inputs if same else maps
-
-
-def _norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
-    return nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name
-    )
 
 
 class MobileStage(nn.Module):
@@ -194,7 +189,7 @@ class MobileNetV3(nn.Module):
         check_settings(self)
         maps = image_of(inputs)
         check_image_rank(maps)
-        norm = partial(_norm, train, self.dtype)
+        norm = partial(batch_norm, train, self.dtype)
         stem = 16 if self.width < 0.75 else rounded(16 * self.width)
         maps = conv(stem, 3, 2, self.dtype, "stem_conv")(maps)
         maps = jax.nn.hard_swish(norm("stem_norm")(maps))

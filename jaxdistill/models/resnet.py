@@ -14,6 +14,7 @@ from jaxdistill._errors import unknown
 from jaxdistill.models._common import (
     Dtype,
     Identity,
+    batch_norm,
     check_image_rank,
     check_settings,
     conv,
@@ -24,17 +25,6 @@ from jaxdistill.models.blocks import given_taps, shared, taps_below
 from jaxdistill.settings import Count, Natural
 
 Shortcut = Literal["conv", "pool", "pad"]
-
-
-def _norm(train: bool, dtype: Any, name: str, zero_scale: bool = False) -> nn.BatchNorm:
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        scale_init=nn.initializers.zeros if zero_scale else nn.initializers.ones,
-        dtype=dtype,
-        name=name,
-    )
 
 
 class ResidualBlock(nn.Module):
@@ -74,9 +64,10 @@ class ResidualBlock(nn.Module):
             last = index == len(layers)
             maps = conv(features, size, stride, self.dtype, f"conv_{index}")(maps)
             zero_scale = last and self.zero_init_residual
-            maps = _norm(train, self.dtype, f"norm_{index}", zero_scale)(maps)
+            maps = batch_norm(train, self.dtype, f"norm_{index}", zero_scale)(maps)
             maps = maps if last else nn.relu(maps)
-        return nn.relu(maps + self._shortcut(inputs, layers[-1][0], train))
+        total = maps + self._shortcut(inputs, layers[-1][0], train)
+        return nn.relu(Identity(name="sum")(total))
 
     def _shortcut(self, inputs: jax.Array, features: int, train: bool) -> jax.Array:
         missing = features - inputs.shape[-1]
@@ -90,7 +81,7 @@ class ResidualBlock(nn.Module):
                 inputs = nn.avg_pool(inputs, window, window, "SAME", count_include_pad=False)
                 stride = 1
             inputs = conv(features, 1, stride, self.dtype, "shortcut_conv")(inputs)
-            return _norm(train, self.dtype, "shortcut_norm")(inputs)
+            return batch_norm(train, self.dtype, "shortcut_norm")(inputs)
         if missing < 0:
             raise ValueError(
                 f"shortcut 'pad' cannot go from {inputs.shape[-1]} channels down to {features}"
@@ -161,10 +152,10 @@ class Stem(nn.Module):
                 image = conv(
                     self.width // 2, 3, stride if index == 1 else 1, self.dtype, f"conv_{index}"
                 )(image)
-                image = nn.relu(_norm(train, self.dtype, f"norm_{index}")(image))
+                image = nn.relu(batch_norm(train, self.dtype, f"norm_{index}")(image))
             size, stride = 3, 1
         maps = conv(self.width, size, stride, self.dtype, "conv")(image)
-        return nn.relu(_norm(train, self.dtype, "norm")(maps))
+        return nn.relu(batch_norm(train, self.dtype, "norm")(maps))
 
 
 class ResNet(nn.Module):
@@ -173,7 +164,8 @@ class ResNet(nn.Module):
     The output is [B, classes], float32. ``cifar_resnet`` and ``imagenet_resnet`` give the published
     networks. Tap paths, maps after their last rectifier: ``stem``, ``stage_1/block_0``, ...,
     ``stage_1`` (the output of its last block), the last stage being the maps before the pool;
-    then ``pooled`` [B, channels] and ``head``. Inside a block ``conv_1``, ``norm_1``, ... .
+    then ``pooled`` [B, channels] and ``head``. Inside a block ``conv_1``, ``norm_1``, ..., and
+    ``sum``, what its last rectifier is given.
 
     Running statistics are float32 in ``batch_stats`` and move by a tenth per training step. Flax
     keeps the biased variance there, where PyTorch keeps the unbiased one. On a mesh the statistics

@@ -141,7 +141,9 @@ def distiller_of(
     entries, factors = settings["objective"], factors or {}
     terms = combine(
         {
-            name: registry.match(name, entry, context.steps, scale=factors.get(name, 1.0))
+            name: registry.match(
+                name, entry, context.steps, scale=factors.get(name, 1.0), sets=context.sets
+            )
             for name, entry in entries.items()
         }
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 
-from jaxdistill import models
+from jaxdistill import connectors, models
 from jaxdistill.distiller import Student
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import pretrained
@@ -16,6 +16,7 @@ from jaxdistill.registry import pools, samplers
 from jaxdistill.registry.condense import kernel_named
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, module, stages_in
+from jaxdistill.settings import Earlier
 from jaxdistill.theory import machines
 
 
@@ -32,6 +33,19 @@ def _published(
     return pretrained.module_of(path, sees, **(changes or {}))
 
 
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "paraphraser": connectors.Paraphraser,
+    "embedding": connectors.Embedding,
+}
+
+
+def _extended(context: Context, *, stage: Earlier, tap: str, head: Mapping[str, Any]) -> Any:
+    """An earlier net that stays as it is, with a head that learns on one of its features."""
+    entries = {name: module(made) for name, made in HEADS.items()}
+    own = from_linen(call("head", entries, head, context))
+    return connectors.extended(context.net_of(stage), stage, tap, own)
+
+
 NETS: dict[str, Entry] = {
     "mlp": module(models.MLP),
     "convnet": module(models.ConvNet),
@@ -41,6 +55,9 @@ NETS: dict[str, Entry] = {
     "convnext": module(models.ConvNeXt),
     "mobilenet": module(models.MobileNetV3),
     "mae": module(models.MAE),
+    "mixer": module(models.Mixer),
+    "wide_resnet": module(models.WideResNet),
+    "extended": _extended,
     "kernel_machine": _kernel_machine,
     "published": _published,
     **samplers.NETS,

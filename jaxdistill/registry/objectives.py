@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import jax
 
-from jaxdistill import adapt, critics, losses, objective, queues, targets
+from jaxdistill import adapt, connectors, critics, losses, models, objective, queues, targets
 from jaxdistill._errors import unknown
 from jaxdistill.net import Net
 from jaxdistill.registry.context import Context
@@ -33,16 +33,34 @@ PROJECTORS: dict[str, Callable[..., Net]] = {
     "width": adapt.width,
     "mlp": adapt.mlp,
     "convolution": adapt.convolution,
+    "regrid": adapt.regrid,
     "resize": adapt.resize,
+    "translator": connectors.translator,
+    "stage_head": models.stage_head,
 }
 
 
-@forwarding(critics.cooperative_discriminator, "name", "weight")
-def _cooperative_discriminator(
+def _owning(function: Callable[..., objective.Objective], weight: float = 1.0) -> Entry:
+    """An objective with parts of its own as an entry; a loss of its name is meant no longer."""
+
+    @forwarding(function, "name", "weight")
+    def entry(
+        context: Context, *, weight: Scheduled[Finite] = weight, **rest: Any
+    ) -> objective.Objective:
+        scaled = _scaled(weight, context.scale)
+        return function(name=context.term, weight=scaled, **rest)
+
+    return entry
+
+
+@forwarding(connectors.contrastive, "name", "weight")
+def _contrastive(
     context: Context, *, weight: Scheduled[Finite] = 1.0, **rest: Any
 ) -> objective.Objective:
-    weight = _scaled(weight, context.scale)
-    return critics.cooperative_discriminator(name=context.term, weight=weight, **rest)
+    train = context.sets.get("train")
+    records = None if train is None else len(train)
+    scaled = _scaled(weight, context.scale)
+    return connectors.contrastive(records, name=context.term, weight=scaled, **rest)
 
 
 @forwarding(queues.similarity_queue, "name", "weight", "projector")
@@ -57,18 +75,27 @@ def _similarity_queue(
     return queues.similarity_queue(name=context.term, **own, **rest)
 
 
-CRITICS: dict[str, Entry] = {
-    "cooperative_discriminator": _cooperative_discriminator,
-    "similarity_queue": _similarity_queue,
-}
-
-
 def _projector(said: str | Mapping[str, Any] | None) -> Callable[..., Net] | None:
     """What builds the net between two arrays, or None."""
     if not said:
         return None
     spec = {"name": said} if isinstance(said, str) else said
     return partial("projector", PROJECTORS, spec)
+
+
+CRITICS: dict[str, Entry] = {
+    "cooperative_discriminator": _owning(critics.cooperative_discriminator),
+    "crd": _contrastive,
+    "fsp": _owning(connectors.flow),
+    "knowledge_review": _owning(connectors.knowledge_review),
+    "overhaul": _owning(connectors.overhauled, 1e-3),
+    "pad": _owning(connectors.prime_aware),
+    "similarity_queue": _similarity_queue,
+    "simple_recipe": _owning(connectors.simple_recipe),
+    "vid": _owning(connectors.variational),
+}
+"""Objectives that own nets, variances or banks; those of a loss's name stand for it, which needs
+them."""
 
 
 def _matched(
@@ -88,13 +115,18 @@ def _matched(
 
 
 def match(
-    name: str, part: Mapping[str, Any], steps: int, *, scale: float = 1.0
+    name: str,
+    part: Mapping[str, Any],
+    steps: int,
+    *,
+    scale: float = 1.0,
+    sets: Mapping[str, Any] | None = None,
 ) -> objective.Objective:
     """One entry of ``objective``: a loss between an array of the student and one of its targets,
-    its weight times ``scale``.
+    its weight times ``scale``; ``sets`` are those of the stage's data.
     """
     which = named(f"objective {name!r}", part, "loss")
-    context = Context(steps=steps, term=name, scale=scale)
+    context = Context(steps=steps, term=name, scale=scale, sets=sets or {})
     if which in CRITICS:
         return call("loss", CRITICS, part, context, "loss")
     if which not in LOSSES:
@@ -104,6 +136,8 @@ def match(
     matched = {key: shared.pop(key) for key in keys(_matched) if key in shared}
     matched = _matched(context, **matched)
     parameters = list(inspect.signature(loss).parameters)
+    if _of_one(loss):
+        matched["target"] = None
     if "labels" in parameters and parameters.index("labels") > 1:
         matched["arguments"].setdefault("labels", "batch/label")
     matched["weight"] = _scaled(matched["weight"], scale)
@@ -121,24 +155,46 @@ def _joint(loss: Callable[..., Any]) -> Entry:
     return entry
 
 
+def _of_one(loss: Callable[..., Any] | None) -> bool:
+    """Whether a loss is one of the student's array alone."""
+    if loss is None:
+        return False
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return sum(p.kind is positional for p in inspect.signature(loss).parameters.values()) == 1
+
+
 def student_taps(entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """The taps of the student that an objective reads."""
     paths: list[str] = []
     for entry in entries.values():
-        paths += [entry.get("student", "out"), *(entry.get("arguments") or {}).values()]
+        paths += [*_said(entry, "student"), *(entry.get("arguments") or {}).values()]
         paths += [entry["kept"]] if entry.get("kept") else []
     return objective.taps_of(*paths)
 
 
 def target_paths(entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """The names of targets that an objective reads."""
-    paths = [entry.get("target", "out") for entry in entries.values()]
+    paths: list[Any] = []
     for entry in entries.values():
+        paths += [] if _of_one(LOSSES.get(str(entry.get("loss")))) else _said(entry, "target")
+        paths += [f"params/{n}/{p}" for n in entry.get("norms") or () for p in ("scale", "bias")]
         arguments = map(str, (entry.get("arguments") or {}).values())
         paths += [path.removeprefix("target/") for path in arguments if path.startswith("target/")]
     # Those that are no strings are told of where their entry is made.
     named = [path for path in paths if isinstance(path, str)]
     return tuple(path for path in dict.fromkeys(named) if path and not path.startswith("batch/"))
+
+
+def _said(entry: Mapping[str, Any], side: str) -> list[Any]:
+    """The paths of one side of an entry, one or several: those of an objective with parts of its
+    own by its own default."""
+    given = entry.get(side)
+    if given is None:
+        own = CRITICS.get(str(entry.get("loss")))
+        parameter = keys(own).get(side) if own is not None else None
+        known = parameter is not None and parameter.default is not parameter.empty
+        given = parameter.default if known and parameter is not None else "out"
+    return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
 def _scaled(weight: Any, scale: float) -> Any:
@@ -156,7 +212,13 @@ def _live(context: Context, *, stage: Earlier, mode: Mode = "eval") -> Any:
     if context.codecs is not None:
         return targets.cached(context.codecs, stage, _read(context.paths))
     taps = objective.taps_of(*context.paths)
-    return targets.live(net, stage, inputs="teacher", taps=taps, mode=mode)
+    own = {"taps": taps, "params": _parameters(context.paths), "mode": mode}
+    return targets.live(net, stage, inputs="teacher", **own)
+
+
+def _parameters(paths: Sequence[str]) -> tuple[str, ...]:
+    """Those of some names of targets that are parameters of a teacher."""
+    return tuple(p.removeprefix("params/") for p in paths if p.startswith("params/"))
 
 
 def _own(source: str) -> Entry:
@@ -246,6 +308,11 @@ def stored(settings: Mapping[str, Any] | None, paths: Sequence[str]) -> dict[str
 
 def _read(paths: Sequence[str]) -> tuple[str, ...]:
     """The outputs of a teacher that some paths name: its answer, and taps."""
+    if own := _parameters(paths):
+        raise ValueError(
+            f"the objective reads {own[0]!r} of its teacher's parameters, which no cache "
+            "of outputs holds: take 'cached' out"
+        )
     answer = ("out",) if any(path.split("/")[0] == "out" for path in paths) else ()
     return (*answer, *objective.taps_of(*paths))
 

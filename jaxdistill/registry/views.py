@@ -43,11 +43,13 @@ class View:
         augment: operations on images, in order.
         mix: how pairs are mixed, and the ``smoothing`` of their labels.
         mask: which patches, or which tokens, are hidden.
+        turned: whether every image comes with its three quarter turns.
     """
 
     augment: Sequence[Mapping[str, Any]] | None = None
     mix: Mapping[str, Any] | None = None
     mask: Mapping[str, Any] | None = None
+    turned: bool = False
 
 
 def augmentations(specs: Sequence[Mapping[str, Any]] | None) -> list[augment.Operation]:
@@ -102,6 +104,8 @@ def view(part: Mapping[str, Any] | None, info: Mapping[str, Any]) -> views.Prepa
                 "the data has no classes, so their labels cannot be mixed: take 'mix' out"
             )
         parts.append(views.mixed(function, info["classes"], smoothing=smoothing))
+    if said.turned:
+        parts.append(views.turned)
     if said.mask:
         parts.append(_masked("patches", said.mask, context))
     return views.chain(*parts)

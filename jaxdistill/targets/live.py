@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
+from jaxdistill.gradients import Whole
 from jaxdistill.net import Net, variables_of
 from jaxdistill.settings import Count, NonNegative, checked, fault
 
@@ -22,6 +23,7 @@ def live(
     *,
     inputs: str = "image",
     taps: Sequence[str] = (),
+    params: Sequence[str] = (),
     mode: Literal["eval", "train"] = "eval",
 ) -> Targets:
     """The outputs and taps of a net run within the step.
@@ -35,6 +37,8 @@ def live(
             of the student) or ``"self"`` (the student as it is).
         inputs: which entry of the batch it sees.
         taps: the features to add to its output.
+        params: paths of parameters to add, such as ``stage_1/norm/scale``: each becomes
+            ``params/<path>``, a :class:`~jaxdistill.gradients.Whole` as it has no examples.
         mode: ``"eval"``, or ``"train"`` for batch statistics and dropout in the teacher; its
             running statistics do not move in either.
 
@@ -42,19 +46,20 @@ def live(
         A function to ``{"out": ..., <tap>: ...}``.
 
     Raises:
-        ValueError: when ``sources`` holds nothing under that name, or ``mode`` is neither of the
-            two.
+        ValueError: when ``sources`` holds nothing under that name, for a parameter that the net
+            does not have, or when ``mode`` is neither of the two.
     """
 
     def targets(
         sources: Mapping, batch: Mapping, key: jax.Array, step: jax.Array
     ) -> dict[str, Any]:
-        params, state = _variables(sources, source)
+        own, state = _variables(sources, source)
         rng = key if mode == "train" else None
         forward = net.apply(
-            params, state, _input(batch, inputs), taps=tuple(taps), train=mode == "train", rng=rng
+            own, state, _input(batch, inputs), taps=tuple(taps), train=mode == "train", rng=rng
         )
-        return jax.lax.stop_gradient({"out": forward.out, **forward.taps})
+        whole = {f"params/{path}": Whole(_parameter(own, path)) for path in params}
+        return jax.lax.stop_gradient({"out": forward.out, **forward.taps, **whole})
 
     return targets
 
@@ -174,6 +179,15 @@ def _variables(sources: Mapping, name: str) -> tuple[Any, Any]:
             "the run keeps no average of the student: give model_to_model an ema decay"
         )
     return variables_of(f"the variables of {name!r}", sources[name])
+
+
+def _parameter(params: Any, path: str) -> Any:
+    for key in path.split("/"):
+        if not isinstance(params, Mapping) or key not in params:
+            there = params if isinstance(params, Mapping) else ()
+            raise ValueError(unknown(f"parameter of the teacher in {path!r}", key, there))
+        params = params[key]
+    return params
 
 
 def _input(batch: Mapping, name: str) -> Any:

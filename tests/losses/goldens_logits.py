@@ -71,6 +71,20 @@ def _decoupled(temperature, target, other):
     ).mean()
 
 
+def _ofa_stages(x):
+    heads = [x[f"stage{i}"] for i in range(3)]
+    args = x["logits_t"], x["target"]
+    stages = [
+        losses.one_for_all(z, *args, exponent=e).mean() for z, e in zip(heads, EPS, strict=False)
+    ]
+    last = losses.one_for_all(x["logits_s"], *args, exponent=EPS[-1]).mean()
+    # The gradients are those of the whole loss alone.
+    parts = jax.lax.stop_gradient({"stage_losses": jnp.stack(stages), "loss_kd": last})
+    return {"loss": sum(stages) + last, **parts}
+
+
+EPS = (1.0, 1.2, 1.5, 1.5)
+
 CASES = {
     "mixstd_mixkd": _mixstd,
     "kd_mdistiller_T1": _hinton(1.0),
@@ -114,6 +128,7 @@ CASES = {
     ).mean(),
     "wsld_clskd": lambda x: 2.25 * losses.weighted_soft_labels(*_all(x), temperature=4.0).mean(),
     "uskd_clskd": _uskd,
+    "ofa_stages": _ofa_stages,
     "ofa_eps1": lambda x: losses.one_for_all(*_all(x), exponent=1.0).mean(),
     "ofa_eps1.5": lambda x: losses.one_for_all(*_all(x), exponent=1.5).mean(),
     "mft_modelopt": lambda x: losses.minifinetuning(

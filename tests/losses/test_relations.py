@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdistill.losses import relations
 from jaxdistill.losses.contrastive import hinge_rank, info_nce, nt_xent
 from jaxdistill.losses.correlations import correlation_congruence, neighbour_correlation
 from jaxdistill.losses.crd import crd, crd_bank, crd_calibrate, crd_negatives, crd_update
@@ -18,6 +19,7 @@ from jaxdistill.losses.kernels import cka, cka_similarity, mmd
 from jaxdistill.losses.relations import (
     pkt,
     rkd,
+    rkd_angle,
     similarity_preserving,
 )
 from jaxdistill.losses.sskd import sskd_pretext, sskd_similarity, sskd_transformed
@@ -255,3 +257,22 @@ def test_hopeless_scores_leave_bound_and_gradient_finite():
         value, gradient = jax.jit(jax.value_and_grad(bound))(scores)
         assert jnp.isfinite(value)
         assert jnp.isfinite(gradient).all()
+
+
+def test_angles_of_many_examples_are_taken_part_by_part(monkeypatch):
+    draw = np.random.default_rng(0).standard_normal
+    student, teacher = (jnp.asarray(draw((24, width)), jnp.float32) for width in (5, 3))
+    where = jnp.arange(24) < 19
+    slope = jax.value_and_grad(lambda s: rkd_angle(s, teacher, where=where))
+    whole = slope(student)
+    monkeypatch.setattr(relations, "_AT_ONCE", 24 * 32 * 6)
+    assert relations._parts(24, 24 * 32) == 4
+    parts = jax.jit(slope)(student)
+    for ours, theirs in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-8)
+
+
+def test_angles_of_256_examples_fit_in_64_mib():
+    rows = jax.ShapeDtypeStruct((256, 64), jnp.float32)
+    made = jax.jit(jax.value_and_grad(rkd_angle)).lower(rows, rows).compile()
+    assert made.memory_analysis().temp_size_in_bytes < 64 * 2**20
