@@ -55,8 +55,8 @@ def published() -> dict:
     base = autoencoder(16, 768, 12, 12, decoder=(512, 8, 16), dtype="bfloat16")
     half = autoencoder(16, 384, 12, 6, decoder=(256, 4, 8), dtype="bfloat16")
     common = {"batch_size": 4096, "log_every": 50, "checkpoint_every": 1000}
-    # The folder of a finished teacher stage: then it is not trained again.
-    given = {"checkpoint": "", "normalise": True}
+    # The folder of a finished stage, or a published network: then it is not trained again.
+    given = {"checkpoint": ""}
     tutor = masked_images.imagenet_fine_tuning(base, "teacher", fine)
     token = masked_images.distillation_token(half, "tutor", "generic")
     rates = adamw(1e-3 * 4, 5 * fine, weight_decay=0.05, rates=layer_decay(12, 0.75))
@@ -65,11 +65,14 @@ def published() -> dict:
         sentence="A ViT-S learns from a masked ViT-B, then from its fine-tuned form.",
         data={"name": "imagenet2012", "dir": "", "image_size": 256, "validation": 0.01},
         stages={
-            "teacher": pretraining(base, crop, peak, 40 * epoch, 1600 * epoch, **given, **common),
-            "tutor": {**tutor, "checkpoint": ""},
-            "generic": pretraining(
-                half, crop, peak, 10 * epoch, 300 * epoch, **common, **taught(3)
+            "teacher": masked_images.own_units(
+                pretraining(base, crop, peak, 40 * epoch, 1600 * epoch, **given, **common)
             ),
+            "tutor": {**tutor, **given},
+            "generic": {
+                **pretraining(half, crop, peak, 10 * epoch, 300 * epoch, **common),
+                **taught(3),
+            },
             "specific": {
                 **masked_images.imagenet_fine_tuning(half, "generic", fine),
                 **token,

@@ -54,8 +54,8 @@ def published() -> dict:
                 "steps": 300 * fine,
                 **given,
             },
-            "masked": pretraining(
-                base, crop, peak, 40 * epoch, 1600 * epoch, normalise=True, **given, **common
+            "masked": masked_images.own_units(
+                pretraining(base, crop, peak, 40 * epoch, 1600 * epoch, **given, **common)
             ),
             "distil": {
                 "student": {**vit, "classes": 0, "drop_before": (0, 4, 8)},

@@ -76,19 +76,15 @@ def pretraining(
     peak: float,
     warmup: int,
     steps: int,
-    normalise: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
-    """A stage that fills in three quarters of the patches, the same ones for student and teacher;
-    each patch in its own units, if they are to be normalised.
+    """A stage that fills in three quarters of the patches, the same ones for student and teacher.
 
     Example:
         >>> pretraining({"net": "mae", "patch": 2}, (), 3e-3, 60, 1000)["view"]["mask"]
         {'patch': 2, 'ratio': 0.75, 'shared': True}
     """
     mask = {"patch": student["patch"], "ratio": 0.75, "shared": True}
-    if normalise:
-        mask["normalise"] = True
     return {
         "student": student,
         "view": {"augment": augment, "mask": mask},
@@ -98,6 +94,18 @@ def pretraining(
         "pictures": ("reconstruction",),
         **settings,
     }
+
+
+def own_units(stage: dict[str, Any]) -> dict[str, Any]:
+    """A stage of :func:`pretraining` that draws each patch in units of its own mean and deviation.
+
+    Example:
+        >>> stage = own_units(pretraining({"net": "mae", "patch": 2}, (), 3e-3, 60, 1000))
+        >>> stage["view"]["mask"]["normalise"]
+        True
+    """
+    mask = {**stage["view"]["mask"], "normalise": True}
+    return {**stage, "view": {**stage["view"], "mask": mask}}
 
 
 def decoder_features(student: str, teacher: str) -> dict[str, Any]:
