@@ -34,6 +34,7 @@ from jaxdistill.presets.optimizers import adamw
 SEEN = networks.Preprocessing(224, 256, False, (0.5,) * 3, (0.25,) * 3)
 DIGITS = networks.Preprocessing(8, 8, False, (0.3,), (0.4,))
 SETS = ("validation", "test")
+FLAGS = ("teacher", "student", "loss", "logits", "cached")
 
 
 def published(student, **flags) -> dict:
@@ -52,11 +53,12 @@ def small(data, student, labelled, **flags) -> dict:
     return built(seen, {**net, "width": 64}, 300, 64, **flags)
 
 
-def built(
-    seen, larger, most, batch, *, teacher, student, data, loss, logits, labelled, cached, steps
-) -> dict:
+def built(seen, larger, most, batch, *, data, labelled, **flags) -> dict:
     """The recipe for a teacher and images; what is not said of them is read from their folders."""
-    steps, classes, where = steps or most, classes_of(data), data.get("dir", "")
+    teacher, student, loss, logits, cached = (flags[key] for key in FLAGS)
+    steps, size = flags["steps"] or most, flags["size"]
+    classes, where = classes_of(data), data.get("dir", "")
+    seen = seen._replace(size=size, resize=size) if size else seen
     own.refuse_untaught(teacher, where, classes)
     about = networks.image_teacher(teacher) if teacher else None
     seen = (about.preprocessing if about else None) or seen
@@ -70,7 +72,7 @@ def built(
         "targets": {"kind": "live", "stage": "teacher"},
         "objective": families.learnt(loss, net, about.architecture if about else larger),
         "optimizer": adamw(1e-3, min(steps // 10, 500), weight_decay=0.05),
-        "view": {"augment": own.drawn(seen.size, seen.normalise(), small=seen == DIGITS)},
+        "view": {"augment": own.drawn(seen.size, seen.normalise(), small=seen.size <= 32)},
         "batch_size": batch,
     }
     if soft:
@@ -98,19 +100,24 @@ def built(
         there = own.stored(4 if cached is True else cached, learns["objective"])
         stages["distil"]["targets"] = {**learns["targets"], "cached": there}
         stages["distil"]["evaluate"] = watched if labels else None
+    order, asked = tuple(stages), {}
     if labels:
+        known = {**learns, "targets": None, **own.labelled(labelled), "steps": steps}
+        known["evaluate"] = {"accuracy": accuracy(augment=seen.whole()), **watched}
         stages["finetune"] = {
-            **{**learns, "targets": None, **own.labelled(labelled)},
-            "initial": {"stage": "distil"},
+            **{**known, "steps": max(steps // 5, 1), "initial": {"stage": "distil"}},
             "optimizer": adamw(3e-4, min(steps // 50, 100), weight_decay=0.05),
-            "steps": max(steps // 5, 1),
-            "evaluate": {"accuracy": accuracy(augment=seen.whole())},
         }
+        # What the claim compares with: the same net, of the same labels alone.
+        stages["labels"] = known
+        order, asked = (*order, "finetune"), {"claim": own.claim()}
     return recipe(
         title=own.titled("Own images", teacher, student),
         sentence="A small net learns the features of a large one on one's own images.",
         data=read(data, seen, labels),
         stages=stages,
+        order=order,
+        **asked,
     )
 
 
@@ -145,8 +152,10 @@ def get_config(
     labelled: int | None = None,
     cached: bool | int = False,
     steps: int | None = None,
+    size: int | None = None,
 ) -> ConfigDict:
     """The recipe for one's teacher, student and images, or with ``small`` one of minutes."""
     flags = {"teacher": teacher, "student": student, "data": dict(data or {}), "loss": loss}
     flags |= {"logits": logits, "labelled": labelled, "cached": cached, "steps": steps}
+    flags["size"] = size
     return chosen(VARIANTS, variant, __file__, **flags)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdistill._errors import listed, unknown
+from jaxdistill.presets.claims import above
 from jaxdistill.presets.images import LABELS
 
 _Net = Mapping[str, Any]
@@ -278,3 +279,29 @@ def labelled(few: int | None) -> dict[str, Any]:
         {'labelled': 'all'}
     """
     return {"records": {"labelled": few or "all"}, "objective": LABELS}
+
+
+def claim() -> dict[str, Any]:
+    """What own images claim: features learnt without labels are worth more than few labels.
+
+    Example:
+        >>> list(claim()["arms"])
+        ['distilled', 'fine-tuned', 'labels']
+    """
+    probe = "a probe on the distilled student beats one on the same student trained on its labels"
+    tuned = "fine-tuned on the same labels it beats the student that knows these alone"
+    ends = {"distilled": "distil", "fine-tuned": "finetune"}
+    taught = ("teacher", "start", "distil", "finetune")
+    return {
+        "sentence": "Features of a teacher, learnt without labels, are worth more than few labels.",
+        "metric": "last/test/probe_accuracy",
+        "held_equal": ("net, steps, batches, views, optimizer and labels of the student",),
+        "arms": {
+            **{arm: {"recipe": taught[: taught.index(end) + 1]} for arm, end in ends.items()},
+            "labels": {"recipe": ("labels",)},
+        },
+        "contrasts": {
+            "probe": above("distilled", "labels", probe, 0.03),
+            "fine-tuned": above("fine-tuned", "labels", tuned, 0.0, "last/test/accuracy"),
+        },
+    }
