@@ -25,6 +25,17 @@ def is_name(path: str | os.PathLike) -> bool:
     return not (Path(path).exists() or Path(path).parent.is_dir())
 
 
+def shown(path: str | os.PathLike) -> str:
+    """What published weights are called: a name on the hub as it is, a folder without what it lies
+    in.
+
+    Example:
+        >>> shown("facebook/dinov2-small"), shown("/data/dinov2")
+        ('facebook/dinov2-small', 'dinov2')
+    """
+    return str(path) if is_name(path) else Path(path).name
+
+
 def folder_of(
     path: str | os.PathLike, files: Sequence[str], *, revision: str | None = None
 ) -> Path:

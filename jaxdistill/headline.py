@@ -5,17 +5,17 @@ What :func:`answer` gives is plain data, which stands at the top of a report.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxdistill._hub import shown
 from jaxdistill.config import frozen_stages, target_stages
+from jaxdistill.models import pretrained
 from jaxdistill.recipe import Plan, Planned
-from jaxdistill.recipe.student import inputs_of
-from jaxdistill.training.costs import Costs, costs
+from jaxdistill.recipe.student import CostsOf
 from jaxdistill.training.loop import Outcome
 from jaxdistill.training.meaning import meaning, plain_words
 
@@ -24,17 +24,20 @@ METRICS = 3
 _STEPS = re.compile(r"(.+?)_(\d+)")
 
 
-def answer(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+def answer(plan: Plan, outcomes: Mapping[str, Outcome], measured: CostsOf) -> dict[str, Any]:
     """What stands at the top of a report, see :mod:`jaxdistill.training.report`.
 
-    Forward passes of the nets that are compared are timed, so that two calls differ in ``seconds``.
+    Args:
+        plan: the recipe.
+        outcomes: what its stages left.
+        measured: what the net of a stage costs, see :func:`jaxdistill.recipe.costs_of`.
     """
     student = student_of(plan)
     teachers = teachers_of(plan, student)
     if student.kind == "data_set":
         rows = _data_sets(_data_name(plan, student), student, outcomes[student.name])
     else:
-        rows = _nets(plan, student, teachers, outcomes)
+        rows = _nets(plan, student, teachers, outcomes, measured)
     names = _metrics(plan, student, rows)
     for row in rows:
         row["values"] = {name: row["values"][name] for name in names if name in row["values"]}
@@ -53,6 +56,8 @@ def student_of(plan: Plan) -> Planned:
     """The stage that a recipe is about: the one that its claim measures if that one learns from
     another, else the first that does, else the last of those with the most steps."""
     learning = [p for p in plan.stages if _learns(plan, p)]
+    # What takes no steps is there to be measured, such as a student before it has learnt.
+    learning = [p for p in learning if p.settings["steps"]] or learning
     claimed = ((plan.config.get("claim") or {}).get("metric") or "").split("/")[0]
     own = [p for p in learning if p.name == claimed]
     if own or learning:
@@ -96,6 +101,8 @@ def described(planned: Planned, result: Any = None) -> str:
     """What a stage makes, in words."""
     if planned.kind == "data_set" and result is not None:
         return f"{len(result.images)} images"
+    if pretrained.is_published(planned.settings["checkpoint"]):
+        return shown(planned.settings["checkpoint"])
     if planned.settings["student"]:
         return plain_words(str(planned.settings["student"]["net"]))
     named = planned.settings["work"] or planned.settings["distiller"] or {}
@@ -120,6 +127,14 @@ def after(plan: Plan, student: Planned) -> list[Planned]:
         if planned.kind == "net" and start in (student.name, *(p.name for p in found)):
             found.append(planned)
     return found
+
+
+def before(plan: Plan, student: Planned) -> list[Planned]:
+    """The stage that measures the student as it begins, where there is one."""
+    start = (student.settings["initial"] or {}).get("stage")
+    return [
+        p for p in plan.stages if p.name == start and _learns(plan, p) and not p.settings["steps"]
+    ]
 
 
 def _sources(plan: Plan, student: Planned, teachers: Sequence[Planned]) -> list[dict[str, str]]:
@@ -158,26 +173,29 @@ def _how(plan: Plan, student: Planned) -> str:
 
 
 def _nets(
-    plan: Plan, student: Planned, teachers: Sequence[Planned], outcomes: Mapping[str, Outcome]
+    plan: Plan,
+    student: Planned,
+    teachers: Sequence[Planned],
+    outcomes: Mapping[str, Outcome],
+    costs: CostsOf,
 ) -> list[dict[str, Any]]:
     """A row for every teacher, for the student, and for others that were measured alike; of
     samplers one for every number of steps."""
+    began = before(plan, student)
     roles = {p.name: "from the student" for p in after(plan, student)}
+    roles |= {p.name: "student at first" for p in began}
     roles |= {p.name: "teacher" for p in teachers} | {student.name: "student"}
-    measured = set(_own_values(outcomes[student.name]))
-    known: dict[str, Costs | None] = {}
+    alike = set(_own_values(outcomes[student.name]))
     rows = []
     for planned in plan.stages:
         values = _own_values(outcomes[planned.name])
         sole = [p.name for p in teachers] == [planned.name]
-        values |= _of_teacher(planned.name, student, outcomes, sole)
+        for learner in (*began, student):
+            values |= _of_teacher(planned.name, learner, outcomes, sole)
         role = roles.get(planned.name, "")
-        if not role and (planned.kind != "net" or not measured & values.keys()):
+        if not role and (planned.kind != "net" or not alike & values.keys()):
             continue
-        key = json.dumps([planned.settings["student"], planned.settings["view"]], default=str)
-        if key not in known:
-            known[key] = _costs(planned, outcomes[planned.name].result)
-        found = known[key]
+        found = costs(planned.name)
         own = {} if found is None else found._asdict()
         own.pop("device", None)
         row = {"name": planned.name, "what": described(planned), "role": role}
@@ -190,8 +208,9 @@ def _nets(
 
 
 def _in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Teachers first, then others, then the student and what became of it."""
-    order = {"teacher": 0, "": 1, "student": 2, "from the student": 3}
+    """Teachers first, then others, then the student as it began, as it is, and what became of
+    it."""
+    order = {"teacher": 0, "": 1, "student at first": 2, "student": 3, "from the student": 4}
     return sorted(rows, key=lambda row: (order[row["role"]], -row.get("at", 0)))
 
 
@@ -210,7 +229,7 @@ def _own_values(outcome: Outcome) -> dict[str, float]:
 def _of_teacher(
     name: str, student: Planned, outcomes: Mapping[str, Outcome], sole: bool
 ) -> dict[str, float]:
-    """What the student's own stage has measured of a teacher, by its name or, of the sole one,
+    """What a stage of the student has measured of a teacher, by its name or, of the sole one,
     without."""
     found = {}
     for metric, value in outcomes[student.name].values.items():
@@ -300,13 +319,6 @@ def _once(names: Iterable[str]) -> list[str]:
     for name in names:
         found.setdefault(name.rpartition("/")[2], name)
     return list(found.values())
-
-
-def _costs(planned: Planned, result: Any) -> Costs | None:
-    """What a net costs; None of what is none, and where nothing says what it sees."""
-    if planned.kind != "net" or planned.net is None or "train" not in planned.data:
-        return None
-    return costs(planned.net, result, inputs_of(planned))
 
 
 def _note(rows: Sequence[Mapping[str, Any]], outcomes: Mapping[str, Outcome]) -> str:

@@ -300,9 +300,10 @@ def _written(
     from jaxdistill import present, recipe
 
     try:
-        present.report(root, plan, outcomes, **about)
+        measured = recipe.costs_of(plan, outcomes)
+        present.report(root, plan, outcomes, measured, **about)
         return {
-            "student": recipe.write_student(root, plan, outcomes, about["command"]),
+            "student": recipe.write_student(root, plan, outcomes, about["command"], measured),
             "synthetic set": present.synthetic(root, plan, outcomes),
         }
     except OSError as fault:

@@ -15,6 +15,7 @@ from jaxdistill import condense, headline
 from jaxdistill._errors import unknown
 from jaxdistill.pictures import PICTURES
 from jaxdistill.recipe import Plan, Planned
+from jaxdistill.recipe.student import CostsOf
 from jaxdistill.registry.entries import scheduled
 from jaxdistill.training.loop import Outcome
 from jaxdistill.training.report import Picture, environment, write_report
@@ -28,6 +29,7 @@ def report(
     root: Path | str,
     plan: Plan,
     outcomes: Mapping[str, Outcome],
+    measured: CostsOf,
     *,
     command: str = "",
     changes: Sequence[str] = (),
@@ -39,6 +41,7 @@ def report(
         root: the working directory.
         plan: the recipe.
         outcomes: what its stages left.
+        measured: what the net of a stage costs, see :func:`jaxdistill.recipe.costs_of`.
         command: what made it.
         changes: what was changed in the config, ``path=value`` each.
         trackers: which are shown the last values and the images too.
@@ -59,7 +62,7 @@ def report(
             "sentence": _sentence(plan, changes),
             "command": command,
             "created": time.strftime("%Y-%m-%d %H:%M"),
-            "answer": headline.answer(plan, outcomes),
+            "answer": headline.answer(plan, outcomes, measured),
             "config": plan.config,
             "environment": environment(),
             "stages": [_stage(plan, planned, outcomes[planned.name]) for planned in plan.stages],

@@ -1,11 +1,16 @@
 """What reports say first of every system: from what into what."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from jaxdistill import config_files, headline, main
+from jaxdistill import config_files, headline, main, recipe, students
+from jaxdistill.overrides import smoke
+from jaxdistill.presets.images import accuracy, classifier
 from jaxdistill.recipe.resolving import resolve
+from jaxdistill.training.costs import costs
 
 ROOT = Path(__file__).parents[1]
 # For every config the stages that it learns from, its student, and what becomes of that. Small data
@@ -30,6 +35,8 @@ FROM_WHAT_INTO_WHAT = {
     "mae_vitb": ("teacher", "distil", "finetune"),
     "meal_v2": ("deep residual wide", "distil", ""),
     "mtt": ("", "distil", ""),
+    "own_images": ("teacher", "distil", "finetune"),
+    "own_text": ("teacher", "distil", ""),
     "scm": ("teacher", "student", ""),
     "self_distill_deep": ("first", "guided", ""),
     "self_distill_kernel": ("", "best", ""),
@@ -55,9 +62,74 @@ def test_new_systems_say_it_as_well():
             assert headline.student_of(plan).name in plan.config["recipe"]
 
 
-def test_a_fit_that_learns_from_itself_is_compared_with_its_first(tmp_path):
-    import json
+TINY = {"net": "mlp", "widths": (4,)}
 
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """What is said of a student that is measured before it has learnt anything, how often nets were
+    measured, and its working directory."""
+    measured = {"probe": {"evaluator": "classification", "sets": ("validation",), "teacher": True}}
+    learns = {
+        "student": TINY,
+        "targets": {"kind": "live", "stage": "teacher"},
+        "objective": {"kd": {"loss": "hinton_kd"}},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+        "evaluate": {"accuracy": accuracy(sets=("validation",))},
+    }
+    teacher = {**classifier({**TINY, "widths": (8,)}, steps=2), "evaluate": {}}
+    stages = {
+        "teacher": teacher,
+        "start": {**learns, "steps": 0, "evaluate": measured},
+        "distil": {**learns, "steps": 2, "initial": {"stage": "start"}},
+        "finetune": {**classifier(TINY, steps=2), "initial": {"stage": "distil"}},
+    }
+    config = {
+        "data": {"name": "digits", "validation": 0.1, "test": 0.2},
+        "recipe": tuple(stages),
+        "stages": stages,
+    }
+    root = tmp_path_factory.mktemp("started")
+    times = []
+
+    def counted(*args):
+        times.append(args)
+        return costs(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (recipe.student, students.saving):
+            patch.setattr(module, "costs", counted)
+        main.run(smoke(config), str(root), quiet=True)
+    return json.loads((root / "report.json").read_text())["answer"], len(times), root
+
+
+def test_what_is_measured_before_it_learns_is_not_the_student(started):
+    rows = started[0]["rows"]
+    assert [(row["name"], row["role"]) for row in rows] == [
+        ("teacher", "teacher"),
+        ("start", "student at first"),
+        ("distil", "student"),
+        ("finetune", "from the student"),
+    ]
+    assert started[0]["into"]["name"] == "distil"
+    # It is the stage before that has measured the teacher.
+    assert "validation/accuracy" in rows[0]["values"]
+
+
+def test_report_and_card_say_what_was_measured_once(started):
+    answer, times, root = started
+    assert times == 2  # the teacher, and a student whose form stays
+    said = json.loads((root / "student" / "config.json").read_text())["jaxdistill"]["costs"]
+    assert said["student"]["seconds"] == answer["rows"][-1]["seconds"]
+    assert said["teacher"]["seconds"] == answer["rows"][0]["seconds"]
+
+
+def test_published_weights_are_called_by_their_name():
+    stage = SimpleNamespace(kind="net", settings={"checkpoint": "owner/name", "student": None})
+    assert headline.described(stage) == "owner/name"
+
+
+def test_a_fit_that_learns_from_itself_is_compared_with_its_first(tmp_path):
     config = config_files.load(f"{ROOT}/configs/self_distill_kernel.py:small")
     config["recipe"] = ("guided",)
     config["stages"]["guided"]["steps"] = 3

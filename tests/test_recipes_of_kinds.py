@@ -208,6 +208,23 @@ def test_what_is_not_written_yet_is_planned_and_not_traced(kind):
     assert recipe.step_flops(settled, "student") >= 0
 
 
+def test_a_plan_traces_a_stage_once_and_compiles_what_takes_steps(monkeypatch):
+    from jaxdistill.presets.images import classifier
+    from jaxdistill.recipe import running
+
+    traced = []
+    checked = running.check
+    monkeypatch.setattr(running, "check", lambda *args: [traced.append(1), checked(*args)][1])
+    learns = classifier({"net": "mlp", "widths": (4,)}, steps=60)
+    stages = {"start": {**learns, "steps": 0}, "learnt": {**learns, "initial": {"stage": "start"}}}
+    config = {"data": {"name": "digits"}, "recipe": tuple(stages), "stages": stages}
+    start, learnt = recipe.summary(recipe.plan(config))
+    assert len(traced) == len(stages)
+    assert start.parameters == learnt.parameters
+    assert start.operations is start.bytes is None
+    assert learnt.operations > 0 < learnt.bytes
+
+
 class Descent(NamedTuple):
     step: Any
     images: Any

@@ -6,10 +6,10 @@ A student is one of these names, or what a stage says of its net.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jaxdistill._errors import listed, unknown
+from jaxdistill._hub import shown
 from jaxdistill.presets.claims import above
 from jaxdistill.presets.images import LABELS
 
@@ -158,10 +158,8 @@ def titled(what: str, teacher: str, student: str | _Net) -> str:
         >>> titled("Own images", "/data/dinov2", "resnet18")
         'Own images, dinov2 to resnet18'
     """
-    above = Path(teacher).parent
-    name = teacher if str(above.parent) == "." and not above.is_dir() else Path(teacher).name
     smaller = student if isinstance(student, str) else "a net of its own"
-    return f"{what}, {name or 'a teacher trained here'} to {smaller}"
+    return f"{what}, {shown(teacher) or 'a teacher trained here'} to {smaller}"
 
 
 def refuse_untaught(teacher: str, where: str, classes: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from jaxdistill.recipe.running import (
 )
 from jaxdistill.recipe.stage_cache import cache_of, cached_stages, open_cache, write_cache
 from jaxdistill.recipe.stages import stage_of
-from jaxdistill.recipe.student import write_student
+from jaxdistill.recipe.student import costs_of, write_student
 from jaxdistill.recipe.summary import summary, table
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "cache_of",
     "cached_stages",
     "check_claim",
+    "costs_of",
     "finished",
     "folder",
     "metrics",

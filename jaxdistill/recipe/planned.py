@@ -15,6 +15,7 @@ from jaxdistill._errors import unknown
 from jaxdistill.data import split
 from jaxdistill.distiller import Kind, Student, on_base
 from jaxdistill.net import Net
+from jaxdistill.training.stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,22 @@ class Planned:
         return found
 
 
+class Traced(NamedTuple):
+    """A stage as it was traced on shapes alone.
+
+    Attributes:
+        stage: with the shapes of all that it builds on.
+        state: the shapes of its state.
+        batch: the shapes of what a step takes.
+        result: the shapes of its result, as later stages read it.
+    """
+
+    stage: Stage
+    state: Any
+    batch: Any
+    result: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A whole recipe, checked.
@@ -87,14 +104,14 @@ class Plan:
         config: the config as plain data.
         stages: in order.
         read: the sets that were read for it, by what names them.
-        held: how many bytes each stage holds while it trains (parameters, optimizer, teachers),
-            where that is known beforehand.
+        traced: every stage whose shapes are known beforehand, by name; empty as long as nothing was
+            traced, or once something was settled.
     """
 
     config: dict[str, Any]
     stages: tuple[Planned, ...]
     read: dict[str, split.Splits] = dataclasses.field(default_factory=dict, repr=False)
-    held: dict[str, int] = dataclasses.field(default_factory=dict)
+    traced: dict[str, Traced] = dataclasses.field(default_factory=dict, repr=False)
 
     def stage(self, name: str) -> Planned:
         """The stage of that name."""

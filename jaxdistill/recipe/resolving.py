@@ -184,7 +184,7 @@ def settled(plan: Plan, results: Mapping[str, Any]) -> Plan:
             except ValueError as fault:
                 raise ValueError(f"stage {planned.name!r}: {fault}") from fault
         stages.append(planned)
-    return dataclasses.replace(plan, stages=tuple(stages))
+    return dataclasses.replace(plan, stages=tuple(stages), traced={})
 
 
 def _settled(

@@ -26,7 +26,7 @@ from jaxdistill.identities import identities
 from jaxdistill.models import pretrained
 from jaxdistill.progress import shown, silence
 from jaxdistill.recipe import given, stage_cache
-from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
+from jaxdistill.recipe.planned import Plan, Planned, Restored, Traced, folder
 from jaxdistill.recipe.resolving import module_of, net_of, resolve, sees, settled
 from jaxdistill.recipe.stages import (
     measured_of,
@@ -56,7 +56,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
     """
     found = resolve(config)
     make_mesh(found.config.get("mesh"))
-    return dataclasses.replace(found, held=_shapes(found)[1])
+    return dataclasses.replace(found, traced=_traced(found))
 
 
 def refuse_too_large(plan: Plan) -> None:
@@ -69,7 +69,8 @@ def refuse_too_large(plan: Plan) -> None:
     """
     mesh = make_mesh(plan.config.get("mesh"))
     slices, there = mesh.shape["fsdp"] * mesh.shape["model"], memory_of_a_device()
-    for name, held in plan.held.items():
+    for name, traced in plan.traced.items():
+        held = _bytes((traced.state, dict(traced.stage.frozen)))
         if held / slices > there:
             raise ValueError(
                 f"stage {name!r} holds {held / 1e9:,.0f} GB in parameters, optimizer and teachers, "
@@ -184,45 +185,44 @@ def shapes(plan: Plan) -> dict[str, Any]:
     Raises:
         ValueError: naming the stage, for taps, features and results that do not fit.
     """
-    return _shapes(plan)[0]
+    traced = plan.traced or _traced(plan)
+    return {p.name: traced[p.name].result if p.name in traced else None for p in plan.stages}
 
 
-def _shapes(plan: Plan) -> tuple[dict[str, Any], dict[str, int]]:
-    """The shapes of every stage's result, and the bytes that it holds while it trains."""
-    results: dict[str, Any] = {}
-    held: dict[str, int] = {}
+def _traced(plan: Plan) -> dict[str, Traced]:
+    """The stages whose shapes are known before anything has run, by name."""
+    found: dict[str, Traced] = {}
     for planned in shown(plan.stages, "plan", "stages"):
-        needed = {name: results[name] for name in planned.needs}
-        if not _traceable(planned, needed):
-            results[planned.name] = None
+        if not _traceable(planned, found):
             continue
+        needed = {name: found[name].result if name in found else None for name in planned.needs}
         try:
             with blamed("its parts do not fit"):
                 stage = stage_of(plan, planned, needed)
-                state, _ = _traced(stage)
+                state, batch = _checked(stage)
                 own = jax.eval_shape(stage.distiller.result, state)
-                results[planned.name] = planned.handed_on(own, needed)
-                held[planned.name] = _bytes((state, dict(stage.frozen)))
+                result = planned.handed_on(own, needed)
+                found[planned.name] = Traced(stage, state, batch, result)
         except ValueError as fault:
             raise ValueError(f"stage {planned.name!r}: {fault}") from fault
-    return results, held
+    return found
 
 
 def _bytes(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _traceable(planned: Planned, results: Mapping[str, Any]) -> bool:
+def _traceable(planned: Planned, traced: Mapping[str, Traced]) -> bool:
     """Whether the shapes of all that a stage holds are known."""
     settings = planned.settings
     # What an earlier stage chooses has a value in the config as long as it has not.
     chosen = (*choice_stages(settings), settings["weights"])
     held = (name for name in planned.needs if name not in chosen and name != data_stage(settings))
     unwritten = data_stage(settings) in planned.awaits
-    return not (settings["work"] or unwritten or any(results[name] is None for name in held))
+    return not (settings["work"] or unwritten or any(name not in traced for name in held))
 
 
-def _traced(stage: Stage) -> tuple[Any, Any]:
+def _checked(stage: Stage) -> tuple[Any, Any]:
     """The shapes of a stage's state and of its batches, once a step was traced on them."""
     batch = abstract(first_batch(stage))
     started = {**stage.frozen, **stage.initial}
@@ -230,24 +230,24 @@ def _traced(stage: Stage) -> tuple[Any, Any]:
     return state, batch
 
 
-def compiled_step(plan: Plan, name: str, results: Mapping[str, Any] | None = None) -> Any:
-    """One step of a stage, compiled for a device that holds all of it.
+# A plan wants to know what XLA's passes make of a step, not the machine code: a third of the time.
+_UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
-    Args:
-        plan: the recipe.
-        name: the stage.
-        results: the shapes of all results, see :func:`shapes`, where they are known already.
+
+def compiled_step(plan: Plan, name: str) -> Any:
+    """One step of a stage, compiled for a device that holds all of it, to be looked at, not run.
 
     Raises:
         ValueError: for a stage that can be traced only when earlier ones have run.
     """
-    results = shapes(plan) if results is None else results
-    planned = plan.stage(name)
-    if results[name] is None:
-        raise ValueError(f"the step of stage {name!r} is known when {planned.needs} have run")
-    stage = stage_of(plan, planned, {other: results[other] for other in planned.needs})
-    state, batch = _traced(stage)
-    return jax.jit(stage.distiller.step).lower(state, dict(stage.frozen), batch).compile()
+    found = plan.traced or _traced(plan)
+    if name not in found:
+        raise ValueError(
+            f"the step of stage {name!r} is known when {plan.stage(name).needs} have run"
+        )
+    stage, state, batch, _ = found[name]
+    lowered = jax.jit(stage.distiller.step).lower(state, dict(stage.frozen), batch)
+    return lowered.compile(_UNOPTIMISED if jax.default_backend() == "cpu" else None)
 
 
 def step_flops(plan: Plan, name: str) -> float:
@@ -335,7 +335,7 @@ def _given(planned: Planned, stage: Stage, placed: Any) -> Outcome:
     """
     where = planned.settings["checkpoint"]
     result = _loaded(where, planned.info, placed)
-    own = jax.eval_shape(stage.distiller.result, _traced(stage)[0])
+    own = jax.eval_shape(stage.distiller.result, _checked(stage)[0])
     alike = _any_precision if pretrained.is_published(where) else lambda tree: tree
     refuse_other_arrays(where, alike(result), alike(own))
     return Outcome(tuple(result), [], {}, 0.0)

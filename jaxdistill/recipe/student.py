@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxdistill.config import frozen_stages, target_stages
 from jaxdistill.recipe.planned import Plan, Planned
 from jaxdistill.recipe.resolving import module_of
 from jaxdistill.students.seeing import Arrays, Images, Seeing, Texts
+from jaxdistill.training.costs import Costs, costs
 from jaxdistill.training.loop import Outcome
 from jaxdistill.training.meaning import meaning, measured_on
 
@@ -26,8 +28,38 @@ _LINES = 10
 _NOT_SHOWN = ("teacher_", "agreement", "kl", "loyalty", "entropy", "errors")
 
 
+CostsOf = Callable[[str], Costs | None]
+"""What the net of a stage costs, see :func:`costs_of`."""
+
+
+def costs_of(plan: Plan, outcomes: Mapping[str, Outcome]) -> CostsOf:
+    """What the nets of a recipe cost, by the names of their stages.
+
+    A net is measured when it is first asked for, and those that are alike once: times differ from
+    call to call, so that a report and a card must not measure anew. Of a stage that leaves no net,
+    or where nothing says what its net sees, it is None.
+    """
+    known: dict[str, Costs | None] = {}
+
+    def of(name: str) -> Costs | None:
+        planned = plan.stage(name)
+        if planned.kind != "net" or planned.net is None or "train" not in planned.data:
+            return None
+        told = (planned.settings[key] for key in ("student", "view", "checkpoint"))
+        key = json.dumps([*told, planned.shares], default=str)
+        if key not in known:
+            known[key] = costs(planned.net, outcomes[name].result, inputs_of(planned))
+        return known[key]
+
+    return of
+
+
 def write_student(
-    root: Path | str, plan: Plan, outcomes: Mapping[str, Outcome], command: str = ""
+    root: Path | str,
+    plan: Plan,
+    outcomes: Mapping[str, Outcome],
+    command: str = "",
+    measured: CostsOf | None = None,
 ) -> list[Path]:
     """Writes the last stage's student into ``root/student``, see :func:`jaxdistill.students.save`.
 
@@ -36,6 +68,7 @@ def write_student(
         plan: the recipe.
         outcomes: what its stages left.
         command: what made it.
+        measured: what the nets cost, where that is known already.
 
     Returns:
         The folder; nothing is written for a result of another kind.
@@ -56,14 +89,16 @@ def write_student(
         results=_results(last, taught, outcomes),
         command=command,
     )
-    known = {planned.name: planned for planned in plan.stages}
     teachers = {
-        name: (known[name].net, outcomes[name].result, inputs_of(known[name])) for name in taught
+        name: (plan.stage(name).net, outcomes[name].result, inputs_of(plan.stage(name)))
+        for name in taught
     }
     module = module_of(last.settings, last.info)
     result = outcomes[last.name].result
-    where = Path(root) / "student"
-    return [students.save(where, last.net, result, seen, about, module=module, teachers=teachers)]
+    measured = measured or costs_of(plan, outcomes)
+    known = {"student": measured(last.name), **{name: measured(name) for name in taught}}
+    how = {"module": module, "teachers": teachers, "measured": known}
+    return [students.save(Path(root) / "student", last.net, result, seen, about, **how)]
 
 
 def inputs_of(planned: Planned) -> Any:

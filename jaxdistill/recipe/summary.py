@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxdistill.models import pretrained
+from jaxdistill.progress import shown
 from jaxdistill.recipe.planned import Plan
 from jaxdistill.recipe.running import compiled_step, shapes
 
@@ -21,7 +22,8 @@ class Row(NamedTuple):
         does: what it is: the student's net, an algorithm, a work.
         builds_on: the earlier stages whose results it reads.
         steps: how many.
-        parameters: numbers in its result; this and what follows None where earlier stages say it.
+        parameters: numbers in its result; None where earlier stages say it, and so is what follows,
+            also where it takes no steps.
         operations: floating-point operations of a step, as XLA counts them (loops once).
         bytes: memory of a step, its arguments and what is temporary, if one device held it all.
     """
@@ -36,28 +38,26 @@ class Row(NamedTuple):
 
 
 def summary(plan: Plan) -> list[Row]:
-    """A row for every stage; each step is compiled, nothing is run."""
+    """A row for every stage; the step of each that takes any is compiled, nothing is run."""
     results = shapes(plan)
     rows = []
-    for planned in plan.stages:
+    for planned in shown(plan.stages, "compile", "stages"):
         settings = planned.settings
         names = {key: settings[key] for key in ("work", "distiller") if settings[key]}
         does = next(iter(names.values()))["name"] if names else _net(settings)
-        if results[planned.name] is None:
-            steps = settings["steps"]
-            rows.append(Row(planned.name, does, planned.needs, steps, None, None, None))
-            continue
-        result = results[planned.name]
-        held = result[0] if planned.kind == "net" else result
-        parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(held))
-        step = compiled_step(plan, planned.name, results)
-        cost: Any = step.cost_analysis()
-        memory: Any = step.memory_analysis()
-        planned_bytes = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        parameters = operations = held = None
+        if (result := results[planned.name]) is not None:
+            trained = result[0] if planned.kind == "net" else result
+            parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(trained))
+            if settings["steps"]:
+                step = compiled_step(plan, planned.name)
+                cost: Any = step.cost_analysis()
+                memory: Any = step.memory_analysis()
+                operations = float(cost["flops"])
+                held = int(memory.argument_size_in_bytes + memory.temp_size_in_bytes)
         rows.append(
-            Row(planned.name, does, planned.needs, settings["steps"], parameters,
-                float(cost["flops"]), int(planned_bytes))
-        )  # fmt: skip
+            Row(planned.name, does, planned.needs, settings["steps"], parameters, operations, held)
+        )
     return rows
 
 

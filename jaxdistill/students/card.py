@@ -62,7 +62,7 @@ def _table(said: Mapping[str, Any]) -> str:
         ["parameters", *(_short(each["parameters"]) for each in costs)],
         ["size of the weights", *(f"{_short(each['bytes'], ' ')}B" for each in costs)],
         ["operations of a forward pass", *(_short(each["operations"]) for each in costs)],
-        ["median time of a forward pass", *(_time(each["seconds"]) for each in costs)],
+        ["shortest time of a forward pass", *(_time(each["seconds"]) for each in costs)],
     ]
     heads = ["", *("student" if n == "student" else f"teacher: {n}" for n in names)]
     if len(names) == 2:

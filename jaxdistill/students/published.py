@@ -31,8 +31,7 @@ def about(architecture: str, class_names: Sequence[str], seeing: Seeing) -> dict
         }
     found: dict[str, Any] = {"label_names": list(class_names)} if class_names else {}
     if isinstance(seeing, Images):
-        said = timm_preprocessing(_preprocessing(seeing))
-        found["pretrained_cfg"] = {**said, "fixed_input_size": True}
+        found["pretrained_cfg"] = timm_preprocessing(_preprocessing(seeing))
     return found
 
 

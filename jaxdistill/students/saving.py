@@ -69,6 +69,7 @@ def save(
     *,
     module: Any = None,
     teachers: Mapping[str, tuple[Net, Any, Any]] | None = None,
+    measured: Mapping[str, Costs | None] | None = None,
 ) -> Path:
     """Writes a student as a folder for those who want to use it, in place of what was there.
 
@@ -92,6 +93,7 @@ def save(
         about: what else is to be said.
         module: the Linen module of the net, where it is one of ``jaxdistill.models``.
         teachers: ``{name: (net, variables, inputs)}``, to be measured beside the student.
+        measured: what ``"student"`` and teachers cost, where that is known already.
 
     Returns:
         The folder.
@@ -115,13 +117,13 @@ def save(
     _check(net, result, inputs, about)
     result = jax.device_get(result)
     what = {"student": (net, result, inputs), **(teachers or {})}
-    measured = {name: costs(*each) for name, each in what.items()}
+    found = {name: (measured or {}).get(name) or costs(*each) for name, each in what.items()}
     module = module if type(module) in CLASSES.values() else None
     form = None
     if module is not None:
         module, result, form = _as_published(module, result, inputs)
         net = from_linen(module)
-    said = described(inputs, about, measured)
+    said = described(inputs, about, found)
     return write(folder, Student(net, module, result, inputs, about, said), form)
 
 

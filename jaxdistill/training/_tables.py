@@ -109,4 +109,5 @@ def _titled(part: str) -> str:
     title = titles.get(first, f"{plain_words(first).capitalize()} set, at the end")
     if first == "train" and span:
         title = f"Training, mean over {plain_words(span)}"
-    return f"{title}: teacher {plain_words(teacher)}" if colon else title
+    who = plain_words(teacher)
+    return f"{title}: {who if who.startswith('teacher') else f'teacher {who}'}" if colon else title

@@ -62,6 +62,21 @@ def test_a_student_of_every_family_is_at_once_published(name, tmp_path):
     assert len(students.load(where).predict(given)) == len(jax.tree.leaves(given)[0])
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("timm_")])
+def test_timm_is_told_a_size_only_of_nets_that_take_one(name, tmp_path):
+    """timm refuses ``img_size`` of convolutional networks, and gives it where a size is fixed."""
+    found = models.load(folder(name), allow=UNREAD)
+    image = case(name)["image"]
+    seeing = students.Images(image.shape[1:3], image.shape[3])
+    about, module = students.About(seeing=seeing), found.module
+    student = (found.net, (found.params, found.state), image)
+    where = students.save(tmp_path / "a", *student, about, module=module)
+    config = json.loads((where / "config.json").read_text())
+    fixed = config["pretrained_cfg"].get("fixed_input_size", False)
+    assert fixed is isinstance(module, models.ViT)
+    assert config["pretrained_cfg"]["crop_mode"] == "center"
+
+
 def test_every_published_class_is_tried():
     classes = {n: type(pretrained.module_of(folder(n))) for n in NAMES}
     assert {classes[n] for n in FAMILIES} == {*classes.values()}

@@ -247,7 +247,12 @@ def _config(module: ViT, variables: Any) -> dict[str, Any]:
             "no_embed_class": not module.front_positions,
             **({} if gated else {"act_layer": module.activation}),
         },
-        "pretrained_cfg": {"num_classes": module.classes, "input_size": [channels, size, size]},
+        "pretrained_cfg": {
+            "num_classes": module.classes,
+            "input_size": [channels, size, size],
+            # With this timm gives a network its size; it refuses that to those without positions.
+            "fixed_input_size": True,
+        },
     }
 
 
