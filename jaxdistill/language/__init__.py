@@ -19,6 +19,7 @@ from jaxdistill.language.objective import (
 from jaxdistill.language.on_policy import OnPolicyState, Writing, on_policy
 from jaxdistill.language.sampling import Sampling, log_probabilities
 from jaxdistill.language.speculative import Speculated, speculate
+from jaxdistill.language.tasks import labels_per_task, multitask_token_ce
 
 __all__ = [
     "Acceptance",
@@ -37,9 +38,11 @@ __all__ = [
     "empty_cache",
     "fit_capacity_law",
     "generate",
+    "labels_per_task",
     "labels_per_token",
     "language_model",
     "log_probabilities",
+    "multitask_token_ce",
     "next_token",
     "on_policy",
     "sparse_divergence_per_token",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
 
-from jaxdistill._errors import unknown
+from jaxdistill import targets
+from jaxdistill._errors import listed, unknown
 from jaxdistill.distiller import Distiller, model_to_model
 from jaxdistill.language.objective import (
     HIDDEN,
@@ -21,10 +22,11 @@ from jaxdistill.language.objective import (
     teacher_states,
 )
 from jaxdistill.language.on_policy import Writing, on_policy
+from jaxdistill.language.tasks import labels_per_task
 from jaxdistill.net import Net
+from jaxdistill.records.server import Server
 from jaxdistill.settings import Count, Fraction, NonNegative, Positive, Scheduled, Share, checked
 from jaxdistill.store import Codec
-from jaxdistill.targets import cached
 
 
 class Teacher(NamedTuple):
@@ -95,12 +97,17 @@ def language_model(
     initial: str | None = None,
     student_cap: float | None = None,
     end: int | None = None,
+    task_names: Sequence[str] = (),
     *,
     divergence: Divergence | None = None,
     ce_weight: Scheduled[NonNegative] = 0.0,
     teacher_cap: Positive | None = None,
     chunk: Count = 256,
     writing: Writing | None = None,
+    served: Server | None = None,
+    top: Count = 20,
+    recorded: bool = False,
+    tasks: Mapping[str, Scheduled[NonNegative]] | None = None,
     accumulate: Count = 1,
     ema: Scheduled[Fraction] | None = None,
     returns: Literal["student", "ema"] = "student",
@@ -116,11 +123,19 @@ def language_model(
         initial: the name in the frozen variables that it starts from.
         student_cap: soft cap of its logits.
         end: the token that ends a text, where ``writing`` names none.
+        task_names: of the tasks of records, in the order of their numbers.
         divergence: from the teacher; None for forward KL where there is one.
         ce_weight: of the labels where there is a teacher, a number or a schedule.
         teacher_cap: soft cap of the teacher's logits.
         chunk: tokens for which there are logits at a time.
         writing: who continues prompts; None for texts as they are.
+        served: a server whose model is the teacher, asked within the step for its ``top`` most
+            probable tokens, see :func:`~jaxdistill.targets.served`.
+        top: so many tokens at each place.
+        recorded: learn from the most probable tokens that records carry, see
+            :func:`~jaxdistill.targets.recorded`.
+        tasks: of labels a mean for each task of the records, and what it is worth; without it one
+            mean over all tokens.
         accumulate: microbatches.
         ema: decay of a running average, a number or a schedule.
         returns: whether the result is the student or its running average.
@@ -146,12 +161,23 @@ def language_model(
         >>> sorted(metrics)
         ['distillation', 'loss']
     """
+    _refuse_several(teacher=teacher, served=served, recorded=recorded or None, tasks=tasks)
     if teacher is None:
-        _refuse_untaught(divergence=divergence, teacher_cap=teacher_cap)
+        of_some = served is not None or recorded
+        _refuse_untaught(divergence=None if of_some else divergence, teacher_cap=teacher_cap)
     elif teacher.codecs is not None and writing is not None:
         _refuse_unread(writing)
+    if recorded and writing is not None:
+        raise ValueError("recorded is True: no record has the tokens of what is written in a step")
     divergence = divergence or Divergence()
-    lesson = _lesson(teacher, divergence, ce_weight, student_cap, teacher_cap, chunk)
+    if tasks is not None:
+        objective = labels_per_task(task_names, tasks, student_cap=student_cap, chunk=chunk)
+        lesson = Lesson(_nothing, objective, (HIDDEN,))
+    elif served is not None or recorded:
+        known = targets.served(served, top=top) if served is not None else targets.recorded()
+        lesson = _from_some(known, divergence, ce_weight, student_cap, chunk)
+    else:
+        lesson = _lesson(teacher, divergence, ce_weight, student_cap, teacher_cap, chunk)
     inner = model_to_model(
         net,
         lesson.targets,
@@ -197,8 +223,8 @@ def from_teacher(
         **divergence.hyper(),
     )
     fused = is_fused(divergence.name)
-    targets = teacher_states(teacher.net, teacher.name, dense=not fused)
-    return Lesson(targets, objective, (HIDDEN,) if fused else ())
+    states = teacher_states(teacher.net, teacher.name, dense=not fused)
+    return Lesson(states, objective, (HIDDEN,) if fused else ())
 
 
 def from_cache(
@@ -215,13 +241,22 @@ def from_cache(
             does not have.
     """
     assert teacher.codecs is not None
-    targets = cached(teacher.codecs, teacher.name)
+    known = targets.cached(teacher.codecs, teacher.name)
+    if is_sparse(teacher.codecs[f"{teacher.name}/out"]):
+        return _from_some(known, divergence, ce_weight, student_cap, chunk)
     weights: dict[str, Any] = {"divergence_weight": divergence.weight, "ce_weight": ce_weight}
-    if not is_sparse(teacher.codecs[f"{teacher.name}/out"]):
-        objective = divergence_per_token(
-            divergence.name, dense=True, **weights, **divergence.hyper()
-        )
-        return Lesson(targets, objective, ())
+    objective = divergence_per_token(divergence.name, dense=True, **weights, **divergence.hyper())
+    return Lesson(known, objective, ())
+
+
+def _from_some(
+    known: Callable[..., Any],
+    divergence: Divergence,
+    ce_weight: Any,
+    student_cap: float | None,
+    chunk: int,
+) -> Lesson:
+    """A teacher of whom some classes of each token are known."""
     if divergence.name != "forward_kl":
         raise ValueError(
             f"of some classes of each token there is 'forward_kl' alone, not {divergence.name!r}: "
@@ -234,9 +269,10 @@ def from_cache(
         temperature=1.0 if divergence.temperature is None else divergence.temperature,
         student_cap=student_cap,
         chunk=chunk,
-        **weights,
+        divergence_weight=divergence.weight,
+        ce_weight=ce_weight,
     )
-    return Lesson(targets, objective, (HIDDEN,))
+    return Lesson(known, objective, (HIDDEN,))
 
 
 def is_sparse(codec: Codec) -> bool:
@@ -261,6 +297,13 @@ def _lesson(
     if teacher.codecs is not None:
         return from_cache(teacher, divergence, ce_weight, student_cap, chunk)
     return from_teacher(teacher, divergence, ce_weight, student_cap, teacher_cap, chunk)
+
+
+def _refuse_several(**given: Any) -> None:
+    """Refuses two things to learn from."""
+    there = [name for name, value in given.items() if value is not None]
+    if len(there) > 1:
+        raise ValueError(f"a student learns from one of {listed(there)}: leave out all but one")
 
 
 def _refuse_untaught(**settings: Any) -> None:

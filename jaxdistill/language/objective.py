@@ -125,8 +125,9 @@ def divergence_per_token(
 
     Returns:
         An objective over ``forward.taps["norm"]`` (or ``forward.out``), the targets of
-        :func:`teacher_states` and ``batch["label"]``, ``batch["counted"]`` ``[B, T]``. Where no
-        token counts it is zero, with zero gradient.
+        :func:`teacher_states` and ``batch["label"]``, ``batch["counted"]`` ``[B, T]``, and
+        ``batch["weight"]`` ``[B, T]`` where records have weights. Where no token counts it is zero,
+        with zero gradient.
 
     Raises:
         ValueError: for an unknown divergence, or a keyword that it does not have.
@@ -139,7 +140,7 @@ def divergence_per_token(
             raise ValueError(unknown(f"key of divergence {divergence!r}", name, known))
 
     def terms(forward: Forward, targets: Any, batch: Any, *, step: jax.Array) -> dict[str, Term]:
-        counted = batch["counted"]
+        counted = worth_of(batch)
         a, b = at(divergence_weight, step), at(ce_weight, step)
         if not fused:
             found = {
@@ -147,7 +148,7 @@ def divergence_per_token(
             }
             if _matters(ce_weight):
                 hard = losses.cross_entropy(forward.out, jnp.maximum(batch["label"], 0))
-                found["labels"] = per_example(b, hard, counted & (batch["label"] >= 0))
+                found["labels"] = per_example(b, hard, counted * (batch["label"] >= 0))
             return found
         hidden = forward.taps[HIDDEN]
         head = head_of(forward.params).astype(hidden.dtype)
@@ -198,7 +199,7 @@ def sparse_divergence_per_token(
     """
 
     def terms(forward: Forward, targets: Any, batch: Any, *, step: jax.Array) -> dict[str, Term]:
-        hidden, counted, known = forward.taps[HIDDEN], batch["counted"], targets["out"]
+        hidden, counted, known = forward.taps[HIDDEN], worth_of(batch), targets["out"]
         total = losses.linear_sparse_kl(
             hidden,
             head_of(forward.params).astype(hidden.dtype),
@@ -224,7 +225,7 @@ def labels_per_token(
     """The mean cross-entropy of the tokens that count, from hidden states, without a teacher."""
 
     def terms(forward: Forward, targets: Any, batch: Any) -> dict[str, Term]:
-        counted, labels = batch["counted"], batch["label"]
+        counted, labels = worth_of(batch), batch["label"]
         hidden = forward.taps[HIDDEN]
         # A teacher that knows one token is a label.
         total = losses.linear_sparse_kl(
@@ -240,6 +241,12 @@ def labels_per_token(
         return {"labels": Term(1.0, total, counted.sum().astype(total.dtype))}
 
     return terms
+
+
+def worth_of(batch: Mapping[str, Any]) -> jax.Array:
+    """What each token of a batch counts, ``[B, T]``: whether it does, times the record's weight."""
+    counted = batch["counted"]
+    return counted * batch["weight"] if "weight" in batch else counted
 
 
 def _matters(weight: Any) -> bool:

@@ -7,5 +7,17 @@ tell a live teacher from an ensemble, an average of itself, or labels.
 
 from jaxdistill.targets.cached import attach, cached
 from jaxdistill.targets.live import ensemble, labels, live, merge, snapshot_every
+from jaxdistill.targets.recorded import recorded
+from jaxdistill.targets.served import served
 
-__all__ = ["attach", "cached", "ensemble", "labels", "live", "merge", "snapshot_every"]
+__all__ = [
+    "attach",
+    "cached",
+    "ensemble",
+    "labels",
+    "live",
+    "merge",
+    "recorded",
+    "served",
+    "snapshot_every",
+]
