@@ -43,6 +43,7 @@ PURPOSES = {
     "equinox": "Equinox modules as nets",
     "hf": "weights and tokenizers from the hub",
     "text": "tokenizers, Parquet files",
+    "records": "near-duplicates, verified mathematics, Parquet of records",
 }
 _TRIED = """
 import json, os, sys, time

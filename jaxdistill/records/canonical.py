@@ -17,6 +17,10 @@ from jaxdistill._errors import unknown
 
 _Noun = TypeVar("_Noun")
 _DIGITS = 32  # of SHA-256: 128 bits
+_SIMPLE = frozenset((str, int, float, bool, type(None)))
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+)
 
 
 def plain(value: Any) -> Any:
@@ -29,20 +33,25 @@ def plain(value: Any) -> Any:
         >>> plain(Point((1, 2)))
         {'at': [1, 2]}
     """
-    if isinstance(value, (str, int, float, type(None))):
+    kind = type(value)
+    if kind in _SIMPLE:
         return value
+    if names := _names(kind):
+        return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, (list, tuple)):
         return [plain(each) for each in value]
     if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items()}
-    if dataclasses.is_dataclass(value):
-        return {name: plain(getattr(value, name)) for name in _names(type(value))}
+    if isinstance(value, (str, int, float)):
+        return value
     raise ValueError(f"JSON has no {type(value).__name__}: {value!r}")
 
 
 @functools.cache
 def _names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
+    """The fields of a dataclass; of anything else none."""
+    is_noun = dataclasses.is_dataclass(kind)
+    return tuple(field.name for field in dataclasses.fields(kind)) if is_noun else ()
 
 
 def line(value: Any) -> str:
@@ -55,9 +64,7 @@ def line(value: Any) -> str:
         >>> line({"b": 1, "a": "é"})
         '{"a":"é","b":1}'
     """
-    return json.dumps(
-        plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    )
+    return _ENCODER.encode(plain(value))
 
 
 def identity(*parts: Any) -> str:
@@ -71,7 +78,9 @@ def identity(*parts: Any) -> str:
         >>> identity("e\\u0301") == identity("\\u00e9")
         True
     """
-    text = unicodedata.normalize("NFC", line(parts))
+    text = line(parts)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
 
 

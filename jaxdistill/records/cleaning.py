@@ -33,6 +33,7 @@ SCRIPTS = (
     "armenian",
     "other",
 )
+"""Scripts that letters are told apart by."""
 _NAMES = {"cjk": "han", "hiragana": "kana", "katakana": "kana"}
 _SPACES = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u3000]+")
 _LINES = re.compile(r"\n{3,}")

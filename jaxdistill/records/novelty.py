@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxdistill.progress import shown
 from jaxdistill.records.duplicates import a_share
@@ -53,7 +56,8 @@ class Pool:
     """Texts beside which others are new or not.
 
     A text that is similar enough shares one of a text's rarest words, of which an index holds
-    enough to miss none (prefix filtering: Chaudhuri et al., 2006); only these are compared.
+    enough to miss none, and it shares them at places behind which enough is left (prefix and
+    positional filters: Xiao et al., PPJoin, 2008); only the rest is compared.
 
     Args:
         threshold: the similarity from which a text is not new.
@@ -72,7 +76,9 @@ class Pool:
         for each in texts:
             self._rarity.update(each)
         self._held: list[list[str]] = []
-        self._index: dict[tuple[str, int], list[int]] = {}
+        # Of a word, and how often it came before in its text: the texts that have it, three numbers
+        # each: which one, how long it is, how many words it has from this one on.
+        self._index: dict[tuple[str, int], array.array] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -82,25 +88,40 @@ class Pool:
         own = words(text) if isinstance(text, str) else text
         number = len(self._held)
         self._held.append(own)
-        for key in self._prefix(own):
-            self._index.setdefault(key, []).append(number)
+        for place, key in enumerate(self._prefix(own)):
+            held = self._index.setdefault(key, array.array("q"))
+            held.extend((number, len(own), len(own) - place))
         return number
 
     def nearest(self, text: str | list[str]) -> tuple[float, int | None]:
         """The first text of the pool that reaches the threshold, and how similar it is; if none
         does, ``(0, None)``."""
         own = words(text) if isinstance(text, str) else text
-        near = sorted({n for key in self._prefix(own) for n in self._index.get(key, ())})
         bag = Counter(own)
-        for number in near:
+        for number in self._candidates(own):
             other = self._held[number]
-            needed = self._threshold * (len(own) + len(other)) / 2
-            if min(len(own), len(other)) < needed or (bag & Counter(other)).total() < needed:
+            if (bag & Counter(other)).total() < self._needed(own, other):
                 continue
             score = rouge_l(own, other)
             if score >= self._threshold:
                 return score, number
         return 0.0, None
+
+    def _candidates(self, own: Sequence[str]) -> list[int]:
+        """The texts that may be similar enough, by number: of the first word that two texts share
+        on, both must have as many as they need."""
+        found = []
+        for place, key in enumerate(self._prefix(own)):
+            if key in self._index:
+                number, length, left = np.frombuffer(self._index[key], np.int64).reshape(-1, 3).T
+                needed = self._threshold * (len(own) + length) / 2 - 1e-9
+                enough = (np.minimum(left, len(own) - place) >= needed) & (length >= needed)
+                found.append(number[enough])
+        return np.unique(np.concatenate(found)).tolist() if found else []
+
+    def _needed(self, own: Sequence[str], other: Sequence[str]) -> float:
+        """How many words two texts must share."""
+        return self._threshold * (len(own) + len(other)) / 2 - 1e-9
 
     def _prefix(self, own: Sequence[str]) -> list[tuple[str, int]]:
         """The rarest words, each with how often it came before, as many as any similar text must

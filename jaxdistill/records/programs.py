@@ -21,6 +21,7 @@ from jaxdistill.records.workers import in_threads
 from jaxdistill.settings import Count, Share
 
 Isolation = Literal["kernel", "none"]
+"""What holds a program: a filter of the kernel, or only its limits."""
 
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 # Seconds of the clock for each of the processor.

@@ -7,6 +7,7 @@ a hash of content: nothing depends on when something was asked or in which order
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -85,6 +86,11 @@ _SAMPLING = {
 }
 
 
+@functools.lru_cache
+def _one(sampling: Sampling) -> Sampling:
+    return dataclasses.replace(sampling, n=1)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
     """All that a teacher sees of a request, for one of its answers.
@@ -107,7 +113,7 @@ class Question:
         return int(identity(self.id, self.sample)[:8], 16) >> 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Request:
     """An item about which a teacher is asked.
 
@@ -156,18 +162,21 @@ class Request:
         first = (Message("system", system),) if system else ()
         return cls((*first, Message("user", text)), **fields)
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Of everything that it says."""
         return identity(self)
 
     def questions(self) -> list[Question]:
         """What the teacher is asked, once for each answer."""
-        said = [(each.role, each.content) for each in self.messages]
-        drawn = dataclasses.replace(self.sampling, n=1)
-        name = identity(said, drawn)
+        drawn = _one(self.sampling)
         count = self.sampling.n
-        return [Question(name, self.messages, drawn, sample) for sample in range(count)]
+        return [Question(self._asked, self.messages, drawn, sample) for sample in range(count)]
+
+    @functools.cached_property
+    def _asked(self) -> str:
+        said = [(each.role, each.content) for each in self.messages]
+        return identity(said, _one(self.sampling))
 
     @property
     def conversation(self) -> tuple[Message, ...]:

@@ -26,10 +26,10 @@ from jaxdistill.registry.objectives import (
     target_paths,
 )
 from jaxdistill.registry.optimizers import OPTIMIZERS, transformation
+from jaxdistill.registry.record_steps import EMBEDDERS, STEPS, steps
 from jaxdistill.registry.records import pool, records
 from jaxdistill.registry.samplers import BACKBONES, DENSITIES
 from jaxdistill.registry.schedules import SCHEDULES
-from jaxdistill.registry.steps import EMBEDDERS, STEPS, steps
 from jaxdistill.registry.views import (
     AUGMENTATIONS,
     MASKS,
