@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -56,8 +55,8 @@ class Pool:
     """Texts beside which others are new or not.
 
     A text that is similar enough shares one of a text's rarest words, of which an index holds
-    enough to miss none, and it shares them at places behind which enough is left (prefix and
-    positional filters: Xiao et al., PPJoin, 2008); only the rest is compared.
+    enough to miss none, and several of these if they are common (prefix filtering: Chaudhuri et
+    al., 2006); only such texts are compared.
 
     Args:
         threshold: the similarity from which a text is not new.
@@ -76,9 +75,10 @@ class Pool:
         for each in texts:
             self._rarity.update(each)
         self._held: list[list[str]] = []
-        # Of a word, and how often it came before in its text: the texts that have it, three numbers
-        # each: which one, how long it is, how many words it has from this one on.
+        # Of a word, and how often it came before in its text: the texts that have it among their
+        # rarest, by number.
         self._index: dict[tuple[str, int], array.array] = {}
+        self._lengths = array.array("q")
 
     def __len__(self) -> int:
         return len(self._held)
@@ -88,9 +88,9 @@ class Pool:
         own = words(text) if isinstance(text, str) else text
         number = len(self._held)
         self._held.append(own)
-        for place, key in enumerate(self._prefix(own)):
-            held = self._index.setdefault(key, array.array("q"))
-            held.extend((number, len(own), len(own) - place))
+        self._lengths.append(len(own))
+        for key in self._prefix(own):
+            self._index.setdefault(key, array.array("q")).append(number)
         return number
 
     def nearest(self, text: str | list[str]) -> tuple[float, int | None]:
@@ -108,16 +108,26 @@ class Pool:
         return 0.0, None
 
     def _candidates(self, own: Sequence[str]) -> list[int]:
-        """The texts that may be similar enough, by number: of the first word that two texts share
-        on, both must have as many as they need."""
-        found = []
-        for place, key in enumerate(self._prefix(own)):
-            if key in self._index:
-                number, length, left = np.frombuffer(self._index[key], np.int64).reshape(-1, 3).T
-                needed = self._threshold * (len(own) + length) / 2 - 1e-9
-                enough = (np.minimum(left, len(own) - place) >= needed) & (length >= needed)
-                found.append(number[enough])
-        return np.unique(np.concatenate(found)).tolist() if found else []
+        """The texts that may be similar enough, by number.
+
+        Of two texts' words that are not among the rarest of one, only as many can be shared as that
+        one has: all others must be shared among the rarest.
+        """
+        found = [self._index[key] for key in self._prefix(own) if key in self._index]
+        if not found:
+            return []
+        both = np.concatenate([np.frombuffer(each, np.int64) for each in found])
+        numbers, hits = np.unique(both, return_counts=True)
+        lengths = np.frombuffer(self._lengths, np.int64)[numbers]
+        others = np.maximum(self._shared(lengths), self._shared(len(own))) - 1
+        needed = self._threshold * (len(own) + lengths) / 2 - 1e-9
+        fine = (hits + others >= needed) & (np.minimum(lengths, len(own)) >= needed)
+        return numbers[fine].tolist()
+
+    def _shared(self, length: Any) -> Any:
+        """How many words a text of that length shares at least with any similar one: of m words
+        m t / (2 - t), as the other has at least as many."""
+        return np.maximum(np.ceil(length * self._threshold / (2 - self._threshold) - 1e-9), 1)
 
     def _needed(self, own: Sequence[str], other: Sequence[str]) -> float:
         """How many words two texts must share."""
@@ -131,10 +141,8 @@ class Pool:
         for each in own:
             keys.append((each, seen[each]))
             seen[each] += 1
-        # Of a text of m words, a similar one shares at least m t / (2 - t).
-        shared = math.ceil(len(own) * self._threshold / (2 - self._threshold) - 1e-9)
         keys.sort(key=lambda key: (self._rarity[key[0]], key))
-        return keys[: len(own) - max(shared, 1) + 1]
+        return keys[: len(own) - int(self._shared(len(own))) + 1]
 
 
 @deciding(undoes=(SAMPLES, BALANCED), requests=True, check=a_share)
