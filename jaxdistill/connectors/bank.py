@@ -24,7 +24,7 @@ def contrastive(
     weight: Scheduled[Finite] = 1.0,
     examples: Count | None = None,
     width: Count = 128,
-    negatives: Count = 16384,
+    negatives: Count | None = None,
     temperature: Positive = 0.07,
     momentum: Share = 0.5,
 ) -> Objective:
@@ -39,7 +39,8 @@ def contrastive(
         weight: a number or a schedule.
         examples: rows of the banks, as many as records by default.
         width: of the embeddings.
-        negatives: how many rows each example is compared with.
+        negatives: how many rows each example is compared with, 16,384 by default, or a quarter of
+            the rows where that is less.
         temperature: of the similarities.
         momentum: how much of a row stays.
 
@@ -57,6 +58,8 @@ def contrastive(
             f"examples={rows}: the banks hold a row for each training record, and there are "
             f"{records}"
         )
+
+    compared = negatives or max(min(16384, rows // 4), 1)
 
     def embeddings(forward: Any, targets: Any, batch: Any) -> tuple[dict[str, Net], dict[str, Any]]:
         find = {"forward": forward, "targets": targets, "batch": batch}
@@ -89,10 +92,10 @@ def contrastive(
         )
         bank, index = state["bank"], batch["index"]
         drawn = jax.random.fold_in(state["draws"], step)
-        compared = losses.crd_negatives(drawn, index, bank, count=negatives)
+        chosen = losses.crd_negatives(drawn, index, bank, count=compared)
         shared = {"temperature": temperature}
-        bank = losses.crd_calibrate(bank, ours, theirs, compared, where=where, **shared)
-        values = losses.crd(ours, theirs, bank, compared, **shared)
+        bank = losses.crd_calibrate(bank, ours, theirs, chosen, where=where, **shared)
+        values = losses.crd(ours, theirs, bank, chosen, **shared)
         bank = losses.crd_update(bank, ours, theirs, index, momentum=momentum, where=where)
         return {name: per_example(weight, values, where)}, {**state, "bank": bank}
 

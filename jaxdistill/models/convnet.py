@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.models._common import Identity, check_image_rank, check_settings, image_of
-from jaxdistill.settings import Count, Natural
+from jaxdistill.settings import Count, Fraction, Natural
 
 
 class ConvNet(nn.Module):
@@ -33,6 +33,8 @@ class ConvNet(nn.Module):
         classes: outputs of the head.
         norm: ``"instance"`` (each channel of each image, no running statistics), ``"layer"``,
             ``"batch"`` or ``"none"``.
+        momentum: how much of the running statistics of batch norms stays at a step; short trainings
+            need less than the default.
         pool: ``"average"``, ``"max"`` or ``"none"``.
         padding: of the first convolution; 3 makes 32x32 of 28x28, as is usual on MNIST.
 
@@ -55,6 +57,7 @@ class ConvNet(nn.Module):
     growth: Count = 1
     classes: Count = 10
     norm: Literal["instance", "layer", "batch", "none"] = "instance"
+    momentum: Fraction = 0.99
     pool: Literal["average", "max", "none"] = "average"
     padding: Natural = 1
 
@@ -82,7 +85,7 @@ class ConvNet(nn.Module):
 
     def _normalised(self, x: jax.Array, train: bool, name: str) -> jax.Array:
         if self.norm == "batch":
-            return nn.BatchNorm(use_running_average=not train, epsilon=1e-5, name=name)(x)
+            return nn.BatchNorm(not train, momentum=self.momentum, epsilon=1e-5, name=name)(x)
         if self.norm == "none":
             return x
         channels = x.shape[-1]

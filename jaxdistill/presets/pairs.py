@@ -23,6 +23,9 @@ class Form(NamedTuple):
     pooled: str = "pooled"
 
 
+_CNN = {"net": "convnet", "depth": 3, "growth": 2, "norm": "batch", "momentum": 0.9}
+
+
 def convolutional(width: int) -> Form:
     """A small convolutional net of three stages, each twice as wide as the one before.
 
@@ -30,7 +33,7 @@ def convolutional(width: int) -> Form:
         >>> convolutional(8).maps
         ('relu_0', 'relu_1', 'relu_2')
     """
-    net = {"net": "convnet", "width": width, "depth": 3, "growth": 2, "norm": "batch"}
+    net = {**_CNN, "width": width}
     maps, norms = (tuple(f"{kind}_{i}" for i in range(3)) for kind in ("relu", "norm"))
     return Form(net, maps, norms, norms, "features")
 
@@ -107,7 +110,6 @@ class Family(NamedTuple):
 
 
 _VIT = {"net": "vit", "heads": 4, "positions": "learned"}
-_CNN = {"net": "convnet", "depth": 3, "growth": 2, "norm": "batch"}
 _MAPS = tuple(f"relu_{i}" for i in range(3))
 _BLOCKS = tuple(f"block_{i}" for i in range(4))
 UNLIKE: dict[str, tuple[Family, Family]] = {
