@@ -23,6 +23,7 @@ from absl import app, flags
 
 from jaxdistill import claims
 from jaxdistill import main as command
+from jaxdistill._columns import aligned
 from jaxdistill._errors import blamed
 from jaxdistill.claims import TUNING_SEED, answer, arms_of, metric_of, table
 from jaxdistill.progress import shown, silence
@@ -213,24 +214,67 @@ def _scope(plans: Mapping[str, Any], metrics: Iterable[str]) -> dict[str, Any]:
     }
 
 
+def planned(config: Mapping[str, Any], plans: Mapping[str, Any], seeds: int) -> str:
+    """What answering a claim would run: its contrasts, and the stages of a seed with the arms that
+    share them.
+
+    Args:
+        config: of the claim.
+        plans: the recipe of every arm.
+        seeds: how many would run.
+    """
+    claim = config["claim"]
+    asked = []
+    for name, contrast in claim["contrasts"].items():
+        margin, origin = claims.margin_of(name, contrast)
+        words = contrast.get("sentence", name)
+        asked.append((words, metric_of(claim, contrast), f"above {margin:g}", origin))
+    stages: dict[str, tuple[Any, list[str]]] = {}
+    for arm, plan in plans.items():
+        for stage in plan.stages:
+            stages.setdefault(stage.identity, (stage, []))[1].append(arm)
+    rows = [
+        (stage.name, stage.settings["steps"] or "-", ", ".join(own))
+        for stage, own in stages.values()
+    ]
+    steps = sum(stage.settings["steps"] for stage, _ in stages.values())
+    parts = [config.get("title", ""), claim.get("sentence", ""), aligned(asked)]
+    parts += [aligned([("stage", "steps", "arms"), *rows])]
+    parts += [f"{steps:,} steps a seed, {seeds} seeds"]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _plans(config: Mapping[str, Any], arms: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of every arm, checked."""
+    from jaxdistill import recipe
+
+    plans = {}
+    for name, arm in shown(arms.items(), "plan", "arms"):
+        try:
+            plans[name] = recipe.plan(arm)
+            if not command.PLAN.value:
+                recipe.refuse_too_large(plans[name])
+        except ValueError as wrong:
+            raise ValueError(f"arm {name!r}: {wrong}") from wrong
+    recipe.check_claim(config, {k: v for plan in plans.values() for k, v in plan.read.items()})
+    return plans
+
+
 def _run() -> int:
     import jax
 
-    from jaxdistill import recipe
     from jaxdistill.training import report, tracking
 
     config = command.read_config()
     tracking.check(command.TRACK.value)
+    if not command.PLAN.value:
+        command.somewhere(command.WORKDIR.value)
     with blamed("the claim of the config"):
         arms = arms_of(config)
-        plans = {}
-        for name, arm in shown(arms.items(), "plan", "arms"):
-            try:
-                plans[name] = recipe.plan(arm)
-                recipe.refuse_too_large(plans[name])
-            except ValueError as wrong:
-                raise ValueError(f"arm {name!r}: {wrong}") from wrong
-        recipe.check_claim(config, {k: v for plan in plans.values() for k, v in plan.read.items()})
+        plans = _plans(config, arms)
+    if command.PLAN.value:
+        print(planned(config, plans, SEEDS.value))
+        return 0
     if command.WORKDIR.value:
         own = claims.digest_of(config, arms)
         claims.refuse_other_configs(Path(command.WORKDIR.value), config, own)

@@ -45,9 +45,6 @@ class Command(NamedTuple):
     without: tuple[str, ...] = ()
 
 
-# Those of main that only a run takes.
-_OF_RUNS = ("plan",)
-
 COMMANDS: Mapping[str, Command] = {
     "list": Command(
         "jaxdistill.systems:list_command",
@@ -71,7 +68,6 @@ COMMANDS: Mapping[str, Command] = {
         "answer the claim of a system with several seeds",
         "claim <system>[:<variant>] --workdir=<folder> [--seeds=5] [--config.<path>=<value> ...]",
         ("jaxdistill.claim", "jaxdistill.main"),
-        _OF_RUNS,
     ),
     "cache": Command(
         "jaxdistill.cache:main",
@@ -81,7 +77,7 @@ COMMANDS: Mapping[str, Command] = {
         "cache verify <folders of caches>\n"
         "cache info <folders of caches>",
         ("jaxdistill.cache", "jaxdistill.main"),
-        (*_OF_RUNS, "track"),
+        ("plan", "track"),
     ),
     "predict": Command(
         "jaxdistill.predict:main",
@@ -153,11 +149,12 @@ def _parser(name: str) -> Callable[[list[str]], list[str]]:
 
     def parsed(argv: list[str]) -> list[str]:
         rest = main.parsed(argv)
-        own = [*_flags(COMMANDS[name]), "debug"]
+        own = {*_flags(COMMANDS[name]), "debug"}
         for module, found in flags.FLAGS.flags_by_module_dict().items():
             for flag in found:
                 if module.startswith("jaxdistill.") and flag.present and flag.name not in own:
-                    wrong = unknown(f"flag of 'jaxdistill {name}'", flag.name, own)
+                    # What sets values of the config is typed as --config.<path>.
+                    wrong = unknown(f"flag of 'jaxdistill {name}'", flag.name, own - {"set"})
                     sys.exit(main.refused(wrong))
         return rest
 

@@ -74,8 +74,8 @@ def _learns(plan: Plan, planned: Planned) -> bool:
 
 def teachers_of(plan: Plan, planned: Planned) -> list[Planned]:
     """The earlier nets that a net learns from: those of its targets, and those that its algorithm
-    reads if they are measured as it is. (A sampler also reads the classifier in whose features it
-    is measured.)"""
+    reads if they are published or measured as it is. (A sampler also reads the classifier in whose
+    features it is measured.)"""
     if planned.kind != "net":
         return []
     told = target_stages(planned.settings["targets"])
@@ -86,7 +86,11 @@ def teachers_of(plan: Plan, planned: Planned) -> list[Planned]:
         p
         for p in found
         if p.kind == "net"
-        and (p.name in told or measured & {_family(name) for name in p.metrics or ()})
+        and (
+            p.name in told
+            or _is_published(p)
+            or measured & {_family(name) for name in p.metrics or ()}
+        )
     ]
 
 
@@ -101,12 +105,21 @@ def described(planned: Planned, result: Any = None) -> str:
     """What a stage makes, in words."""
     if planned.kind == "data_set" and result is not None:
         return f"{len(result.images)} images"
-    if pretrained.is_published(planned.settings["checkpoint"]):
+    if _is_published(planned):
         return shown(planned.settings["checkpoint"])
+    if (planned.settings["student"] or {}).get("net") == "published":
+        student = planned.settings["student"]
+        changes = (student.get("changes") or {}).items()
+        changed = [f"{plain_words(name)} {value}" for name, value in changes if value is not True]
+        return ", ".join([shown(student["path"]), *changed])
     if planned.settings["student"]:
         return plain_words(str(planned.settings["student"]["net"]))
     named = planned.settings["work"] or planned.settings["distiller"] or {}
     return plain_words(named.get("name", planned.kind))
+
+
+def _is_published(planned: Planned) -> bool:
+    return pretrained.is_published(planned.settings["checkpoint"])
 
 
 def learns_from(plan: Plan, planned: Planned) -> str:

@@ -36,9 +36,7 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "where checkpoints, metrics, results and the report go"
 )
 SMOKE = flags.DEFINE_bool("smoke", False, "cut every stage to two steps")
-PLAN = flags.DEFINE_bool(
-    "plan", False, "print stages, parameters, operations and memory of a step, and do nothing else"
-)
+PLAN = flags.DEFINE_bool("plan", False, "print what would be run, and do nothing else")
 QUIET = flags.DEFINE_bool("quiet", False, "no progress")
 DEBUG = flags.DEFINE_bool("debug", False, "show the whole traceback of an error")
 DISTRIBUTED = flags.DEFINE_bool(
@@ -68,6 +66,17 @@ def named(words: Sequence[str]) -> list[str]:
     return list(words)
 
 
+def somewhere(workdir: str | None) -> Path:
+    """The working directory, before anything takes time.
+
+    Raises:
+        ValueError: where none is given.
+    """
+    if not workdir:
+        raise ValueError("where to? Give --workdir=<folder>")
+    return Path(workdir)
+
+
 def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
     """Makes the working directory, or checks that it was made by the same config.
 
@@ -79,9 +88,7 @@ def start(workdir: str | None, config: Mapping[str, Any]) -> Path:
     from jaxdistill._files import read_sealed, write_sealed
     from jaxdistill.training.processes import is_first
 
-    if not workdir:
-        raise ValueError("where to? Give --workdir=<folder>")
-    root = Path(workdir)
+    root = somewhere(workdir)
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
@@ -254,6 +261,7 @@ def run(
     from jaxdistill.training import tracking
 
     tracking.check(track)
+    somewhere(workdir)
     with silence(quiet):
         plan = checked(config)
         refuse_too_large(plan)

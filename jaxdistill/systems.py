@@ -139,11 +139,13 @@ def shown(name: str) -> str:
     were answered.
 
     Args:
-        name: of a config, with a variant or without, or the path of a file.
+        name: of a config, with a variant or without, what the system is called (``"DMAE"``), or the
+            path of a file.
 
     Raises:
         ValueError: if there is no such config.
     """
+    name = _config_of(name)
     path, _ = config_files.find(name)
     entry = next((each for each in systems() if path == config_files.folder() / _file(each)), None)
     header = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or path.name
@@ -159,6 +161,13 @@ def shown(name: str) -> str:
         parts += ["How they were answered\n" + (answers or "  not yet")] if asked else []
         parts.append(f"More: {_PAGES}/{entry.page}.md")
     return "\n\n".join(parts)
+
+
+def _config_of(name: str) -> str:
+    """The config of a system that is called by its own name; all else as it is."""
+    configs = {own.lower(): each.config for each in systems() for own in each.name.split(", ")}
+    taken = {each.config for each in systems()}
+    return name if name in taken else configs.get(name.lower(), name)
 
 
 # Headers name the modules, which run in a clone by the path of the config.

@@ -288,6 +288,18 @@ def test_arms_are_run_share_stages_and_are_answered(tmp_path):
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
+def test_a_plan_says_what_would_be_run():
+    arms = {**CONFIG["claim"]["arms"], "again": {"title": "the same stages"}}
+    config = {**CONFIG, "claim": {**CONFIG["claim"], "arms": arms}}
+    plans = {name: recipe.plan(arm) for name, arm in claim.arms_of(config).items()}
+    lines = [line.split() for line in claim.planned(config, plans, seeds=3).splitlines()]
+    assert ["gain", "last/test/accuracy", "above", "0"] in lines
+    # What arms share is run once.
+    assert ["teacher", "2", "distilled,", "again"] in lines
+    assert ["alone", "2", "alone"] in lines
+    assert lines[-1] == ["6", "steps", "a", "seed,", "3", "seeds"]
+
+
 @pytest.fixture
 def command(monkeypatch, tmp_path, capsys):
     """The command with a config and flags, each value measured being what ``values`` says."""

@@ -124,6 +124,22 @@ def test_report_and_card_say_what_was_measured_once(started):
     assert said["teacher"]["seconds"] == answer["rows"][0]["seconds"]
 
 
+@pytest.mark.parametrize(
+    ("student", "words"),
+    [
+        ({"net": "published", "path": "a/llama", "changes": {"depth": 2, "remat": True}},
+         "llama, depth 2"),
+        ({"net": "published", "path": "owner/name"}, "owner/name"),
+        ({"net": "mlp", "widths": (4,)}, "mlp"),
+    ],
+)  # fmt: skip
+def test_a_student_is_called_by_what_it_is(student, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    settings = {"checkpoint": None, "student": student}
+    assert headline.described(SimpleNamespace(kind="net", settings=settings)) == words
+
+
 def test_published_weights_are_called_by_their_name():
     stage = SimpleNamespace(kind="net", settings={"checkpoint": "owner/name", "student": None})
     assert headline.described(stage) == "owner/name"

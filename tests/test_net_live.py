@@ -110,7 +110,13 @@ def test_a_trained_module_answers_as_a_net_and_goes_back(kind):
 
 
 @pytest.mark.parametrize(
-    "net", [from_linen(Linen()), from_nnx(nnx_model), from_equinox(equinox_model)]
+    "net",
+    [
+        from_linen(Linen()),
+        from_nnx(nnx_model),
+        from_equinox(equinox_model),
+        from_equinox(eqx.nn.make_with_state(equinox_model)),
+    ],
 )
 def test_nets_of_builders_go_back_too(net):
     variables = net.init(KEY, X)
@@ -121,6 +127,19 @@ def test_nets_of_builders_go_back_too(net):
     if net.back.__module__ != "jaxdistill.frameworks.linen":
         with pytest.raises(ValueError, match="not those of this net: they lack"):
             net.back(({}, state))
+
+
+def test_a_builder_may_make_the_state_itself():
+    own = from_equinox(equinox_model).init(KEY, X)
+    chex.assert_trees_all_equal(
+        from_equinox(eqx.nn.make_with_state(equinox_model)).init(KEY, X), own
+    )
+
+
+def test_variables_that_a_module_lacks_are_named():
+    net, variables = from_linen(Linen(), {"params": Linen().init(KEY, X)["params"]})
+    with pytest.raises(ValueError, match=r"Linen reads more .*\['params'\]: .*batch_stats"):
+        net.apply(*variables, X)
 
 
 def test_modules_without_a_state_go_back_alone():

@@ -35,6 +35,13 @@ def test_tables_of_the_documentation_are_up_to_date(page):
     assert text == systems.written(text, table), "run: python -m jaxdistill.systems"
 
 
+@pytest.mark.parametrize(
+    ("name", "config"), [("DMAE", "mae_vitb"), ("dsa", "dc"), ("DM", "dm"), ("mtt", "mtt")]
+)
+def test_a_system_is_shown_by_its_own_name_too(name, config):
+    assert systems.shown(name) == systems.shown(config)
+
+
 @pytest.mark.parametrize("each", systems.systems(), ids=lambda each: each.config)
 def test_every_system_is_listed_and_shown(each):
     assert each in systems.found([each.config])

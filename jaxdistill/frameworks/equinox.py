@@ -71,7 +71,8 @@ def from_equinox(
     ``jax.checkpoint``) no layer can be tapped.
 
     Args:
-        given: a module; or a class or function that makes one from a key.
+        given: a module; or a class or function that makes one from a key, or what
+            ``equinox.nn.make_with_state`` makes of it.
         state: of a module that has one: what ``equinox.nn.make_with_state`` gave beside it, after
             training.
         batched: whether the model takes the whole batch itself, so that there is no ``jax.vmap``.
@@ -111,13 +112,17 @@ def from_equinox(
             f"from a key, not {described(given)}"
         )
 
-    def built(key):
-        model = given(key)
+    def checked(model):
         if call is None and not isinstance(model, eqx.Module):
             raise TypeError(f"what from_equinox was given makes {described(model)}, no module")
         return model
 
-    construct = eqx.nn.make_with_state(built)
+    def construct(key):
+        made = given(key)
+        # Equinox users have their own way to say what make_with_state says.
+        if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], eqx.nn.State):
+            return checked(made[0]), made[1]
+        return eqx.nn.make_with_state(lambda: checked(made))()
 
     def init(key, inputs):
         del inputs  # an Equinox module knows its shapes

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 import jax
+from flax import errors, traverse_util
 from flax import linen as nn
-from flax import traverse_util
 from flax.core import unfreeze
 
 from jaxdistill.net import (
@@ -72,6 +73,7 @@ def from_linen(
 
     Raises:
         TypeError: for anything but a module and a dict of variables, saying what it was.
+        ValueError: at ``apply``, if the module reads a collection that its variables lack.
         TapError: at ``apply``, if a tap names no layer, or a layer that was called more than once.
     """
     if not isinstance(module, nn.Module):
@@ -108,11 +110,14 @@ def from_linen(
             rngs=None if rng is None else {"params": rng},
             mutable=[*state, *(["intermediates"] if taps else [])],
         )
-        if taps:
-            with nn.intercept_methods(record):
+        try:
+            with nn.intercept_methods(record) if taps else contextlib.nullcontext():
                 out, moved = run()
-        else:
-            out, moved = run()
+        except errors.ScopeCollectionNotFound as fault:
+            raise ValueError(
+                f"{type(module).__name__} reads more than the variables that it was given hold, "
+                f"{sorted(['params', *state])}: {str(fault).partition(' (https')[0]}"
+            ) from fault
         seen: Any = traverse_util.flatten_dict(moved.get("intermediates", {}), sep="/")
         found = {tap: _linen_tap(tap, seen, ranks) for tap in taps}
         state = {k: moved.get(k, v) if train or k == "cache" else v for k, v in state.items()}

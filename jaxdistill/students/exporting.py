@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import jax.export
 import numpy as np
 
 from jaxdistill._errors import unknown
+from jaxdistill._files import give_name
 from jaxdistill.models import pretrained
 from jaxdistill.students.predicting import Student, load
 from jaxdistill.students.saving import About, write
@@ -58,9 +60,11 @@ def export(path: Path | str, *, to: str, out: Path | str, raw: bool = False) -> 
     if to == "stablehlo":
         return _function(student, out, raw)
     if student.module is None:
+        if to == "safetensors":  # what it has already: arrays by their paths
+            return _copied(student.folder, out)
         raise ValueError(
-            f"the student in {student.folder} was made from functions, or from a module of another "
-            f"program: it has its weights in model.safetensors, and its function in {FUNCTION}"
+            f"the student in {student.folder} is no module of jaxdistill.models, and has no form "
+            f"in {to}: to='safetensors' gives its weights, to='stablehlo' its function"
         )
     form = None if to == "safetensors" else _form(student, to)
     about = About(
@@ -73,6 +77,16 @@ def export(path: Path | str, *, to: str, out: Path | str, raw: bool = False) -> 
     variables = jax.device_get((student.params, student.state))
     inputs = _example(student)
     return write(out, Written(student.net, student.module, variables, inputs, about, said), form)
+
+
+def _copied(folder: Path, out: Path) -> Path:
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(folder, part)
+    if out.is_dir():  # an empty one
+        out.rmdir()
+    give_name(part, out)
+    return out
 
 
 def _form(student: Student, to: str) -> str:

@@ -142,8 +142,12 @@ def test_a_net_of_ones_own_goes_the_same_way(make, tmp_path):
         np.testing.assert_allclose([each.values[n] for n in NAMES_OF_TWO], row, rtol=1e-4)
     with pytest.raises(ValueError, match=r"jaxdistill\.students\.load runs it"):
         models.load(folder)
-    with pytest.raises(ValueError, match="module of another program"):
+    with pytest.raises(ValueError, match="has no form in timm"):
         students.export(folder, to="timm", out=tmp_path / "timm")
+    weights = students.export(folder, to="safetensors", out=tmp_path / "weights")
+    assert (weights / "model.safetensors").read_bytes() == (
+        folder / "model.safetensors"
+    ).read_bytes()
     again = students.export(folder, to="stablehlo", out=tmp_path / "function")
     function = load_exported(again / "student.jaxexport")
     np.testing.assert_allclose(function(IMAGES), net.apply(*outcome.result, IMAGES).out, rtol=1e-4)

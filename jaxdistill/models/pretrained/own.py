@@ -103,8 +103,9 @@ def built(data: Any) -> nn.Module:
 def _module(config: Config) -> nn.Module:
     if config[OURS]["net"] is None:
         raise ValueError(
-            "this student was made from functions, or from a module of another program: "
-            "jaxdistill.students.load runs it, as its student.jaxexport holds the function"
+            "this student is no module of jaxdistill.models (but a sampler, a kernel machine, a "
+            "net that shares weights, or a net of your own): jaxdistill.students.load runs its "
+            "student.jaxexport, and jaxdistill.restore(<working directory>) gives its net"
         )
     return built(config[OURS]["net"])
 
