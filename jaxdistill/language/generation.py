@@ -107,7 +107,8 @@ def generate(
         variables: its ``(params, state)``.
         prompts: int ``[B, P]``; what comes after a row's own length is not read.
         lengths: int ``[B]``, 1 to P.
-        key: of the draws.
+        key: of the draws; or keys ``[B]``, one for each row, so that what is written in a row does
+            not depend on the others.
         new: the most tokens that are written.
         sampling: temperature and truncation.
         stop: tokens that end a text.
@@ -159,7 +160,7 @@ def generate(
         ]
         ways = [log_probabilities(logits[:, 0], sampling) for logits, _ in found]
         log_probs = _mixture(ways, mixed_with[2]) if mixed_with else ways[0]
-        drawn = jax.random.categorical(jax.random.fold_in(key, count), log_probs)
+        drawn = _drawn(key, count, log_probs)
         drawn = jnp.where(done, pad, drawn).astype(jnp.int32)
         # A row that is done writes beyond the end, which is nowhere.
         at = jnp.where(done, tokens.shape[1], ends)
@@ -172,6 +173,14 @@ def generate(
     start = (jnp.zeros((), jnp.int32), tokens, lengths.astype(jnp.int32), none, caches)
     _, tokens, ends, done, caches = jax.lax.while_loop(going, write, start)
     return Generated(tokens, ends, done, caches if mixed_with else caches[0])
+
+
+def _drawn(key: jax.Array, count: jax.Array, log_probs: jax.Array) -> jax.Array:
+    """A token for each row, by one key or one for each."""
+    if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim:
+        keys = jax.vmap(jax.random.fold_in, (0, None))(key, count)
+        return jax.vmap(jax.random.categorical)(keys, log_probs)
+    return jax.random.categorical(jax.random.fold_in(key, count), log_probs)
 
 
 def is_one_of(tokens: jax.Array, ids: Sequence[int]) -> jax.Array:
