@@ -20,6 +20,7 @@ from jaxdistill.language.on_policy import OnPolicyState, Writing, on_policy
 from jaxdistill.language.sampling import Sampling, log_probabilities
 from jaxdistill.language.speculative import Speculated, speculate
 from jaxdistill.language.tasks import labels_per_task, multitask_token_ce
+from jaxdistill.language.teacher import decoder_teacher
 
 __all__ = [
     "Acceptance",
@@ -33,6 +34,7 @@ __all__ = [
     "Writing",
     "acceptance_probabilities",
     "block_efficiency",
+    "decoder_teacher",
     "divergence_per_token",
     "drafting",
     "empty_cache",

@@ -17,7 +17,7 @@ from jaxdistill.net import Net
 from jaxdistill.records.answers import Teacher
 from jaxdistill.records.canonical import identity
 from jaxdistill.records.chats import Chat
-from jaxdistill.records.nouns import Question, Response, TopTokens
+from jaxdistill.records.requests import Question, Response, TopTokens
 from jaxdistill.records.teachers import failed
 from jaxdistill.settings import Count, Natural, checked
 from jaxdistill.training.checkpoint import fingerprint
@@ -82,7 +82,7 @@ def decoder_teacher(
         >>> net = from_linen(Decoder(vocabulary=257, width=8, depth=1, heads=2))
         >>> variables = net.init(jax.random.key(0), jnp.zeros((1, 1), int))
         >>> teacher = decoder_teacher(
-        ...     net, variables, chat(byte_tokenizer(), plain()), name="tiny", batch_size=2, context=64
+        ...     net, variables, chat(byte_tokenizer(), plain()), name="tiny", context=64
         ... )
         >>> request = Request.of("2 + 3?", sampling=Drawn(max_tokens=4, n=2))
         >>> [each.finish for each in teacher.answer(request.questions())]

@@ -10,6 +10,8 @@ whatever the order of the answers; one that was killed resumes; a second one ask
 """
 
 from jaxdistill.records.answers import Answers, Teacher, ask
+from jaxdistill.records.chats import Chat, Encoded, chat
+from jaxdistill.records.conversations import conversation_splits, conversations
 from jaxdistill.records.nouns import Provenance, Record, Verdict, made_from, record_of
 from jaxdistill.records.requests import (
     ROLES,
@@ -22,16 +24,21 @@ from jaxdistill.records.requests import (
     TopTokens,
 )
 from jaxdistill.records.running import Outcome, refuse_order, refuse_unsteady, run
+from jaxdistill.records.server import Server
 from jaxdistill.records.shards import Dropped, Written, open_written
 from jaxdistill.records.steps import Decision, Step, deciding, step
+from jaxdistill.records.teachers import replay, scripted, served
+from jaxdistill.records.templates import Template, chatml, plain, template_of
 from jaxdistill.records.writing import write
 
 __all__ = [
     "ROLES",
     "SCHEMA",
     "Answers",
+    "Chat",
     "Decision",
     "Dropped",
+    "Encoded",
     "Message",
     "Outcome",
     "Provenance",
@@ -40,19 +47,30 @@ __all__ = [
     "Request",
     "Response",
     "Sampling",
+    "Server",
     "Step",
     "Teacher",
+    "Template",
     "TopTokens",
     "Verdict",
     "Written",
     "ask",
+    "chat",
+    "chatml",
+    "conversation_splits",
+    "conversations",
     "deciding",
     "made_from",
     "open_written",
+    "plain",
     "record_of",
     "refuse_order",
     "refuse_unsteady",
+    "replay",
     "run",
+    "scripted",
+    "served",
     "step",
+    "template_of",
     "write",
 ]

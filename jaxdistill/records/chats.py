@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxdistill.data.tokenizers import Tokenizer
 from jaxdistill.records.canonical import identity
-from jaxdistill.records.nouns import Message
+from jaxdistill.records.requests import Message
 from jaxdistill.records.templates import (
     Rendered,
     Template,

@@ -16,7 +16,7 @@ from jaxdistill._errors import listed, unknown
 from jaxdistill.data.documents import json_rows
 from jaxdistill.records.answers import Answers, Teacher
 from jaxdistill.records.canonical import identity, plain, read
-from jaxdistill.records.nouns import Question, Response, TopTokens
+from jaxdistill.records.requests import Question, Response, TopTokens
 from jaxdistill.records.server import Connection, Malformed, Server, Unanswered, asked
 from jaxdistill.settings import Natural, checked
 

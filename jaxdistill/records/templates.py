@@ -23,7 +23,7 @@ from jaxdistill._errors import listed, unknown
 from jaxdistill._hub import folder_of
 from jaxdistill.data.documents import json_of, text_of
 from jaxdistill.records.canonical import identity
-from jaxdistill.records.nouns import Message
+from jaxdistill.records.requests import Message
 
 _FILES = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json")
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
