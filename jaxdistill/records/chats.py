@@ -78,7 +78,8 @@ class Chat(NamedTuple):
         """A conversation with what a student learns of it.
 
         An answer that is learnt begins right behind what the template opens it with, and its last
-        token is the one that ends the turn. Of a message of another role what it says is learnt.
+        token is the one that ends the turn; where the template has none, the last answer is
+        followed by the tokenizer's end. Of a message of another role what it says is learnt.
 
         Raises:
             ValueError: for what the template refuses, and where a message that is to be learnt is
@@ -96,6 +97,11 @@ class Chat(NamedTuple):
             over = (spans[:, 0] < end) & (spans[:, 1] > start)
             empty = (spans[:, 0] == spans[:, 1]) & (start <= spans[:, 0]) & (spans[:, 0] < end)
             learnt |= over | empty
+        if messages and messages[-1].learn and not self.closes:
+            # Nothing of the template says that an answer is over: the end of a text does.
+            tokens = np.append(tokens, np.int32(self.tokenizer.end))
+            learnt = np.append(learnt, True)
+            spans = np.concatenate([spans, np.full((1, 2), len(found.text))])
         return Encoded(tokens, learnt, spans, found.text)
 
     def prompt(self, messages: Sequence[Message]) -> np.ndarray:

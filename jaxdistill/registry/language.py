@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from jaxdistill import language
+from jaxdistill import language, records
 from jaxdistill._errors import unknown
 from jaxdistill.data import split
 from jaxdistill.data import text as texts
 from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.distiller import Distiller
 from jaxdistill.language import domains
+from jaxdistill.records import exchange
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding
 from jaxdistill.settings import Count, Natural, Share
@@ -126,7 +127,43 @@ def _rows(read: Callable[..., list[texts.Document]]) -> Entry:
     return rows
 
 
+def _records(
+    context: Context,
+    *,
+    length: Count,
+    path: str = "",
+    tokenizer: Mapping[str, Any] | None = None,
+    template: Literal["plain", "chatml", "tokenizer"] = "plain",
+    teacher: str = "",
+    pack: bool = False,
+) -> split.Splits:
+    """Conversations: a folder that ``records.write`` wrote, or a file with columns of messages."""
+    if not path:
+        raise ValueError(
+            "data set 'records' needs what a teacher wrote: --config.data.path=<folder of "
+            "records.write, or file.jsonl or file.parquet with messages>"
+        )
+    given = tokenizer_of(tokenizer)
+    if template == "tokenizer":
+        if not (tokenizer or {}).get("path"):
+            raise ValueError("template 'tokenizer' is that of a folder: name one in 'tokenizer'")
+        form = records.template_of((tokenizer or {})["path"])
+    else:
+        form = {"plain": records.plain, "chatml": records.chatml}[template]()
+    place = Path(path)
+    found = (
+        records.open_written(place).records()
+        if place.is_dir() or not place.suffix
+        else exchange.read_columns(place, teacher=teacher)
+    )
+    return records.conversation_splits(
+        found, records.chat(given, form), length,
+        pack=pack, validation=context.validation, test=context.test, name=place.name,
+    )  # fmt: skip
+
+
 DATA: dict[str, Entry] = {
+    "records": _records,
     "standard_library": _standard_library,
     "text_files": _text_files,
     "json_lines": _rows(texts.json_lines),
@@ -150,7 +187,8 @@ def _language_model(
         teacher = language.Teacher(context.net_of(name), name, codecs)
     return language.language_model(
         context.net, context.tx, teacher, context.prepare, context.initial,
-        context.student.get("logit_cap"), context.info.get("end"), **rest,
+        context.student.get("logit_cap"), context.info.get("end"),
+        context.info.get("tasks", ()), **rest,
     )  # fmt: skip
 
 

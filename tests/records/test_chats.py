@@ -153,6 +153,15 @@ def test_bytes_and_plain_templates():
     assert short.ends == (256,)
 
 
+def test_a_template_that_closes_nothing():
+    each = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    open_ended = Template(each + "{% if add_generation_prompt %}assistant: {% endif %}")
+    said = [Message("user", "2+3?"), Message("assistant", "5", learn=True)]
+    found = chat(byte_tokenizer(), open_ended).encode(said)
+    assert found.tokens[found.learnt].tolist() == [*b"5", 256]
+    assert not chat(byte_tokenizer(), open_ended).encode(said[:1]).learnt.any()
+
+
 def test_private_characters_are_text(chats):
     said = [Message("user", "\U000f0000 icon"), Message("assistant", "\U000f0001", learn=True)]
     assert learnt_texts(chats["qwen"].encode(said)) == ["\U000f0001<|im_end|>"]
