@@ -136,7 +136,7 @@ def test_report_and_card_say_what_was_measured_once(started):
 def test_a_student_is_called_by_what_it_is(student, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()
-    settings = {"checkpoint": None, "student": student}
+    settings = {"checkpoint": "", "student": student}
     assert headline.described(SimpleNamespace(kind="net", settings=settings)) == words
 
 
