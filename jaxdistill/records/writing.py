@@ -114,6 +114,7 @@ def write(
     records = _records(open_.kept, by_name, held, weights or {})
     done = running.run(records, after, seed=seed)
     manifest = {
+        "identity": identity(made_from),
         "made_from": made_from,
         "versions": versions(),
         "answers": {"count": len(records), "sha256": identity([(r.id, r.raw) for r in records])},
