@@ -177,7 +177,7 @@ def generate(
 
 def _drawn(key: jax.Array, count: jax.Array, log_probs: jax.Array) -> jax.Array:
     """A token for each row, by one key or one for each."""
-    if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim:
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim:
         keys = jax.vmap(jax.random.fold_in, (0, None))(key, count)
         return jax.vmap(jax.random.categorical)(keys, log_probs)
     return jax.random.categorical(jax.random.fold_in(key, count), log_probs)

@@ -16,15 +16,9 @@ import numpy as np
 
 from jaxdistill.data.tokenizers import Tokenizer
 from jaxdistill.records.canonical import identity
+from jaxdistill.records.marking import Rendered, controls, is_thinking, opening, rendered
 from jaxdistill.records.requests import Message
-from jaxdistill.records.templates import (
-    Rendered,
-    Template,
-    controls,
-    is_thinking,
-    opening,
-    rendered,
-)
+from jaxdistill.records.templates import Template
 
 # A token that parts its neighbours and is taken out again; Unicode calls it no character.
 _BREAK = "\U0010ffff"

@@ -22,6 +22,7 @@ from jaxdistill.records.requests import Message
 from jaxdistill.settings import checked
 
 Form = Literal["messages", "prompt_completion", "preference"]
+"""Which columns: whole conversations, questions and answers, or a better and a worse answer."""
 _SUFFIXES = (".jsonl", ".parquet")
 # How a message says whether it is learnt.
 _LEARN = "train"

@@ -86,13 +86,16 @@ class Server:
         if not self.model:
             raise ValueError("server: 'model' is the name of a model there, not empty")
         for name, domain in _DOMAINS.items():
-            if (wrong := fault(getattr(self, name), domain)) is not None:
-                raise ValueError(f"server: {name}={getattr(self, name)!r} {wrong}")
+            value = getattr(self, name)
+            if value is None and name == "per_minute":
+                continue
+            if (wrong := fault(value, domain)) is not None:
+                raise ValueError(f"server: {name}={value!r} {wrong}")
 
 
 _DOMAINS: dict[str, Any] = {
     "in_flight": Count,
-    "per_minute": Positive | None,
+    "per_minute": Positive,
     "timeout": Positive,
     "retries": Natural,
     "pause": Positive,

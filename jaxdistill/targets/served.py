@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,9 @@ from jaxdistill._errors import unknown
 from jaxdistill.records.server import Connection, Malformed, Server, Unanswered, asked
 from jaxdistill.settings import Count, checked
 from jaxdistill.targets.live import Targets
+
+# At each place of a text the most probable tokens, with their log-probabilities.
+_Best = list[list[tuple[int, float]]]
 
 
 class _Text(NamedTuple):
@@ -80,7 +83,7 @@ def _asked(
     shape = (*tokens.shape, top)
     ids, log_probs = np.zeros(shape, np.int32), np.full(shape, -np.inf, np.float32)
 
-    async def one(connection: Connection, text: _Text) -> tuple[_Text, list[Sequence[Any]]]:
+    async def one(connection: Connection, text: _Text) -> tuple[_Text, _Best]:
         body = {
             "model": server.model,
             "prompt": text.tokens,
@@ -118,7 +121,7 @@ def _texts(
                 yield _Text(row, start, end, read)
 
 
-def _best(top: int, size: int, data: Any) -> list[list[tuple[int, float]]]:
+def _best(top: int, size: int, data: Any) -> _Best:
     """The most probable tokens behind each token of a text but the last."""
     try:
         rows = data["choices"][0]["prompt_logprobs"]

@@ -13,7 +13,8 @@ from jaxdistill import losses
 from jaxdistill.data.text import byte_tokenizer, file_tokenizer
 from jaxdistill.records import Message
 from jaxdistill.records.chats import chat
-from jaxdistill.records.templates import Template, chatml, controls, plain, rendered, template_of
+from jaxdistill.records.marking import controls, rendered
+from jaxdistill.records.templates import Template, chatml, plain, template_of
 
 pytest.importorskip("tokenizers")
 from chat_families import CONVERSATION, FAMILIES, chat_of, write_tokenizer
