@@ -22,6 +22,9 @@ The small one on Fashion-MNIST, 2,000 labels: ``--config.data.name=fashion_mnist
 variance that lies within classes.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from jaxdistill.presets import at, chosen, recipe
@@ -53,7 +56,7 @@ def softened(temperature: float, wanted: str = "batch/soft_label") -> dict:
     return soft(labels, "hinton_kd", wanted, temperature=temperature)
 
 
-def published() -> dict:
+def published(data: dict) -> dict:
     epoch = 703  # 50,000 images less a tenth for validation, in batches of 64
     falls = tuple(epoch * n for n in (150, 180, 210))
     optimizer = sgd(
@@ -71,7 +74,7 @@ def published() -> dict:
     return recipe(
         title="MIX-KD, ResNet-110 to ResNet-20",
         sentence=SENTENCE,
-        data={"name": "cifar100", "dir": "", "validation": 0.1, "test": 0.0},
+        data={"name": "cifar100", "dir": "", "validation": 0.1, "test": 0.0, **data},
         stages={
             "plain": stage(110),
             "distil": stage(20, view={"augment": shifted_crop(CIFAR100), **PARTLY}, **taught),
@@ -79,49 +82,46 @@ def published() -> dict:
     )
 
 
-def small() -> dict:
+def small(data: dict) -> dict:
+    """On digits, or on a half of the pixels of MNIST or Fashion-MNIST, with 2,000 labels."""
+    given = data.get("name", "digits") == "digits"
+    few = {"validation": 0.15, "test": 0.3} if given else {"test": 0.0, "records": 2000}
+    seen = {} if given else {"augment": ({"name": "resize", "size": 14},)}
     large = {"net": "convnet", "width": 24, "depth": 2, "norm": "batch"}
-    net = {**large, "width": 6}
-    measured = {"accuracy": accuracy(), "smooth": {**SMOOTH, "read": "features"}}
-    labelled = {"data/test": 0.0, "data/validation": 0.1, "data/records": 2000}
+    measured = {"accuracy": accuracy(**seen), "smooth": {**SMOOTH, **seen, "read": "features"}}
+    taught = {"targets": {"kind": "live", "stage": "plain"}, "pictures": ("reliability",)}
+
+    def stage(net: dict, view: dict, **settings) -> dict:
+        return classifier(net, 600, evaluate=measured, view={**seen, **view}, **settings)
+
     return recipe(
         title="MIX-KD in small",
         sentence=SENTENCE,
-        data={"name": "digits", "dir": "", "validation": 0.15, "test": 0.3, "records": None},
+        data={"name": "digits", "dir": "", **few, **data},
         stages={
-            "plain": classifier(large, 600, evaluate=measured),
-            "mixed": classifier(large, 600, evaluate=measured, view=MIXED, objective=MIXED_LABELS),
-            "distil": classifier(
-                net,
-                600,
-                targets={"kind": "live", "stage": "plain"},
-                view=PARTLY,
-                objective=STANDARDISED,
-                evaluate=measured,
-                pictures=("reliability",),
-            ),
+            "plain": stage(large, {}),
+            "mixed": stage(large, MIXED, objective=MIXED_LABELS),
+            "distil": stage({**large, "width": 6}, PARTLY, objective=STANDARDISED, **taught),
         },
         order=("plain", "distil"),
-        variants=dict.fromkeys(("mnist", "fashion_mnist"), labelled),
-        claim=claim(),
+        claim=claim(seen),
         tune={
             "metric": "distil/validation/accuracy",
             "seeds": 2,
-            "grid": {arm: rates("distil", (3e-3, 1e-2, 3e-2)) for arm in claim()["arms"]},
+            "grid": {arm: rates("distil", (3e-3, 1e-2, 3e-2)) for arm in claim(seen)["arms"]},
         },
     )
 
 
-def claim() -> dict:
-    def arm(objective: dict, view: dict | None = None, teacher: str = "plain") -> dict:
+def claim(seen: dict) -> dict:
+    def arm(objective: dict, view: dict, teacher: str = "plain") -> dict:
         told = {"kind": "live", "stage": teacher}
-        own = at("stages/distil", objective=objective, view=view, targets=told)
+        own = at("stages/distil", objective=objective, view={**seen, **view}, targets=told)
         return {"recipe": (teacher, "distil"), **own}
 
     high = softened(HIGH, "batch/label")
     worse = "a teacher that was trained on mixed pairs teaches worse at a high temperature"
     few = "partly mixed with logits of one scale is at most half a point below all mixed"
-    noise = "what seeds differ by"
     return {
         "sentence": "Mixed pairs make a teacher teach worse; few of them do its student no harm.",
         "metric": "distil/test/accuracy",
@@ -129,12 +129,12 @@ def claim() -> dict:
         "arms": {
             "partly": {},
             "all mixed": arm(softened(4.0), MIXED),
-            "plain teacher": arm(high),
-            "mixed teacher": arm(high, teacher="mixed"),
+            "plain teacher": arm(high, {}),
+            "mixed teacher": arm(high, {}, "mixed"),
         },
         "contrasts": {
             "mixed teacher": above("plain teacher", "mixed teacher", worse),
-            "partly": above("partly", "all mixed", few, -0.005, origin=noise),
+            "partly": above("partly", "all mixed", few, -0.005, origin="what seeds differ by"),
         },
     }
 
@@ -142,6 +142,6 @@ def claim() -> dict:
 VARIANTS = {"": published, "small": small}
 
 
-def get_config(variant: str = "") -> ConfigDict:
+def get_config(variant: str = "", *, data: Mapping[str, Any] | None = None) -> ConfigDict:
     """The published run, or with ``small`` one of minutes."""
-    return chosen(VARIANTS, variant, __file__)
+    return chosen(VARIANTS, variant, __file__, data=dict(data or {}))

@@ -98,6 +98,16 @@ def test_a_pool_holds_images_alone():
     assert pool.ids[int(rows[1])] == f"inverted/{digits.ids[5]}"
 
 
+def test_a_frame_stays_black():
+    digits = sources.digits()
+    framed = pools.as_images(digits, "framed", 12, 1, np.float32, frame=2)
+    image, plain = (each.gather(np.arange(3))["image"] for each in (framed, digits))
+    np.testing.assert_allclose(image[:, 2:-2, 2:-2], plain, atol=1e-6)
+    assert image.sum() == pytest.approx(plain.sum(), rel=1e-5)
+    with pytest.raises(ValueError, match="a frame of 4 pixels leaves nothing of images of 8"):
+        pools.as_images(digits, "framed", 8, 1, np.uint8, frame=4)
+
+
 def test_a_pool_is_tested_on_what_the_teacher_knows():
     config = config_files.read("kd3:small")
     data = registry.data(config["stages"]["distil"]["data"])

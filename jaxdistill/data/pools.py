@@ -19,7 +19,13 @@ NOISE = 0.4
 
 
 def as_images(
-    source: Source, name: str, size: int, channels: int, dtype: Any, change: Change | None = None
+    source: Source,
+    name: str,
+    size: int,
+    channels: int,
+    dtype: Any,
+    change: Change | None = None,
+    frame: int = 0,
 ) -> Source:
     """The images of a source alone, of one size and type; no label is read, let alone handed on.
 
@@ -31,14 +37,17 @@ def as_images(
         dtype: uint8, or a floating type in [0, 1].
         change: ``"inverted"``, or ``"noisy"``: Gaussian noise that every record has once and for
             all.
+        frame: so many pixels on every side stay black.
 
     Raises:
-        ValueError: for a source without images.
+        ValueError: for a source without images, and a frame that leaves no image.
     """
     shape = source.info.get("image_shape")
     if shape is None or len(shape) != 3:
         raise ValueError(f"{source.name!r} has no images [H, W, C] for a pool: it has {shape}")
-    rows, columns = _resampling(shape[0], size), _resampling(shape[1], size)
+    if 2 * frame >= size:
+        raise ValueError(f"a frame of {frame} pixels leaves nothing of images of {size}")
+    rows, columns = (_framed(_resampling(side, size - 2 * frame), frame) for side in shape[:2])
 
     def read(indices: np.ndarray) -> Records:
         image = source.read(indices)["image"]
@@ -56,7 +65,7 @@ def as_images(
             return {"image": np.round(255 * image).astype(np.uint8)}
         return {"image": image.astype(dtype)}
 
-    told = f"images {size} {channels} {np.dtype(dtype).name} {change} {NOISE}"
+    told = f"images {size} {channels} {np.dtype(dtype).name} {change} {NOISE} {frame}"
     ids = Ids(len(source), lambda i: f"{name}/{source.ids[i]}")
     info = {"image_shape": (size, size, channels)}
     return Source(name, ids, through(source, read, changes=lambda: told), info)
@@ -86,3 +95,8 @@ def _resampling(before: int, after: int) -> np.ndarray:
         return np.eye(after, dtype=np.float32)
     rows = jax.image.resize(np.eye(before, dtype=np.float32), (after, before), "linear")
     return np.asarray(rows, np.float32)
+
+
+def _framed(rows: np.ndarray, frame: int) -> np.ndarray:
+    """New pixels before and behind that are made of nothing."""
+    return np.pad(rows, ((frame, frame), (0, 0)))

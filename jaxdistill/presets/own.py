@@ -284,22 +284,16 @@ def claim() -> dict[str, Any]:
 
     Example:
         >>> list(claim()["arms"])
-        ['distilled', 'fine-tuned', 'labels']
+        ['distilled', 'labels']
     """
     probe = "a probe on the distilled student beats one on the same student trained on its labels"
-    tuned = "fine-tuned on the same labels it beats the student that knows these alone"
-    ends = {"distilled": "distil", "fine-tuned": "finetune"}
-    taught = ("teacher", "start", "distil", "finetune")
     return {
         "sentence": "Features of a teacher, learnt without labels, are worth more than few labels.",
         "metric": "last/test/probe_accuracy",
         "held_equal": ("net, steps, batches, views, optimizer and labels of the student",),
         "arms": {
-            **{arm: {"recipe": taught[: taught.index(end) + 1]} for arm, end in ends.items()},
+            "distilled": {"recipe": ("teacher", "start", "distil")},
             "labels": {"recipe": ("labels",)},
         },
-        "contrasts": {
-            "probe": above("distilled", "labels", probe, 0.03),
-            "fine-tuned": above("fine-tuned", "labels", tuned, 0.0, "last/test/accuracy"),
-        },
+        "contrasts": {"probe": above("distilled", "labels", probe, 0.03)},
     }

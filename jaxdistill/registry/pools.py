@@ -16,7 +16,7 @@ from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, forwarding, less, record
 from jaxdistill.registry.views import seen
-from jaxdistill.settings import Count, Earlier, Share
+from jaxdistill.settings import Count, Earlier, Natural, Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +26,12 @@ class Part:
     Attributes:
         change: ``"inverted"`` or ``"noisy"`` images.
         share: from where to where, in [0, 1], of all its records, by the hash of their ids.
+        frame: so many pixels on every side stay black.
     """
 
     change: pools.Change | None = None
     share: tuple[Share, Share] | None = None
+    frame: Natural = 0
 
 
 _OWN = tuple(field.name for field in dataclasses.fields(Part))
@@ -55,7 +57,7 @@ def pool_of(data: Callable[..., Any]) -> Entry:
             source = data(less(parts[name], *_OWN))["train"]
             if said.share:
                 source = split.share(source, *said.share)
-            return pools.as_images(source, name, side, channels, dtype, said.change)
+            return pools.as_images(source, name, side, channels, dtype, said.change, said.frame)
 
         about = {key: known.info[key] for key in ("classes", "class_names") if key in known.info}
         train = pools.pool({name: functools.partial(made) for name in parts}, about)
