@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from logging import Formatter
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,8 @@ def parsed(argv: list[str]) -> list[str]:
 
     # That there is no TPU here is no news.
     logging.set_verbosity(logging.WARNING)
+    # A warning is for whoever typed the command, who asks for no thread and no line of a file.
+    logging.get_absl_handler().setFormatter(Formatter("warning: %(message)s"))
     try:
         return flags.FLAGS(spelt(argv))
     except flags.Error as fault:

@@ -114,3 +114,16 @@ def test_what_touches_no_device_waits_for_no_jax(words):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_warning_is_a_sentence():
+    """No thread, no line of a file: it is for whoever typed the command."""
+    code = (
+        "import logging\n"
+        "from absl import app\n"
+        "from jaxdistill import main\n"
+        "said = lambda argv: logging.warning('%s is worse than its student', 'a teacher')\n"
+        "app.run(said, argv=['jaxdistill'], flags_parser=main.parsed)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stderr == "warning: a teacher is worse than its student\n"

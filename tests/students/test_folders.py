@@ -28,6 +28,8 @@ def test_it_is_a_folder_of_timm_too(tmp_path):
     expected = VIT.apply({"params": result[0], **result[1]}, IMAGE)
     out = loaded.net.apply(loaded.params, loaded.state, IMAGE).out
     np.testing.assert_allclose(out, expected, atol=1e-5)
+    # Whoever may read one of its files may read all of them.
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1
     card = (folder / "README.md").read_text()
     assert "library_name: timm" in card
     assert "| parameters | 1k |" in card

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,8 @@ def write(folder: Path | str, config: Mapping[str, Any], tensors: Mapping[str, n
     # Transformers wants to be told of what framework the arrays once were.
     whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     save_file(whole, temporary, {"format": "pt"})
+    # It lets nobody else read what it writes, as temporary files are.
+    shutil.copymode(folder / "config.json", temporary)
     temporary.replace(folder / WHOLE)
 
 
