@@ -126,6 +126,14 @@ def test_a_distillation_token_takes_the_published_positions(positions):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_no_published_form_has_such_a_token(tmp_path):
+    sizes = {"patch": 4, "width": 8, "depth": 1, "heads": 2, "classes": 3}
+    module = models.ViT(**sizes, positions="fixed", distillation_token=True)
+    variables = from_linen(module).init(jax.random.key(0), seen(False))
+    with pytest.raises(ValueError, match="has a position for its distillation token"):
+        models.export(tmp_path, "DeiTForImageClassificationWithTeacher", module, variables)
+
+
 def test_rates_fall_from_block_to_block(plan):
     """The factors of the published code for its layers, of a token that is new the whole rate."""
     stage = plan.stage("specific")
