@@ -13,6 +13,7 @@ import pytest
 from jaxdistill import config_files, models, recipe, registry
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models.blocks import Block
+from jaxdistill.models.pretrained.exporting import with_positions
 from jaxdistill.overrides import override, smoke
 
 
@@ -126,10 +127,20 @@ def test_a_distillation_token_takes_the_published_positions(positions):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_no_published_form_has_such_a_token(tmp_path):
+def test_such_a_token_is_published_with_a_position_of_zeros(tmp_path):
     sizes = {"patch": 4, "width": 8, "depth": 1, "heads": 2, "classes": 3}
-    module = models.ViT(**sizes, positions="fixed", distillation_token=True)
-    variables = from_linen(module).init(jax.random.key(0), seen(False))
+    module = models.ViT(**sizes, distillation_token=True)
+    image = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
+    variables = from_linen(module).init(jax.random.key(0), image)
+    there, given = with_positions(module, variables, (8, 8, 1))
+    assert (there.positions, given[0]["encoder"]["pos_embed"].shape) == ("learned", (6, 8))
+    ours, theirs = (
+        jax.jit(from_linen(net).apply)(*own, image).out
+        for net, own in ((module, variables), (there, given))
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    module = module.clone(positions="fixed")
+    variables = from_linen(module).init(jax.random.key(0), image)
     with pytest.raises(ValueError, match="has a position for its distillation token"):
         models.export(tmp_path, "DeiTForImageClassificationWithTeacher", module, variables)
 

@@ -144,8 +144,10 @@ def with_positions(
             for half, width in widths.items()
         }
         return module.clone(positions="fixed"), (params, {**state, "constants": fixed})
-    front = module.class_token and module.front_positions
-    encoder = {**params["encoder"], "pos_embed": sincos_positions(module.width, grid, front)}
+    # None of the learned tokens in front has a position, and as arrays they are zeros.
+    front = (module.class_token + module.distillation_token) * module.front_positions
+    places = np.pad(sincos_positions(module.width, grid), ((front, 0), (0, 0)))
+    encoder = {**params["encoder"], "pos_embed": places}
     return module.clone(positions="learned"), ({**params, "encoder": encoder}, state)
 
 
