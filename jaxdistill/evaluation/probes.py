@@ -30,6 +30,7 @@ def linear_probe(
     read: Read = "out",
     pool: Pool = "mean",
     label: str = "label",
+    parts: Count = 1,
 ) -> Evaluator:
     """Logistic regression on frozen features: ``probe_accuracy``.
 
@@ -47,9 +48,13 @@ def linear_probe(
         read: where the features are, see :func:`~jaxdistill.evaluation.representations.features`.
         pool: what becomes of positions: ``"mean"``, ``"first"`` or ``"flatten"``.
         label: which entry holds the labels.
+        parts: into how many parts the labelled records are divided, with equally many of each
+            class; a probe is fitted on each, and the value is the mean of theirs, which depends
+            less on which records are labelled.
 
     Raises:
-        ValueError: if the labelled records are of one class only.
+        ValueError: if the labelled records are of one class only, or a class has fewer than
+            ``parts``.
 
     References:
         Alain and Bengio. Understanding Intermediate Layers Using Linear Classifier Probes. 2016.
@@ -75,7 +80,7 @@ def linear_probe(
             return search.fit(*train)
 
     measure = reader(net, read, pool=pool, inputs=inputs, label=label, prepare=prepare)
-    return _probe("probe_accuracy", fit, measure, train_batches)
+    return _probe("probe_accuracy", fit, measure, train_batches, parts, seed)
 
 
 def nearest_neighbours(
@@ -120,12 +125,31 @@ def nearest_neighbours(
     return _probe("neighbours_accuracy", fit, measure, train_batches)
 
 
-def _probe(name: str, fit: Any, measure: Any, train_batches: Iterable[Any]) -> Evaluator:
+def _probe(
+    name: str, fit: Any, measure: Any, train_batches: Iterable[Any], parts: int = 1, seed: int = 0
+) -> Evaluator:
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
         train = measure(result, train_batches)
         if len(set(train.labels.tolist())) < 2:
             raise ValueError("a probe needs labelled records of two classes or more")
         scored = measure(result, data)
-        return {name: float(fit(train).score(*scored))}
+        fitted = [fit(part) for part in _divided(train, parts, seed)]
+        return {name: float(np.mean([model.score(*scored) for model in fitted]))}
 
     return measuring([name], evaluator)
+
+
+def _divided(train: Features, parts: int, seed: int) -> list[Features]:
+    """Parts with about equally many records of each class."""
+    if parts == 1:
+        return [train]
+    from sklearn.model_selection import StratifiedKFold
+
+    classes, sizes = np.unique(train.labels, return_counts=True)
+    if sizes.min() < parts:
+        raise ValueError(
+            f"class {classes[sizes.argmin()]} has {sizes.min()} labelled records, too few for "
+            f"parts={parts} probes"
+        )
+    folds = StratifiedKFold(parts, shuffle=True, random_state=seed).split(*train)
+    return [Features(train.values[part], train.labels[part]) for _, part in folds]

@@ -115,6 +115,25 @@ def test_linear_probe_is_what_scikit_learn_gives():
     assert 0.4 < found["probe_accuracy"] < 1
 
 
+def test_a_probe_of_parts_is_the_mean_of_probes_on_each():
+    from sklearn.model_selection import StratifiedKFold
+
+    (values, labels), scored = clusters(40, 1.5), batches(*clusters(31, 1.5, seed=1))
+    found = linear_probe(NET, batches(values, labels), read="out/turned", seed=3, parts=4)
+    parts = StratifiedKFold(4, shuffle=True, random_state=3).split(values, labels)
+    single = [
+        linear_probe(NET, batches(values[own], labels[own]), read="out/turned", seed=3)(
+            IDENTITY, {}, scored
+        )["probe_accuracy"]
+        for _, own in parts
+    ]
+    assert found(IDENTITY, {}, scored)["probe_accuracy"] == pytest.approx(np.mean(single))
+    assert len(set(single)) > 1
+    few = linear_probe(NET, batches(values, labels), read="grid", parts=15)
+    with pytest.raises(ValueError, match="too few for parts=15"):
+        few(IDENTITY, {}, scored)
+
+
 def test_neighbours_vote_by_cosine():
     # Long vectors are no nearer than short ones, and with a small temperature the nearest decides.
     train = np.array([[10, 0, 0, 0], [0, 0.1, 0, 0], [0, 0.1, 0.01, 0]], np.float32)
