@@ -95,7 +95,7 @@ def small() -> dict:
     teacher = autoencoder(2, 64, 4, 4, decoder=(32, 4, 4))
     student = autoencoder(2, 32, 3, 4, decoder=(32, 2, 4))
     few = {"records": {"labelled": 100}, "batch_size": 50, "evaluate": {"accuracy": accuracy()}}
-    rates = adamw(1e-3, 20, weight_decay=0.05, rates=layer_decay(4, 0.75))
+    rates = adamw(5e-3, 20, weight_decay=0.05, rates=layer_decay(4, 0.75))
     masked = pretraining(student, (), 1e-2, 60, 600, batch_size=64)
     mix = {"mix": {"name": "mixup", "alpha": 0.2, "smoothing": 0.1}}
     return recipe(
@@ -109,7 +109,7 @@ def small() -> dict:
                 "initial": {"stage": "teacher", "parts": {"encoder": "encoder"}},
                 "objective": LABELS,
                 "optimizer": rates,
-                "steps": 200,
+                "steps": 300,
                 **few,
             },
             "masked": masked,
@@ -160,6 +160,8 @@ def claim() -> dict:
             "specific": {
                 "recipe": ("teacher", "tutor", "specific"),
                 "stages/specific/initial": None,
+                # Nothing is there yet that could be kept.
+                "stages/specific/optimizer/rates": (),
             },
         },
         "contrasts": {

@@ -224,8 +224,16 @@ def readme_table() -> str:
         title += f", {each.published}" if each.published else ""
         asked = dict.fromkeys(answer.asked for answer in each.answers)
         cell = "; ".join(f"{text}: {_verdicts(each, text)}" for text in asked)
-        rows.append(f"| {title} | `{each.config}` | {cell or 'no claim'} |")
+        rows.append(f"| {title} | `{each.config}` | {cell or _unanswered(each)} |")
     return "\n".join(rows)
+
+
+def _unanswered(system: System) -> str:
+    """What a table says of a system without answers."""
+    variants = config_files.variants(system.config)
+    names = (f"{system.config}:{variant}" if variant else system.config for variant in variants)
+    claims = any(config_files.load(name).get("claim") for name in names)
+    return "not answered yet" if claims else "no claim"
 
 
 def _verdicts(system: System, asked: str) -> str:
@@ -240,7 +248,7 @@ def answers_table() -> str:
     rows = ["| system | config | on | asked | figure | verdict |", "|---|---|---|---|---|---|"]
     for each in systems():
         title = f"[{each.name}]({each.page}.md)"
-        for a in each.answers or (Answer("", "", "no claim", "", ""),):
+        for a in each.answers or (Answer("", "", _unanswered(each), "", ""),):
             name = f"{each.config}:{a.variant}" if a.variant else each.config
             cells = (title, f"`{name}`", a.data, a.asked, a.figure, a.verdict)
             rows.append("| " + " | ".join(cells) + " |")
