@@ -121,7 +121,7 @@ def taught(workdir: str) -> dict[str, dict[str, Any]]:
     plain, found = values("kd", "test/accuracy"), {}
     for arm in seeds[0]["arms"]:
         own = values(arm, "test/accuracy")
-        there = {"accuracy": of_seeds(own)}
+        there: dict[str, Any] = {"accuracy": of_seeds(own)}
         if arm != "alone":
             there["agreement"] = of_seeds(values(arm, "test/agreement"))
         gaps = [a - b for a, b in zip(own, plain, strict=True)]

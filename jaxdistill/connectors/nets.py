@@ -32,8 +32,10 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        affine = {"use_scale": self.affine, "use_bias": self.affine}
-        return nn.BatchNorm(not train, momentum=0.9, **affine, name="norm")(x)
+        norm = nn.BatchNorm(
+            not train, momentum=0.9, use_scale=self.affine, use_bias=self.affine, name="norm"
+        )
+        return norm(x)
 
 
 class Normalised(nn.Module):
