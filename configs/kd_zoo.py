@@ -43,7 +43,7 @@ STEPS = {"teacher": 600, "own": 300, "distil": 300}
 # Maps of 14 pixels or less and a few hundred steps: where a published weight, for larger maps and
 # a hundred epochs, would let a term drown the labels, it has another.
 WEIGHTS = {
-    "attention_transfer": 100.0,
+    "attention_transfer": 20.0,
     "factor_transfer": 100.0,
     "nst": 10.0,
     "pkt": 3000.0,
