@@ -104,7 +104,7 @@ def small(pair: str, data: dict) -> dict:
     within = {"middle": (middle, middle), "last": (theirs.stages[-1],) * 2}
 
     def alike(pairs: dict) -> dict:
-        shared = {"evaluator": "cka", "records": 512, "augment": smaller, "teacher": False}
+        shared = {"evaluator": "cka", "records": 512, "augment": smaller}
         return {**shared, "pairs": pairs, "sets": ("validation",)}
 
     def student(objective: dict) -> dict:
