@@ -18,6 +18,7 @@ bands and one process.
 Prints a table and, as its last line, JSON; exits with 1 when a target is missed.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import argparse
@@ -152,23 +153,51 @@ def datatrove(found: Sequence[str]) -> Callable[[], Any]:
         MinhashDedupSignature,
     )
     from datatrove.pipeline.dedup.minhash import MinhashConfig
+    from datatrove.utils.hashing import HashConfig
+    from datatrove.utils.text import TextNormConfig
+    from datatrove.utils.word_tokenizers import WordTokenizer
     from loguru import logger
 
     logger.remove()
     documents = [Document(text, str(number)) for number, text in enumerate(found)]
-    config = MinhashConfig(n_grams=5, num_buckets=25, hashes_per_bucket=5)
+    config = MinhashConfig(
+        n_grams=5,
+        num_buckets=25,
+        hashes_per_bucket=5,
+        hash_config=HashConfig(hash_fc="sha1"),
+        norm_config=TextNormConfig(norm_numbers=False),  # these words differ in nothing else
+    )
+
+    class Spaces(WordTokenizer):
+        """Words between spaces; its own tokenizers need more packages."""
+
+        def word_tokenize(self, text: str) -> list[str]:
+            return text.split()
+
+        def sent_tokenize(self, text: str) -> list[str]:
+            return [text]
+
+        def span_tokenize(self, text: str) -> list[tuple[int, int]]:
+            return [(0, len(text))]
+
+    words: Any = Spaces()
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            for stage in (
-                [documents, MinhashDedupSignature(f"{folder}/signatures", config)],
+            stages: list[list[Any]] = [
+                [documents, MinhashDedupSignature(f"{folder}/signatures", config, words)],
                 [MinhashDedupBuckets(f"{folder}/signatures", f"{folder}/buckets", config=config)],
                 [MinhashDedupCluster(f"{folder}/buckets", f"{folder}/removed", config=config)],
                 [documents, MinhashDedupFilter(f"{folder}/removed")],
-            ):
+            ]
+            for number, stage in enumerate(stages):
                 # Buckets are worked on one after the other here.
-                tasks = 25 if isinstance(stage[0], MinhashDedupBuckets) else 1
-                LocalPipelineExecutor(stage, tasks=tasks, workers=1, logging_dir=folder).run()
+                LocalPipelineExecutor(
+                    stage,
+                    tasks=25 if number == 1 else 1,
+                    workers=1,
+                    logging_dir=f"{folder}/{number}",
+                ).run()
 
     return run
 
