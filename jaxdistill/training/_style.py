@@ -161,7 +161,11 @@ footer { margin-top: 40px; font-size: 13px; }
   .stack tbody th { display: block; text-align: left; }
   .stack td.text { text-align: right; }
   .stack td.none { display: none; }
-  .stack td::before { content: attr(data-label); color: var(--soft); text-align: left; }
+  .stack td::before { content: attr(data-label); color: var(--soft); text-align: left;
+    flex: none; }
+  /* A note below a number has a line of its own. */
+  .stack td:has(> .soft) { flex-wrap: wrap; row-gap: 0; }
+  .stack td > .soft { flex-basis: 100%; }
   .images { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); gap: 4px; }
   .images span { grid-column: 1 / -1; text-align: left; }
   .strip { grid-template-columns: minmax(0, 1fr) max-content; }
