@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
         tokens: int32 ``[n]``.
         learnt: bool ``[n]``, whether a student learns to write the token.
         spans: int ``[n, 2]``, its place in ``text``.
-        text: the rendered conversation.
+        text: the rendered conversation, with U+10FFFF inside of special tokens that were text.
     """
 
     tokens: np.ndarray
@@ -148,6 +148,9 @@ class Chat(NamedTuple):
         inside = np.isin(tokens, list(self.special.values()))
         for token, (start, end) in zip(tokens[inside], spans[inside], strict=True):
             for piece in found.pieces:
+                own = messages[piece.message].role == "assistant"
+                if own and is_thinking(found.text[start:end]):
+                    continue
                 if piece.start <= start and end <= piece.end and start < end:
                     raise ValueError(
                         f"message {piece.message} ({messages[piece.message].role}) has the special "

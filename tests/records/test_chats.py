@@ -134,6 +134,24 @@ def test_thinking_of_earlier_turns_is_left_out(chats):
     assert learnt_texts(found) == ["yes<|im_end|>", "no<|im_end|>"]
 
 
+def test_thinking_tags_may_be_special_tokens(tmp_path):
+    """They are what they are in an answer, and text where somebody else says them."""
+    write_tokenizer(tmp_path, "qwen")
+    file = tmp_path / "tokenizer.json"
+    said = json.loads(file.read_text())
+    size = file_tokenizer(path=tmp_path).vocabulary
+    for number, word in enumerate(("<think>", "</think>"), size):
+        said["added_tokens"].append({**said["added_tokens"][0], "id": number, "content": word})
+    file.write_text(json.dumps(said))
+    own = chat(file_tokenizer(path=tmp_path), template_of(tmp_path))
+    answer = "<think>\nhmm\n</think>\n\nyes"
+    found = own.encode([Message("user", "a <think> b"), Message("assistant", answer, learn=True)])
+    tags = np.isin(found.tokens, (size, size + 1))
+    assert found.tokens[tags].tolist() == [size, size + 1]
+    assert found.learnt[tags].all()
+    assert learnt_texts(found) == [answer + "<|im_end|>"]
+
+
 def test_other_roles_are_learnt_if_they_are_marked(chats):
     said = [Message("user", " how? ", learn=True), Message("assistant", "so")]
     assert learnt_texts(chats["qwen"].encode(said)) == [" how? "]
