@@ -58,9 +58,8 @@ def test_windows_hold_every_conversation_once(pack):
             assert counted[-len(answer) - 1 :].all()
             if not pack:
                 assert found["prompt"][row] == len(question) + 1
-            texts.append(
-                (question, answer, set(found["weight"][row][own]), set(found["task"][row][own]))
-            )
+            worth, task = (set(found[name][row][own].tolist()) for name in ("weight", "task"))
+            texts.append((question, answer, worth, task))
         assert not found["counted"][row][segments == 0].any()
     expected = [
         (each.messages[0].content, each.answer, {each.weight}, {int(each.task == "word")})
