@@ -199,9 +199,12 @@ def taken(name: str, words: list[str], whole: bool) -> None:
 def here(tmp_path, monkeypatch):
     """A folder with the configs of the library and that of CONTRIBUTING, as a reader has them."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "configs").mkdir()
+    for file in (ROOT / "configs").glob("*.py"):
+        (tmp_path / "configs" / file.name).symlink_to(file)
     (mine,) = (b for b in BLOCKS if b.page == "CONTRIBUTING.md" and "run by" in b.marks)
-    (tmp_path / "mine.py").write_text(mine.text)
+    for place in ("mine.py", "configs/mine.py"):
+        (tmp_path / place).write_text(mine.text)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
 
 
