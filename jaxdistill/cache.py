@@ -162,9 +162,9 @@ def main(argv: list[str]) -> None:
         sys.exit(command.refused(unknown("command", given, COMMANDS)))
     action, folders = argv[1], argv[2:]
     if action == "write":
-        sys.exit(command.guarded(_write, command.named(folders)))
+        command.end(command.guarded(_write, command.named(folders)))
     run = _verify if action == "verify" else _info
-    sys.exit(command.guarded(lambda: run(folders)))
+    command.end(command.guarded(lambda: run(folders)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ status: 0 if every contrast holds, 1 if any is contradicted, 3 otherwise.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -324,7 +323,7 @@ def _short(result: Mapping[str, Any], root: Path) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    sys.exit(command.guarded(_run, command.named(argv[1:])))
+    command.end(command.guarded(_run, command.named(argv[1:])))
 
 
 if __name__ == "__main__":
