@@ -162,7 +162,7 @@ footer { margin-top: 40px; font-size: 13px; }
   .stack td.text { text-align: right; }
   .stack td.none { display: none; }
   .stack td::before { content: attr(data-label); color: var(--soft); text-align: left;
-    flex: none; }
+    overflow-wrap: normal; }
   /* A note below a number has a line of its own. */
   .stack td:has(> .soft) { flex-wrap: wrap; row-gap: 0; }
   .stack td > .soft { flex-basis: 100%; }
