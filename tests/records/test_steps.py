@@ -33,6 +33,7 @@ SETTINGS = {
     "repeated": {"times": {"a": 3}},
     "unlike": {"against": ["question 3"]},
     "verified_code": {"allow": True},
+    "verified_mathematics": {"workers": 1},
     "within": {"by": "score", "least": 4},
 }
 NEEDS = {"near_duplicates": "datasketch", "verified_mathematics": "math_verify"}
