@@ -14,7 +14,11 @@ A folder of images as pool and training set, a finished ResNet-152 as teacher:
 Digits, 100 of which count as the student's own, the rest being the pool; minutes:
 
     python -m jaxdistill.main --config=configs/ssld.py:small --workdir=runs/ssld_small
-    python -m jaxdistill.claim --config=configs/ssld.py:small --seeds=5 --workdir=runs/ssld_claim
+    python -m jaxdistill.claim --config=configs/ssld.py:small --seeds=8 --first_seed=100
+        --workdir=runs/ssld_claim
+
+There the pool adds 3.1 points and KL both ways loses 0.1 against one way, which both hold; that on
+the same records the teacher beats labels is not shown.
 
 The small one runs on MNIST and Fashion-MNIST too:
 
