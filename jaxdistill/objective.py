@@ -257,10 +257,7 @@ def match(
     def arrays(forward: Any, targets: Any, batch: Any) -> tuple[Any, tuple[Any, ...], Any]:
         find = functools.partial(lookup, forward=forward, targets=targets, batch=batch)
         extra = {keyword: find(path) for keyword, path in (arguments or {}).items()}
-        goal = () if target is None else (find(target, side="target"),)
-        if kept is not None:
-            goal = tuple(_taken(array, find(kept), kept) for array in goal)
-        return find(student), goal, extra
+        return find(student), _goal(find, target, kept), extra
 
     def mask(forward, targets, batch):
         if where is None:
@@ -313,14 +310,22 @@ def match(
     return Objective(init, terms)
 
 
-def _taken(array: jax.Array, places: jax.Array, kept: str) -> jax.Array:
-    """Some of the tokens ``[B, N, ...]`` of every example."""
+def _goal(find: Callable[..., Any], target: str | None, kept: str | None) -> tuple[Any, ...]:
+    """What the student is compared with, if anything; of its tokens ``[B, N, ...]`` those that are
+    kept."""
+    if target is None:
+        return ()
+    array = find(target, side="target")
+    if kept is None:
+        return (array,)
+    places = find(kept)
     if array.ndim < 3 or places.ndim != 2 or array.shape[0] != places.shape[0]:
         raise ValueError(
             f"kept={kept!r} {places.shape} picks from tokens [B, N, ...], the target is "
             f"{array.shape}"
         )
-    return jnp.take_along_axis(array, places.reshape(*places.shape, *(1,) * (array.ndim - 2)), 1)
+    places = places.reshape(*places.shape, *(1,) * (array.ndim - 2))
+    return (jnp.take_along_axis(array, places, axis=1),)
 
 
 def lookup(path: str, *, forward: Forward, targets: Any, batch: Any, side: str = "student") -> Any:
