@@ -34,7 +34,7 @@ from jaxdistill.presets.optimizers import adamw
 SEEN = networks.Preprocessing(224, 256, False, (0.5,) * 3, (0.25,) * 3)
 DIGITS = networks.Preprocessing(8, 8, False, (0.3,), (0.4,))
 SETS = ("validation", "test")
-FLAGS = ("teacher", "student", "loss", "logits", "cached")
+FLAGS = ("teacher", "student", "loss", "logits", "cached", "steps", "size")
 
 
 def published(student, **flags) -> dict:
@@ -55,9 +55,8 @@ def small(data, student, labelled, **flags) -> dict:
 
 def built(seen, larger, most, batch, *, data, labelled, **flags) -> dict:
     """The recipe for a teacher and images; what is not said of them is read from their folders."""
-    teacher, student, loss, logits, cached = (flags[key] for key in FLAGS)
-    steps, size = flags["steps"] or most, flags["size"]
-    classes, where = classes_of(data), data.get("dir", "")
+    teacher, student, loss, logits, cached, steps, size = (flags[key] for key in FLAGS)
+    steps, classes, where = steps or most, classes_of(data), data.get("dir", "")
     seen = seen._replace(size=size, resize=size) if size else seen
     own.refuse_untaught(teacher, where, classes)
     about = networks.image_teacher(teacher) if teacher else None
@@ -72,20 +71,19 @@ def built(seen, larger, most, batch, *, data, labelled, **flags) -> dict:
         "targets": {"kind": "live", "stage": "teacher"},
         "objective": families.learnt(loss, net, about.architecture if about else larger),
         "optimizer": adamw(1e-3, min(steps // 10, 500), weight_decay=0.05),
-        "view": {"augment": own.drawn(seen.size, seen.normalise(), small=seen.size <= 32)},
+        "view": {"augment": own.drawn(seen.size, seen.normalise(), small=seen.size == seen.resize <= 32)},
         "batch_size": batch,
     }
     if soft:
         learns["objective"]["logits"] = {"loss": "hinton_kd", "temperature": 2.0}
-    watched = own.alike(seen.whole())
-    if labels:
-        watched = own.measured(seen.whole(), labelled, SETS)
+    whole = seen.whole()
+    watched = own.measured(whole, labelled, SETS) if labels else own.alike(whole)
     stages = {"teacher": {"checkpoint": teacher, "view": learns["view"]}}
     if not teacher:
         stages["teacher"] = {
             **{**learns, "targets": None, "objective": LABELS, "steps": most},
             "student": own.image_student(larger, seen.size, net.get("classes")),
-            "evaluate": {"accuracy": accuracy(augment=seen.whole())},
+            "evaluate": {"accuracy": accuracy(augment=whole)},
         }
     # What the student is worth before it has learnt anything, and what its teacher is.
     stages["start"] = {**learns, "steps": 0, "evaluate": watched}
@@ -103,13 +101,8 @@ def built(seen, larger, most, batch, *, data, labelled, **flags) -> dict:
     order, asked = tuple(stages), {}
     if labels:
         known = {**learns, "targets": None, **own.labelled(labelled), "steps": steps}
-        known["evaluate"] = {"accuracy": accuracy(augment=seen.whole()), **watched}
-        stages["finetune"] = {
-            **{**known, "steps": max(steps // 5, 1), "initial": {"stage": "distil"}},
-            "optimizer": adamw(3e-4, min(steps // 50, 100), weight_decay=0.05),
-        }
-        # What the claim compares with: the same net, of the same labels alone.
-        stages["labels"] = known
+        known["evaluate"] = {"accuracy": accuracy(augment=whole), **watched}
+        stages |= with_labels(known, steps)
         order, asked = (*order, "finetune"), {"claim": own.claim()}
     return recipe(
         title=own.titled("Own images", teacher, student),
@@ -119,6 +112,14 @@ def built(seen, larger, most, batch, *, data, labelled, **flags) -> dict:
         order=order,
         **asked,
     )
+
+
+def with_labels(known: dict, steps: int) -> dict:
+    """The student tuned on the labels that there are, and what the claim compares its features
+    with: the same net, of the same labels alone."""
+    tuned = {**known, "steps": max(steps // 5, 1), "initial": {"stage": "distil"}}
+    optimizer = adamw(3e-4, min(steps // 50, 100), weight_decay=0.05)
+    return {"finetune": {**tuned, "optimizer": optimizer}, "labels": known}
 
 
 def classes_of(data) -> tuple[str, ...]:
