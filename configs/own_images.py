@@ -62,7 +62,7 @@ def built(seen, larger, most, batch, *, data, labelled, **flags) -> dict:
     about = networks.image_teacher(teacher) if teacher else None
     seen = (about.preprocessing if about else None) or seen
     head, names = (about.classes, about.class_names) if about else (len(classes), classes)
-    soft = own.reads_logits(logits, head, names, classes)
+    soft, tiny = own.reads_logits(logits, head, names, classes), seen.size == seen.resize <= 32
     # Where nothing is known of the images, they are said to have labels.
     labels, outputs = bool(classes) or not where, len(classes) or (head if soft else 0)
     net = own.image_student(student, seen.size, outputs if where or classes else None)
@@ -71,7 +71,7 @@ def built(seen, larger, most, batch, *, data, labelled, **flags) -> dict:
         "targets": {"kind": "live", "stage": "teacher"},
         "objective": families.learnt(loss, net, about.architecture if about else larger),
         "optimizer": adamw(1e-3, min(steps // 10, 500), weight_decay=0.05),
-        "view": {"augment": own.drawn(seen.size, seen.normalise(), small=seen.size == seen.resize <= 32)},
+        "view": {"augment": own.drawn(seen.size, seen.normalise(), small=tiny)},
         "batch_size": batch,
     }
     if soft:
