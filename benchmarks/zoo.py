@@ -116,7 +116,7 @@ def taught(workdir: str) -> dict[str, dict[str, Any]]:
         raise SystemExit(f"there are no seeds in {workdir}/seeds: run the claim, or give --seeds")
 
     def values(arm: str, metric: str) -> list[float]:
-        return [float(seed["arms"][arm][f"distil/{metric}"]) for seed in seeds]
+        return [float(seed["arms"][arm][f"last/{metric}"]) for seed in seeds]
 
     plain, found = values("kd", "test/accuracy"), {}
     for arm in seeds[0]["arms"]:

@@ -292,6 +292,8 @@ def stages(
     pair: tuple[Form, Form],
     kd: Soft,
     trained: Callable[[str, Stage], Stage],
+    *,
+    apart: bool = False,
 ) -> dict[str, Stage]:
     """The stages of a method, in order: its teacher first, ``distil`` last.
 
@@ -301,6 +303,8 @@ def stages(
         kd: plain distillation.
         trained: from the name of a stage and what is special of it (net, objective, targets, view)
             to all that it says: steps, batches, rates, evaluation besides.
+        apart: whether stages of a student and of a head bear the method's name, so that those of
+            several methods stand side by side; the last one is called as the method then.
 
     Raises:
         ValueError: for an unknown method, with the nearest.
@@ -313,11 +317,13 @@ def stages(
     found = {teacher: trained(teacher, {"student": form.net})}
     targets, initial = {"kind": "live", "stage": teacher}, None
     for name, stage in made.first.items():
-        found[name] = trained(name, {"student": ours.net, "targets": targets, **stage})
+        said = trained(name, {"student": ours.net, "targets": targets, **stage})
+        name = f"{method}_{name}" if apart else name
+        found[name] = said
         if "student" in stage:
             targets = {"kind": "live", "stage": name}
         else:
             initial = {"stage": name}
     own = {"student": ours.net, "targets": targets, **made.distil}
     own |= {"initial": initial} if initial else {}
-    return {**found, "distil": trained("distil", own)}
+    return {**found, method if apart else "distil": trained("distil", own)}
