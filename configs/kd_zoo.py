@@ -85,7 +85,7 @@ ON_CIFAR = Protocol(
     {"name": "cifar100", "dir": "", "validation": 0.1},
     *(CIFAR_EPOCH, 64, 240, 30),
     sgd(step_decay(0.05, CIFAR_EPOCH, 150, 180, 210), weight_decay=5e-4),
-    ({"name": "random_crop", "size": 32, "padding": 4}, {"name": "flip"}, IMAGENET),
+    ({"name": "random_crop", "padding": 4}, {"name": "flip"}, IMAGENET),
     accuracy(augment=(IMAGENET,), every=10 * CIFAR_EPOCH),
     zoo.Soft(0.9, 4.0),
 )
