@@ -108,7 +108,8 @@ def windows(
         kept.append(document.name)
     if not texts:
         raise ValueError(f"none of {len(documents)} texts of {name!r} fits {length} tokens")
-    info = {"vocabulary": tokenizer.vocabulary, "end": tokenizer.end, "length": length}
+    info: dict[str, Any] = {"vocabulary": tokenizer.vocabulary, "end": tokenizer.end}
+    info |= {"length": length}
     info |= {"tokenizer": tokenizer.fingerprint} if tokenizer.fingerprint else {}
     info["encoding"] = tokenizer
     info |= {"left_out": len(documents) - len(texts)} if prompted else {}
