@@ -33,11 +33,18 @@ def linear(student: tuple[int, ...], target: tuple[int, ...], *, bias: bool = Tr
     if student[:-1] != target[:-1]:
         raise ValueError(
             f"a linear projector maps the last axis alone: {student} and {target} differ before "
-            "it; projector='resize' also fits the grid"
+            f"it; {_remedy(student, target)}"
         )
     return from_linen(
         nn.Dense(target[-1], use_bias=bias, kernel_init=nn.initializers.xavier_uniform())
     )
+
+
+def _remedy(student: tuple[int, ...], target: tuple[int, ...]) -> str:
+    """What to do where features differ in more than their last axis."""
+    if len(student) == len(target) == 4 and student[2:] == target[2:]:
+        return "where axis 1 holds channels, from_equinox(..., channels='first') hands them on last"
+    return "projector='resize' also fits the grid"
 
 
 @checked

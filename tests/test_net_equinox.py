@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdistill import adapt
 from jaxdistill.frameworks.equinox import from_equinox
 from jaxdistill.net import TapError
 
@@ -123,3 +124,31 @@ def test_taps_that_cannot_be(how, message):
     assert net.apply(*variables, INPUTS).out.shape == (6, 4)
     with pytest.raises(TapError, match=message):
         net.apply(*variables, INPUTS, taps=("layer",))
+
+
+def test_grids_are_handed_on_channels_last_where_the_model_has_them_first():
+    def made(key):
+        return eqx.nn.Sequential(
+            [
+                eqx.nn.Conv2d(1, 3, 2, key=key),
+                eqx.nn.Lambda(jnp.ravel),
+                eqx.nn.Linear(12, 2, key=key),
+            ]
+        )
+
+    images = jax.random.normal(KEY, (5, 1, 3, 3))
+    taps = ("layers/0", "layers/1")
+    nets = {place: from_equinox(made, channels=place) for place in ("first", "last")}
+    seen = {}
+    for place, net in nets.items():
+        seen[place] = net.apply(*net.init(KEY, images), images, taps=taps)
+    assert seen["first"].taps["layers/0"].shape == (5, 2, 2, 3)
+    np.testing.assert_array_equal(
+        seen["first"].taps["layers/0"], jnp.moveaxis(seen["last"].taps["layers/0"], 1, -1)
+    )
+    np.testing.assert_array_equal(seen["first"].taps["layers/1"], seen["last"].taps["layers/1"])
+    np.testing.assert_array_equal(seen["first"].out, seen["last"].out)
+    with pytest.raises(ValueError, match="channels='first'"):
+        adapt.linear((5, 3, 2, 2), (5, 8, 2, 2))
+    with pytest.raises(ValueError, match=r"place of channels 'frist'.*did you mean 'first'"):
+        from_equinox(made, channels="frist")

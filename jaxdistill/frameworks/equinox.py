@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, overload
+from typing import Any, Literal, NamedTuple, get_args, overload
 
 try:
     import equinox as eqx
@@ -21,6 +21,7 @@ import numpy as np
 from flax import traverse_util
 from jax.extend.core import get_opaque_trace_state
 
+from jaxdistill._errors import unknown
 from jaxdistill.net import (
     Forward,
     Net,
@@ -38,6 +39,9 @@ from jaxdistill.net import (
 Call = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
 """How a model is called: ``(model, inputs, state, key) -> (output, state)``."""
 
+Channels = Literal["last", "first"]
+"""Where the features of a model have their channels."""
+
 
 @overload
 def from_equinox(
@@ -46,10 +50,15 @@ def from_equinox(
     *,
     batched: bool = False,
     call: Call | None = None,
+    channels: Channels = "last",
 ) -> Trained: ...
 @overload
 def from_equinox(
-    given: Callable[[jax.Array], Any], *, batched: bool = False, call: Call | None = None
+    given: Callable[[jax.Array], Any],
+    *,
+    batched: bool = False,
+    call: Call | None = None,
+    channels: Channels = "last",
 ) -> Net: ...
 def from_equinox(
     given: eqx.Module | Callable[[jax.Array], Any],
@@ -57,6 +66,7 @@ def from_equinox(
     *,
     batched: bool = False,
     call: Call | None = None,
+    channels: Channels = "last",
 ) -> Net | Trained:
     """A net from what builds an Equinox module, or the net and the variables of a trained one.
 
@@ -78,6 +88,9 @@ def from_equinox(
         batched: whether the model takes the whole batch itself, so that there is no ``jax.vmap``.
         call: ``(model, inputs, state, key) -> (out, state)``, for a model that is called in another
             way; else it gets ``state`` and ``key`` if its ``__call__`` takes them.
+        channels: ``"first"`` where taps are grids ``[C, H, W]`` of an example, as those of
+            Equinox's convolutions are: losses, projectors and the taps of other nets have channels
+            last, and so they are handed on. Taps of fewer axes, and the output, stay as they are.
 
     Returns:
         From a builder a :class:`~jaxdistill.net.Net`; from a module a
@@ -86,7 +99,8 @@ def from_equinox(
 
     Raises:
         TypeError: for anything else, saying what it was and what to call.
-        ValueError: for a module without the state that it needs, or half of a module.
+        ValueError: for a module without the state that it needs, or half of a module; for a place
+            of channels that is none.
         TapError: at ``apply``, if a tap names no layer, or a layer that was not called exactly
             once.
 
@@ -100,11 +114,14 @@ def from_equinox(
         >>> net.back(variables)(jax.numpy.ones(3)).shape
         (2,)
     """
+    if channels not in get_args(Channels):
+        raise ValueError(unknown("place of channels", channels, get_args(Channels)))
+    how = _How(batched, call, channels)
     if isinstance(given, eqx.Module):
         model, memory = _whole(given, state)
         variables = _trees(model, memory)
         shapes = eqx.filter_eval_shape(lambda: (model, memory))
-        own = _net(lambda: shapes, lambda key, inputs: variables, batched, call)
+        own = _net(lambda: shapes, lambda key, inputs: variables, how)
         return Trained(own, variables)
     if not callable(given) or foreign(given) or state is not None:
         raise TypeError(
@@ -128,7 +145,7 @@ def from_equinox(
         del inputs  # an Equinox module knows its shapes
         return _trees(*construct(key))
 
-    return _net(lambda: eqx.filter_eval_shape(construct, jax.random.key(0)), init, batched, call)
+    return _net(lambda: eqx.filter_eval_shape(construct, jax.random.key(0)), init, how)
 
 
 def _whole(model: Any, state: Any) -> tuple[Any, eqx.nn.State]:
@@ -158,12 +175,15 @@ def _whole(model: Any, state: Any) -> tuple[Any, eqx.nn.State]:
     return model, eqx.nn.State(model) if state is None else state
 
 
-def _net(
-    split: Callable[[], tuple[Any, eqx.nn.State]],
-    init: Callable[..., Any],
-    batched: bool,
-    call: Call | None,
-) -> Net:
+class _How(NamedTuple):
+    """How a model is called, and how its features are handed on."""
+
+    batched: bool
+    call: Call | None
+    channels: Channels
+
+
+def _net(split: Callable[[], tuple[Any, eqx.nn.State]], init: Callable[..., Any], how: _How) -> Net:
     """The net of a model and its state, of which the structure is known once it is needed."""
     structure = functools.cache(split)
 
@@ -172,14 +192,14 @@ def _net(
         model, memory = structure()
         model, memory = _fill(model, memory, params, state)
         model = eqx.nn.inference_mode(model, value=not train)
-        run = call or _caller(model)
+        run = how.call or _caller(model)
 
         def one(inputs, key):
             recording, seen = _record(model, taps)
             out, moved = run(recording, inputs, memory, key)
             return out, {tap: feature(tap, seen[tap]) for tap in taps}, moved
 
-        if batched:
+        if how.batched:
             out, found, moved = one(inputs, rng)
         else:
             keys = None if rng is None else jax.random.split(rng, _batch_size(inputs))
@@ -188,6 +208,8 @@ def _net(
             # axis.
             over_batch = jax.vmap(one, axes, (0, 0, None), axis_name="batch")
             out, found, moved = over_batch(inputs, keys)
+        if how.channels == "first":
+            found = jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1) if x.ndim > 3 else x, found)
         return Forward(out, found, _trees(model, moved)[1] if train else state, params)
 
     def back(variables):
