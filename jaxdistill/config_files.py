@@ -255,7 +255,8 @@ def _set(node: Any, keys: Sequence[str], text: str, above: tuple[str, ...]) -> A
     if below and key not in node and above and above[-1] in _NAMED:
         raise ValueError(unknown(f"entry of {here}", key, node))
     default = STAGE_DEFAULTS.get(key) if len(above) == 2 and above[0] == "stages" else None
-    there = node.get(key, default)
+    # The name of a folder or a file may look like a number.
+    there = node.get(key, "" if key in ("dir", "path") else default)
     return {**node, key: _new(there, below, text, (*above, key))}
 
 

@@ -68,6 +68,9 @@ def value_at(config, path):
         # A string stays one.
         ("data.dir=2024", "2024"),
         ("data.dir=None", "None"),
+        # So does a name that looks like a number, in a place that the config does not spell out.
+        ("stages.distil.data.dir=2024", "2024"),
+        ("data.path=7", "7"),
         ("stages.distil.checkpoint=12", "12"),
         ("data.dir='a b'", "a b"),
         ("data.dir=(unfinished", "(unfinished"),
