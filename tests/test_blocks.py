@@ -22,6 +22,7 @@ from typing import NamedTuple
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from PIL import Image
 
 from jaxdistill import cli, config_files, main
 from jaxdistill.systems import found
@@ -125,6 +126,7 @@ GIVEN = {
     "teacher": str(GOLDENS / "timm_vit"),
     "decoder": str(GOLDENS / "llama"),
     "images": str(ROOT / "docs"),
+    "PNGs": "classes",
     "texts": str(ROOT / "docs"),
 }
 OPERATORS = ("&&", "||", ";", "|", "&", "do", "done", "wait")
@@ -205,6 +207,10 @@ def here(tmp_path, monkeypatch):
     (mine,) = (b for b in BLOCKS if b.page == "CONTRIBUTING.md" and "run by" in b.marks)
     for place in ("mine.py", "configs/mine.py"):
         (tmp_path / place).write_text(mine.text)
+    for name in ("shirts", "shoes"):  # two folders of images
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        Image.new("L", (28, 28)).save(tmp_path / "classes" / name / "0.png")
+    (tmp_path / "vit").symlink_to(GOLDENS / "timm_vit")  # what a command before it leaves
     monkeypatch.setattr(sys, "argv", list(sys.argv))
 
 
