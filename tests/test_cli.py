@@ -93,6 +93,7 @@ def test_mistakes(said, name):
 @pytest.mark.parametrize("status", [0, 1, 3, 130, 143])
 def test_the_exit_status_is_that_of_what_it_runs(said, monkeypatch, status):
     monkeypatch.setattr(main, "_run", lambda: status)
+    monkeypatch.setattr(main.os, "_exit", sys.exit)  # a stopped program ends at once
     assert said("run", "dm:small", "--workdir=w")[0] == status
 
 

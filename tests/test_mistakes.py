@@ -354,7 +354,8 @@ def test_caches(said, tmp_path):
 
 def test_claims(said, tmp_path):
     refused(said("--seeds=0", module=claim), "--seeds=0: 0 is not a positive integer")
-    refused(said(config(tmp_path), module=claim), "this config makes no claim")
+    there = f"--workdir={tmp_path / 'claim'}"
+    refused(said(config(tmp_path), there, module=claim), "this config makes no claim")
     (tmp_path / "seeds").mkdir()
     for content in ("", "[]", "{}", "[" * 100_000):
         (tmp_path / "seeds" / "3.json").write_text(content)

@@ -42,6 +42,14 @@ _ENDS: dict[str, tuple[str, Better]] = {
     "knn_accuracy": ("nearest neighbours accuracy", _UP),
     "squared_error": ("squared error", _DOWN),
     "spread": ("spread of features in a class", _NEITHER),
+    "attention_distance": ("how far heads look, in patches", _NEITHER),
+    "attention_spread": ("spread of how far heads look", _NEITHER),
+    "attention_information": ("what attention knows of the place", _NEITHER),
+    "attention_gap": ("how far attention is from the other net's", _DOWN),
+    "precision": ("share of what is kept that is wanted", _UP),
+    "base_rate": ("share of the pool that is wanted", _NEITHER),
+    "lift": ("precision above the base rate", _UP),
+    "kept": ("share of the pool that is kept", _NEITHER),
     "within_share": ("share of the features' variance in classes", _NEITHER),
     "loyalty": ("loyalty in probabilities", _UP),
     "label_loyalty": ("loyalty in labels", _UP),
@@ -113,6 +121,8 @@ def meaning(name: str) -> Meaning:
     own = name.rpartition("/")[2]
     if own.startswith("cka_"):
         return Meaning(f"similarity of features (CKA), {plain_words(own[4:])}", _UP)
+    if head := re.fullmatch(r"attention_distance_(\d+)_(\d+)", own):
+        return Meaning(f"how far head {head[2]} of block {head[1]} looks, in patches", _NEITHER)
     if best := re.fullmatch(r"(?:(\w+)_)?top(\d+)_accuracy", own):
         whose = f" ({plain_words(best[1])})" if best[1] else ""
         return Meaning(f"top-{best[2]} accuracy{whose}", _UP)

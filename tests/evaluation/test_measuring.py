@@ -19,11 +19,20 @@ FROZEN = {"teacher": VARIABLES, "a": VARIABLES, "b": VARIABLES}
 ROWS = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
 CLASSES = [{"image": ROWS, "label": np.arange(12) % 3}]
 SCORES = [{"image": ROWS[:, :1], "label": ROWS[:, 1:2]}]
+LOOKED = from_function(
+    lambda key, x: ({}, {}),
+    lambda params, state, x, train, rng: (x, {"qkv": x}, state),
+)
+TOKENS = [{"image": np.random.default_rng(1).normal(size=(3, 5, 12)).astype(np.float32)}]
+HEADS = {"blocks": ["qkv"], "heads": 2}
 PAIRS = {"x": ("out", "half"), "y": ("half", "half")}
 CASES = {
     "classification": (evaluation.classification(NET, top=(1, 3)), CLASSES),
     "classification with a teacher": (evaluation.classification(NET, NET), CLASSES),
     "class_bias": (evaluation.class_bias(NET, CLASSES, classes=[2]), CLASSES),
+    "class_spread": (evaluation.class_spread(NET), CLASSES),
+    "attention": (evaluation.attention(LOOKED, **HEADS), TOKENS),
+    "attention against another": (evaluation.attention(LOOKED, LOOKED, "a", **HEADS), TOKENS),
     "linear_probe": (evaluation.linear_probe(NET, CLASSES), CLASSES),
     "nearest_neighbours": (evaluation.nearest_neighbours(NET, CLASSES), CLASSES),
     "cka": (evaluation.cka(NET, NET, pairs=PAIRS), CLASSES),

@@ -41,6 +41,7 @@ NETS = {
     ),
     "DiT": (models.DiT(**VIT), TIME),
     "Encoder": (models.Encoder(**VIT), IMAGE),
+    "Mixer": (models.Mixer(patch=4, width=8, depth=2, classes=3), IMAGE),
     "MobileNetV3": (models.MobileNetV3(size="small", width=0.25, classes=3), {"image": IMAGE}),
     "ModernBert": (
         models.ModernBert(**TEXT, hidden=8, head="tokens", classes=2),
@@ -55,6 +56,7 @@ NETS = {
     "TimeMLP": (models.TimeMLP(width=8, depth=1), {"image": jnp.ones((2, 2)), "time": jnp.ones(2)}),
     "UNet": (models.UNet(width=8, multipliers=(1, 2), depth=1, attention=(4,)), TIME),
     "ViT": (models.ViT(**VIT, classes=3, pool="cls_mean", registers=2), {"image": IMAGE}),
+    "WideResNet": (models.WideResNet(depth=10, width=1, classes=3), IMAGE),
 }
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from jaxdistill import condense, evaluation, language, registry, samplers
+from jaxdistill import condense, evaluation, language, registry, samplers, search
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.language import domains
 from jaxdistill.net import from_function
@@ -31,6 +31,18 @@ EVALUATORS = {
     "linear_probe": (lambda: evaluation.linear_probe(NET, BATCH, 0), "", ""),
     "nearest_neighbours": (lambda: evaluation.nearest_neighbours(NET, BATCH), "", ""),
     "cka": (lambda: evaluation.cka(NET, NET, pairs={"late": ("out", "out")}), "", ""),
+    "attention": (
+        lambda: evaluation.attention(NET, NET, "t", blocks=["qkv"], heads=2),
+        "attention_gap",
+        "attention_distance attention_spread attention_information attention_distance_0_0 "
+        "attention_distance_0_1",
+    ),
+    "class_spread": (lambda: evaluation.class_spread(NET), "", "spread within_share"),
+    "selection_precision": (
+        lambda: search.selection_precision(NET, NET, "t", ["a", "b"], wanted=["a"]),
+        "",
+        "base_rate kept",
+    ),
     "squared_error": (lambda: evaluation.squared_error(NET, 3), "squared_error", ""),
     "loyalty": (
         lambda: evaluation.loyalty(NET, {"a": NET, "b": NET}, scores=True),

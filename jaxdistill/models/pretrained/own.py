@@ -23,6 +23,7 @@ from jaxdistill.models.decoder import Decoder
 from jaxdistill.models.dit import DiT
 from jaxdistill.models.encoder import Encoder
 from jaxdistill.models.mae import MAE
+from jaxdistill.models.mixer import Mixer
 from jaxdistill.models.mlp import MLP
 from jaxdistill.models.mobilenet import MobileNetV3
 from jaxdistill.models.modern_bert import ModernBert
@@ -32,10 +33,11 @@ from jaxdistill.models.text_encoder import TextEncoder
 from jaxdistill.models.timed import TimeMLP
 from jaxdistill.models.unet import CriticHead, UNet
 from jaxdistill.models.vit import ViT
+from jaxdistill.models.wide_resnet import WideResNet
 
 _NETS = (
-    CLIP, MAE, MLP, ConvNeXt, ConvNet, CriticHead, Decoder, DiT, Encoder, MobileNetV3, ModernBert,
-    ResNet, TextEncoder, TextTower, TimeMLP, UNet, ViT,
+    CLIP, MAE, MLP, ConvNeXt, ConvNet, CriticHead, Decoder, DiT, Encoder, Mixer, MobileNetV3,
+    ModernBert, ResNet, TextEncoder, TextTower, TimeMLP, UNet, ViT, WideResNet,
 )  # fmt: skip
 CLASSES: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in _NETS}
 # The entry of ``config.json`` that says what no other library wants to know.
