@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Forward, Net, as_taps
-from jaxdistill.settings import Count, Share
+from jaxdistill.settings import Count, Share, part_of
 
 
 def extended(base: Net, stage: str, tap: str, head: Net) -> Callable[[Mapping[str, Any]], Net]:
@@ -89,7 +89,7 @@ class Paraphraser(nn.Module):
     @nn.compact
     def __call__(self, maps: jax.Array, train: bool = False) -> jax.Array:
         width = maps.shape[-1]
-        middle = max(int(width * self.share), 1)
+        middle = max(part_of(width, self.share), 1)
         factor = Translator(middle, self.slope, name="factor")(maps, train)
         return Convolutions((middle, width, width), self.slope, name="back")(factor, train)
 

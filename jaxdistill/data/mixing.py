@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.data.operations import inside_box, to_float
-from jaxdistill.settings import Positive, Share, checked
+from jaxdistill.settings import Positive, Share, checked, part_of
 
 
 class Mixed(NamedTuple):
@@ -178,7 +178,7 @@ def plain_rows(
         >>> int(plain_rows(keys, 0.5, "distinct").sum())
         5
     """
-    count, size = int(len(keys) * plain), len(keys)
+    count, size = part_of(len(keys), plain), len(keys)
     # Apart from what the weights are drawn by.
     draws = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1)))(keys)
     if drawn == "distinct":

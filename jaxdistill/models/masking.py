@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.models._common import divisors
+from jaxdistill.settings import part_of
 
 
 class Masking(NamedTuple):
@@ -117,8 +118,7 @@ def least_redundant(tokens: jax.Array, share: float, front: int = 1) -> jax.Arra
     """
     patches = tokens[:, front:].astype(jnp.promote_types(tokens.dtype, jnp.float32))
     count = patches.shape[1]
-    # A share such as 0.7 of 10 falls short of 7 by a hair.
-    kept = max(int(count * share + 1e-6), 1)
+    kept = max(part_of(count, share), 1)
     mean = patches.mean(axis=1, keepdims=True)
     norms = jnp.linalg.norm(patches, axis=-1) * jnp.linalg.norm(mean, axis=-1)
     cosine = jnp.sum(patches * mean, axis=-1) / jnp.maximum(norms, jnp.finfo(norms.dtype).tiny)

@@ -13,7 +13,7 @@ from jaxdistill.distiller import Student, net_of
 from jaxdistill.evaluation.batches import Evaluator, Prepare, compiled, frozen_entry, run, sweep
 from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.net import Net
-from jaxdistill.settings import Range, checked
+from jaxdistill.settings import Range, checked, part_of
 
 Part = Annotated[float, Range(0, 1, above=True)]
 
@@ -41,7 +41,7 @@ def class_selection(probabilities: np.ndarray, share: float) -> np.ndarray:
     for label in np.unique(classes):
         own = np.flatnonzero(classes == label)
         order = own[np.argsort(-sure[own], kind="stable")]
-        kept[order[: int(len(own) * share)]] = True
+        kept[order[: part_of(len(own), share)]] = True
     if not kept.any():
         largest = np.bincount(classes).max()
         raise ValueError(

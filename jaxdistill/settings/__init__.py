@@ -27,6 +27,7 @@ from jaxdistill.settings.domains import (
     fields,
     keys,
     may_change,
+    part_of,
 )
 from jaxdistill.settings.words import says
 
@@ -49,5 +50,6 @@ __all__ = [
     "keys",
     "made",
     "may_change",
+    "part_of",
     "says",
 ]

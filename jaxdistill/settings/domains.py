@@ -185,3 +185,14 @@ def is_record(kind: Any) -> bool:
     return inspect.isclass(kind) and (
         dataclasses.is_dataclass(kind) or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
     )
+
+
+def part_of(count: int, share: float) -> int:
+    """A share of so many things in whole ones, rounded down; what binary fractions lack does not
+    cost one.
+
+    Example:
+        >>> int(100 * 0.29), part_of(100, 0.29)
+        (28, 29)
+    """
+    return int(count * share + 1e-6)

@@ -178,18 +178,10 @@ def explained(held: Any, frozen: Mapping[str, Any]) -> Iterator[None]:
             f"the data {listed(list(batch)) or 'nothing'}"
         ) from missing
     except TypeError as wrong:
-        odd = [name for name, tree in frozen.items() if _may_be_params(tree)]
+        odd = [name for name, tree in frozen.items() if isinstance(tree, Mapping)]
         hint = f"frozen[{odd[0]!r}] is {described(frozen[odd[0]])}" if odd else ""
         if not odd or hint in str(wrong):
             raise
         raise TypeError(
             f"{wrong}; {hint}: if these are a net's parameters, give (params, state)"
         ) from wrong
-
-
-def _may_be_params(tree: Any) -> bool:
-    """Whether a tree is a mapping, other than one of records: arrays of one length."""
-    if not isinstance(tree, Mapping):
-        return False
-    flat = all(hasattr(leaf, "shape") for leaf in tree.values())
-    return not flat or len({leaf.shape[:1] for leaf in tree.values()}) > 1
