@@ -105,6 +105,7 @@ from jaxdistill.losses.logits_labelled import (
     weighted_soft_labels,
 )
 from jaxdistill.losses.masking import masked
+from jaxdistill.losses.preferences import dpo, group_advantages, policy_gradient, rrhf
 from jaxdistill.losses.probabilities import brier_score, probability_distance
 from jaxdistill.losses.relations import (
     pkt,
@@ -136,6 +137,7 @@ NOT_LOSSES = (
     "cwsm_temperature",
     "flsw_temperature",
     "fsp_matrix",
+    "group_advantages",
     "layer_map",
     "layer_normalise",
     "masked",
@@ -172,6 +174,7 @@ def catalogue() -> tuple[Entry, ...]:
         _catalogue_relations,
         logits_batch,
         logits_labelled,
+        preferences,
         sparse,
         tokens,
     )
@@ -183,6 +186,7 @@ def catalogue() -> tuple[Entry, ...]:
         _catalogue_divergences,
         sparse,
         tokens,
+        preferences,
         _catalogue_features,
         _catalogue_attention,
         _catalogue_relations,
@@ -223,6 +227,7 @@ __all__ = [
     "decoupled_kd",
     "direction_skd",
     "dist",
+    "dpo",
     "factor_transfer",
     "feature_match",
     "flsw_temperature",
@@ -232,6 +237,7 @@ __all__ = [
     "generalized_jsd",
     "grid_cosine",
     "grid_similarity",
+    "group_advantages",
     "hard_kd",
     "hidden_cosine",
     "hinge_rank",
@@ -271,6 +277,7 @@ __all__ = [
     "pad",
     "pkd",
     "pkt",
+    "policy_gradient",
     "probability_distance",
     "qkv_relations",
     "queue_similarity",
@@ -282,6 +289,7 @@ __all__ = [
     "rkd",
     "rkd_angle",
     "rkd_distance",
+    "rrhf",
     "shifted_contrast",
     "similarity_preserving",
     "skewed_forward_kl",

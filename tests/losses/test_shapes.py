@@ -208,6 +208,19 @@ def likelihoods(draw):
 
 
 @st.composite
+def ranked_answers(draw, answers=None):
+    lead = draw(LEAD)
+    side = _float(*lead, answers or draw(SIZE))
+    return (side, side), {}, lead
+
+
+@st.composite
+def drawn_tokens(draw):
+    side = _float(*draw(BATCH))
+    return (side, side, side), {}, side.shape
+
+
+@st.composite
 def views(draw, sides=2, labels=False):
     images, count, width = draw(SIZE), draw(st.integers(2, 4)), draw(WIDTH)
     args = (_float(images * count, width),) * sides + ((_int(images),) if labels else ())
@@ -252,6 +265,9 @@ KINDS = {
     sparse_logits(): "sparse_kl sparse_jsd sparse_total_variation logistic_ranking hinge_ranking",
     unlike_vocabularies(): "universal_logit_distillation",
     token_scores(): "minillm_single_step",
+    ranked_answers(2): "dpo",
+    ranked_answers(): "rrhf",
+    drawn_tokens(): "policy_gradient",
     batch_logits(): "dist class_correlation batch_correlation direction_skd",
     batch_labelled_logits(): "universal_self_kd",
     vectors(): "feature_match hint smooth_l1 hidden_cosine pkd",

@@ -182,3 +182,75 @@ def test_known_classes_renormalised_or_sampled(temperature):
     np.put_along_axis(shares, ids, known, -1)
     mass = known.sum(-1, keepdims=True)
     np.testing.assert_allclose(slope, mass * _softmax(student) - shares, rtol=1e-10, atol=1e-14)
+
+
+def _sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_preferences(smoothing):
+    student, reference = -5 * _normal(20, 3, 4, 2) ** 2, -5 * _normal(21, 3, 4, 2) ** 2
+    beta = np.abs(_normal(22, 3)) + 0.1  # one for each prompt
+    gained = student - reference
+    z = beta[:, None] * (gained[..., 0] - gained[..., 1])
+    expected = -(1 - smoothing) * np.log(_sigmoid(z)) - smoothing * np.log(_sigmoid(-z))
+    out = _run(losses.dpo, student, reference, beta=beta, smoothing=smoothing)
+    np.testing.assert_allclose(out, expected, **EXACT)
+    # It is the loss of a reward model, where the student's numbers are rewards.
+    rewards = -np.log(_sigmoid(student[..., 0] - student[..., 1]))
+    out = _run(losses.dpo, student, np.zeros_like(student), beta=1.0)
+    np.testing.assert_allclose(out, rewards, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match="chosen answer and the rejected"):
+        losses.dpo(student[..., :1], reference[..., :1])
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_ranks_of_answers(margin):
+    student, rewards = -(_normal(23, 5, 4) ** 2), _normal(24, 5, 4)
+    rewards[0, 1] = rewards[0, 2]  # no pair
+    rewards[1, 3] = -np.inf  # no answer
+    expected = np.zeros(5)
+    for row, (s, r) in enumerate(zip(student, rewards, strict=True)):
+        for k in range(4):
+            for other in range(4):
+                if -np.inf < r[k] < r[other]:
+                    expected[row] += max(0.0, margin + s[k] - s[other])
+    np.testing.assert_allclose(
+        _run(losses.rrhf, student, rewards, margin=margin), expected, **EXACT
+    )
+    # An answer that is not there may be anything.
+    student[1, 3] = np.nan
+    np.testing.assert_allclose(
+        _run(losses.rrhf, student, rewards, margin=margin), expected, **EXACT
+    )
+
+
+def test_reinforcement():
+    student, reference = -np.abs(_normal(25, 3, 6)), -np.abs(_normal(26, 3, 6))
+    advantages = _normal(27, 3, 6)
+    gap = reference - student
+    expected = -advantages + 0.3 * (np.exp(gap) - gap - 1)
+    out = _run(losses.policy_gradient, student, reference, advantages, kl_weight=0.3)
+    np.testing.assert_allclose(out, expected, **EXACT)
+
+    def total(student, advantages):
+        return losses.policy_gradient(student, reference, advantages, kl_weight=0.3).sum()
+
+    slope, none = jax.grad(total, (0, 1))(student, advantages)
+    np.testing.assert_allclose(slope, -advantages + 0.3 * (1 - np.exp(gap)), **EXACT)
+    np.testing.assert_array_equal(none, 0)
+    # A token that the student finds hopeless stays finite.
+    far = losses.policy_gradient(np.array([-900.0]), np.zeros(1), np.ones(1), kl_weight=1.0)
+    assert np.isfinite(far).all()
+
+
+def test_advantages_of_a_group():
+    rewards = _normal(28, 4, 5)
+    rewards[0] = 2.0
+    centred = rewards - rewards.mean(-1, keepdims=True)
+    out = _run(losses.group_advantages, rewards, scaled=False)
+    np.testing.assert_allclose(out, centred, **EXACT)
+    expected = centred / (rewards.std(-1, keepdims=True) + 1e-4)
+    np.testing.assert_allclose(_run(losses.group_advantages, rewards), expected, **EXACT)
+    assert (_run(losses.group_advantages, rewards)[0] == 0).all()
