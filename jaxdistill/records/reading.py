@@ -120,6 +120,26 @@ def first_score(text: str) -> float | None:
     return None
 
 
+def last_score(text: str) -> float | None:
+    """The last number that stands alone in a text, as T2I-Eval sorts answers into bins: of several
+    grades in one answer that of the whole. ``N/A`` or ``None`` behind it is none, and so is what
+    is not finite.
+
+    Example:
+        >>> last_score("Look: torn 3. Overall: 7"), last_score("3 and then N/A"), last_score("8/10")
+        (7.0, None, None)
+    """
+    for each in reversed(text.split()):
+        if each in ("N/A", "None"):
+            return None
+        try:
+            found = float(each)
+        except ValueError:
+            continue
+        return found if math.isfinite(found) else None
+    return None
+
+
 # --- steps -------------------------------------------------------------------------------------
 
 
@@ -214,8 +234,9 @@ def read_score(
     name: str = "score",
     low: Finite = 0.0,
     high: Finite = 10.0,
+    which: Literal["first", "last"] = "first",
 ) -> list[Decision]:
-    """Reads a score (:func:`first_score`) into ``scores``.
+    """Reads a score (:func:`first_score`, :func:`last_score`) into ``scores``.
 
     Args:
         items: records.
@@ -223,10 +244,12 @@ def read_score(
         name: of the score.
         low: the lowest one that there is.
         high: the highest one.
+        which: the first number that stands alone, or the last one.
     """
+    reader = first_score if which == "first" else last_score
     found = []
     for each in items:
-        score = first_score(each.raw)
+        score = reader(each.raw)
         wrong = "no score" if score is None else "" if low <= score <= high else "out of bounds"
         if not wrong and score is not None:
             each = dataclasses.replace(each, scores={**each.scores, name: score})

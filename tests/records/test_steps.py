@@ -220,6 +220,10 @@ def test_parts_of_answers():
     scores = kept(reading.read_score, [record("it is 7"), record("77"), record("good")], name="q")
     assert [r.scores for r in scores.kept] == [{"q": 7.0}]
     assert reasons(scores) == {"no score": 1, "out of bounds": 1}
+    several = [record("3 and 7"), record("3 and then N/A"), record("3 of 4, so None")]
+    last = kept(reading.read_score, several, which="last")
+    assert [r.scores for r in last.kept] == [{"score": 7.0}]
+    assert reasons(last) == {"no score": 2}
 
 
 # --- judging -----------------------------------------------------------------------------------
