@@ -23,7 +23,7 @@ class Form(NamedTuple):
     pooled: str = "pooled"
 
 
-_CNN = {"net": "convnet", "depth": 3, "growth": 2, "norm": "batch", "momentum": 0.9}
+_CNN = {"net": "convnet", "depth": 3, "growth": 2, "norm": "batch"}
 
 
 def convolutional(width: int) -> Form:
