@@ -85,7 +85,8 @@ def published(data: dict) -> dict:
 def small(data: dict) -> dict:
     """On digits, or on a half of the pixels of MNIST or Fashion-MNIST, with 2,000 labels."""
     given = data.get("name", "digits") == "digits"
-    few = {"validation": 0.15, "test": 0.3} if given else {"test": 0.0, "records": 2000}
+    few = {"validation": 0.15, "test": 0.3}
+    few = few if given else {"validation": 0.05, "test": 0.0, "records": 2000}
     seen = {} if given else {"augment": ({"name": "resize", "size": 14},)}
     large = {"net": "convnet", "width": 24, "depth": 2, "norm": "batch"}
     measured = {"accuracy": accuracy(**seen), "smooth": {**SMOOTH, **seen, "read": "features"}}
