@@ -174,6 +174,10 @@ def test_features_are_those_of_the_tokens_that_are_left():
         ),
         ({"objective.relations.heads": 5}, "multiple of 5 heads"),
         ({"evaluate.looks.against": "mask"}, "did you mean 'masked'"),
+        ({"evaluate.looks.heads": 5}, "multiple of 5 heads"),
+        ({"evaluate.looks.front": 0}, "17 patches are no grid"),
+        ({"evaluate.looks.blocks": ("encoder/block_9/attn/qkv",)}, "unknown tap.*block_9"),
+        ({"evaluate.probe.read": "encode"}, "unknown tap 'encode'"),
     ],
     ids=lambda given: given if isinstance(given, str) else "-".join(given),
 )

@@ -122,6 +122,12 @@ def test_a_pool_is_tested_on_what_the_teacher_knows():
     assert not shown & {*teacher.ids}
 
 
+def test_a_selection_of_nothing_is_refused_before_anything_runs():
+    settings = ["stages.distil.between.share=0.0001", "mesh.data=1"]
+    with pytest.raises(ValueError, match=r"nothing can be selected: share=0.0001 of \d+ records"):
+        recipe.plan(config_files.read("kd3:small", settings))
+
+
 def test_labels_of_a_pool_are_refused_before_anything_runs():
     settings = ["stages.distil.objective.labels={'loss':'cross_entropy','target':'batch/label'}"]
     with pytest.raises(ValueError, match="labels: it reads labels, and the records have none"):

@@ -179,7 +179,7 @@ def attention(
 
     names = ["attention_distance", "attention_spread", "attention_information"]
     names += [f"attention_distance_{i}_{h}" for i in range(len(blocks)) for h in range(heads)]
-    return measuring([*names, *(["attention_gap"] if teacher else [])], evaluator)
+    return measuring([*names, *(["attention_gap"] if teacher else [])], evaluator, sweeps=True)
 
 
 def _grid(length: int, grid: tuple[int, int] | None) -> tuple[int, int]:

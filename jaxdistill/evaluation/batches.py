@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -58,11 +59,14 @@ def sweep(
     Raises:
         ValueError: if there is no batch.
     """
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(variables)):
+        for batch in data:
+            jax.eval_shape(step, variables, _seen(batch), np.uint32(0))
+            break
+        raise _Traced
     last = None
     for number, batch in enumerate(shown(data, "evaluate")):
-        batch = {name: x for name, x in batch.items() if _numeric(x)}
-        if "where" not in batch:
-            batch["where"] = np.ones(len(jax.tree.leaves(batch)[0]), bool)
+        batch = _seen(batch)
         current = step(variables, _place(variables, batch), np.uint32(number))
         if last is not None:
             yield _fetch(last)
@@ -70,6 +74,30 @@ def sweep(
     if last is None:
         raise ValueError("there is nothing to evaluate: the set has no batches")
     yield _fetch(last)
+
+
+class _Traced(Exception):
+    """A sweep over shapes has nothing to give."""
+
+
+def trace(
+    evaluator: Evaluator, result: Any, frozen: Mapping[str, Any], data: Iterable[Any]
+) -> None:
+    """Traces the first sweep of an evaluator on shapes, so that taps, heads and outputs that do not
+    fit are told before anything is trained; one that does not begin with a sweep is left alone.
+
+    Args:
+        evaluator: see :func:`~jaxdistill.evaluation.measuring.measuring`.
+        result: the shapes of what it measures.
+        frozen: those of what else it reads.
+        data: batches, of which it sees the first.
+
+    Raises:
+        ValueError: as the evaluator raises it.
+    """
+    if getattr(evaluator, "sweeps", False):
+        with contextlib.suppress(_Traced):
+            evaluator(result, frozen, data)
 
 
 def summed(batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -94,6 +122,14 @@ def frozen_entry(frozen: Mapping[str, Any], name: str) -> Any:
     if name not in frozen:
         raise ValueError(unknown("teacher in the frozen variables", name, frozen))
     return frozen[name]
+
+
+def _seen(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What nets can see of a batch, and which of its examples count."""
+    found = {name: x for name, x in batch.items() if _numeric(x)}
+    if "where" not in found:
+        found["where"] = np.ones(len(jax.tree.leaves(found)[0]), bool)
+    return found
 
 
 def _numeric(x: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxdistill.evaluation.batches import Evaluator, Prepare, Read
@@ -55,10 +56,17 @@ def class_bias(
         Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. 2015, section 3 (where
         the number was chosen on the test set).
     """
-    measure = reader(net, read, pool="flatten", inputs=inputs, label=label, prepare=prepare)
     listed = list(classes)
     if not listed or min(listed) < 0:
         raise ValueError(f"classes must be some of 0, 1, ..., got {listed}")
+
+    def fits(logits: jax.Array) -> None:
+        if max(listed) >= logits.shape[-1]:
+            known = f"0..{logits.shape[-1] - 1}"
+            raise ValueError(f"classes must be some of {known}, got {listed}")
+
+    how: dict[str, Any] = {"inputs": inputs, "label": label, "prepare": prepare}
+    measure = reader(net, read, pool="flatten", fits=fits, **how)
 
     def wrong(logits: np.ndarray, labels: np.ndarray, offset: float) -> np.ndarray:
         shifted = logits.copy()
@@ -67,9 +75,6 @@ def class_bias(
 
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
         logits, labels = measure(result, chosen_on)
-        count = logits.shape[-1]
-        if max(listed) >= count:
-            raise ValueError(f"classes must be some of 0..{count - 1}, got {listed}")
         errors = [wrong(logits, labels, offset).sum() for offset in OFFSETS]
         offset = float(OFFSETS[int(np.argmin(errors))])
         logits, labels = measure(result, data)
@@ -83,4 +88,4 @@ def class_bias(
         }
 
     names = ("bias_offset", "bias_errors", "bias_class_errors", "class_errors")
-    return measuring(names, evaluator)
+    return measuring(names, evaluator, sweeps=True)

@@ -159,7 +159,7 @@ def classification(
     own = ("accuracy", "errors", *(f"top{k}_accuracy" for k in top if k > 1))
     own = (*own, "nll", "brier", "ece", "entropy")
     both = (*(f"teacher_{name}" for name in own), "agreement", "kl", "loyalty")
-    return measuring((*own, *both) if teacher is not None else own, evaluator)
+    return measuring((*own, *both) if teacher is not None else own, evaluator, sweeps=True)
 
 
 def reliability(

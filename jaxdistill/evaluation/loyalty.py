@@ -155,6 +155,9 @@ def loyalty(
             name: run(own, variables[name], batch, inputs, read)[0]
             for name, own in {"": net, **teachers}.items()
         }
+        if len({x.shape for x in found.values()}) > 1:
+            shapes = {name or "the student": x.shape for name, x in found.items()}
+            raise ValueError(f"outputs differ in shape: {shapes}")
         return {"found": found, "where": batch["where"], "label": batch[label]}
 
     step = compiled(step, prepare)
@@ -183,8 +186,6 @@ def loyalty(
             for name in variables
         }
         each = [out[name] for name in teachers]
-        if len({x.shape for x in (out[""], *each)}) > 1:
-            raise ValueError(f"outputs differ in shape: { {n: x.shape for n, x in out.items()} }")
         found = values(out[""], np.mean(each, 0) if scores else _mixed(each))
         for name, theirs in zip(teachers, each, strict=True):
             found |= values(out[""], theirs, f"{name}_") if len(teachers) > 1 else {}
@@ -197,7 +198,7 @@ def loyalty(
     if scores:
         own = ("regression_loyalty", "rank_loyalty", "absolute_gap")
     each = [f"{name}_{metric}" for name in teachers for metric in own if len(teachers) > 1]
-    return measuring((*own, *each, *(("pearson",) if scores else ())), evaluator)
+    return measuring((*own, *each, *(("pearson",) if scores else ())), evaluator, sweeps=True)
 
 
 def _mixed(logits: list[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Evaluators that say which metrics they give, so that a claim about another is refused early."""
+"""Evaluators that say which metrics they give, so that a claim about another is refused early, and
+whether they can be traced before anything is trained."""
 
 from __future__ import annotations
 
@@ -6,12 +7,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 
-def measuring(names: Iterable[str], evaluate: Callable[..., Any]) -> Any:
+def measuring(names: Iterable[str], evaluate: Callable[..., Any], *, sweeps: bool = False) -> Any:
     """An evaluator with the names of its metrics as ``evaluate.metrics``.
 
     Args:
         names: of all that ``evaluate`` gives, less the set's name in front.
         evaluate: ``(result, frozen, data) -> {name: value}``.
+        sweeps: whether it begins with a :func:`~jaxdistill.evaluation.batches.sweep`, so that
+            :func:`~jaxdistill.evaluation.batches.trace` can say beforehand what does not fit.
 
     Returns:
         The same function, which now says what it measures.
@@ -22,4 +25,5 @@ def measuring(names: Iterable[str], evaluate: Callable[..., Any]) -> Any:
         ('accuracy',)
     """
     evaluate.metrics = tuple(names)  # type: ignore[attr-defined]
+    evaluate.sweeps = sweeps  # type: ignore[attr-defined]
     return evaluate

@@ -136,7 +136,7 @@ def _probe(
         fitted = [fit(part) for part in _divided(train, parts, seed)]
         return {name: float(np.mean([model.score(*scored) for model in fitted]))}
 
-    return measuring([name], evaluator)
+    return measuring([name], evaluator, sweeps=True)
 
 
 def _divided(train: Features, parts: int, seed: int) -> list[Features]:

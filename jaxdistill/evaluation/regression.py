@@ -88,4 +88,4 @@ def squared_error(
         return {name: float(value / count) for name, value in totals.items()}
 
     names = ("squared_error", "accuracy") if classes is not None else ("squared_error",)
-    return measuring(names, evaluator)
+    return measuring(names, evaluator, sweeps=True)

@@ -82,14 +82,19 @@ def reader(
     inputs: str = "image",
     label: str = "label",
     prepare: Prepare | None = None,
+    fits: Callable[[jax.Array], None] | None = None,
 ) -> Callable[[Any, Iterable[Any]], Features]:
-    """:func:`features` as a function ``(result, data) -> Features`` that is compiled once."""
+    """:func:`features` as a function ``(result, data) -> Features`` that is compiled once;
+    ``fits`` raises, as it is traced, for features ``[B, D]`` that are not as they must be."""
     if pool not in POOLS:
         raise ValueError(unknown("pool", pool, POOLS))
 
     def step(variables, batch):
         (found,) = run(net, variables, batch, inputs, read)
-        return flat(found, pool), batch[label], batch["where"]
+        values = flat(found, pool)
+        if fits is not None:
+            fits(values)
+        return values, batch[label], batch["where"]
 
     step = compiled(step, prepare)
 

@@ -98,4 +98,4 @@ def cka(
         }
 
     names = [f"cka_{name}" for name in pairs]
-    return measuring(names if teacher is not None else (), evaluator)
+    return measuring(names if teacher is not None else (), evaluator, sweeps=teacher is not None)

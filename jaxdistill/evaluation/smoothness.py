@@ -91,4 +91,4 @@ def class_spread(
         found = spread(*measure(result, data))
         return {"spread": found.within**0.5, "within_share": found.share}
 
-    return measuring(("spread", "within_share"), evaluator)
+    return measuring(("spread", "within_share"), evaluator, sweeps=True)

@@ -73,7 +73,9 @@ def next_token(net: Net, groups: Sequence[str] = (), *, batches: Count | None = 
             found[f"{name}_loss"] = float(totals[f"{name}_loss"] / max(totals[f"{name}_count"], 1))
         return found
 
-    return measuring(("loss", "perplexity", *(f"{name}_loss" for name in groups)), evaluator)
+    return measuring(
+        ("loss", "perplexity", *(f"{name}_loss" for name in groups)), evaluator, sweeps=True
+    )
 
 
 @checked
@@ -166,7 +168,7 @@ def drafting(
     names = ("acceptance",)
     if block:
         names = (*names, "block_efficiency", "expected_efficiency", "formula_efficiency")
-    return measuring((f"{prefix}{name}" for name in names), evaluator)
+    return measuring((f"{prefix}{name}" for name in names), evaluator, sweeps=True)
 
 
 def losses_by_position(net: Net, variables: Any, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from jaxdistill._files import Damaged, read_sealed, write_sealed
 from jaxdistill.config import choice_stages, data_stage, stage_settings, teachers, with_choices
 from jaxdistill.data.checks import warn_of_duplicates
 from jaxdistill.distiller import on_base, with_base
+from jaxdistill.evaluation.batches import trace
 from jaxdistill.identities import identities
 from jaxdistill.models import pretrained
 from jaxdistill.progress import shown, silence
@@ -201,11 +202,24 @@ def _traced(plan: Plan) -> dict[str, Traced]:
                 stage = stage_of(plan, planned, needed)
                 state, batch = _checked(stage)
                 own = jax.eval_shape(stage.distiller.result, state)
+                _trace_measured(stage, own)
                 result = planned.handed_on(own, needed)
                 found[planned.name] = Traced(stage, state, batch, result)
         except ValueError as fault:
             raise ValueError(f"stage {planned.name!r}: {fault}") from fault
     return found
+
+
+def _trace_measured(stage: Stage, result: Any) -> None:
+    """Traces what is measured of a stage and of its teachers, each evaluator once."""
+    frozen = dict(stage.frozen)
+    own = {e.evaluator: (e, result) for e in stage.evaluations}
+    theirs = {e.evaluator: (e, frozen[name]) for name, e in stage.before if name in frozen}
+    batches: dict[str, list[Any]] = {}
+    for evaluation, of in (own | theirs).values():
+        if evaluation.set not in batches:
+            batches[evaluation.set] = list(itertools.islice(evaluation.data, 1))
+        trace(evaluation.evaluator, of, frozen, batches[evaluation.set])
 
 
 def _bytes(tree: Any) -> int:

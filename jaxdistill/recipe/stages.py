@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -223,7 +224,12 @@ def _of_all_weights(planned: Planned, evaluator: Evaluator) -> Evaluator:
     """The evaluator of a student that shares weights, on these and its own."""
     if not planned.shares:
         return evaluator
-    return lambda result, frozen, data: evaluator(planned.handed_on(result, frozen), frozen, data)
+
+    @functools.wraps(evaluator)
+    def measure(result: Any, frozen: Mapping[str, Any], data: Any) -> dict[str, float]:
+        return evaluator(planned.handed_on(result, frozen), frozen, data)
+
+    return measure
 
 
 def evaluator_of(

@@ -16,7 +16,8 @@ from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, forwarding, less, record
 from jaxdistill.registry.views import seen
-from jaxdistill.settings import Count, Earlier, Natural, Share
+from jaxdistill.search import selection
+from jaxdistill.settings import Count, Earlier, Natural, Share, part_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,18 +72,20 @@ def _kept(part: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in part.items() if key in keys}
 
 
-@forwarding(search.joint_selection)
 def _joint_selection(
     context: Context,
     *,
     against: str,
     batch_size: Count = 256,
     augment: Sequence[Mapping[str, Any]] | None = None,
-    **rest: Any,
+    share: selection.Part = 0.5,
 ) -> Callable[..., Any]:
-    data = evaluation_batches(context.sets["train"], batch_size)
+    pool = context.sets["train"]
+    if not part_of(len(pool), share):
+        raise ValueError(f"nothing can be selected: share={share} of {len(pool)} records")
+    data = evaluation_batches(pool, batch_size)
     teacher, how = context.net_of(against), seen(augment, context.info)
-    return search.joint_selection(context.net, teacher, against, data, **how, **rest)
+    return search.joint_selection(context.net, teacher, against, data, share=share, **how)
 
 
 BETWEEN: dict[str, Entry] = {"joint_selection": _joint_selection}

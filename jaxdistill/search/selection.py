@@ -174,4 +174,4 @@ def selection_precision(
         found = {"precision": precision, "base_rate": base, "lift": precision - base}
         return {**found, "kept": float(kept.mean())}
 
-    return measuring(("precision", "base_rate", "lift", "kept"), evaluator)
+    return measuring(("precision", "base_rate", "lift", "kept"), evaluator, sweeps=True)

@@ -2,11 +2,13 @@
 
 import inspect
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdistill import evaluation
+from jaxdistill.evaluation.batches import trace
 from jaxdistill.net import from_function
 from jaxdistill.settings import fault, keys
 
@@ -49,6 +51,38 @@ EVALUATORS = [
     if inspect.isfunction(getattr(evaluation, name))
     and inspect.signature(getattr(evaluation, name)).return_annotation == "Evaluator"
 ]
+
+
+SHAPES = ({"w": jax.ShapeDtypeStruct((), jnp.float32)}, {})
+
+
+# What reads batches of its own before those that it is given.
+OWN = ("class_bias", "linear_probe", "nearest_neighbours")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in OWN])
+def test_what_is_not_there_is_told_from_shapes_alone(case):
+    evaluator, data = CASES[case]
+    frozen = dict.fromkeys(FROZEN, SHAPES)
+    trace(evaluator, SHAPES, frozen, data)
+    without = [{name: x for name, x in batch.items() if name != "image"} for batch in data]
+    if not evaluator.metrics:
+        return
+    with pytest.raises(ValueError, match="image"):
+        trace(evaluator, SHAPES, frozen, [{**batch, "other": ROWS} for batch in without])
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_so_is_what_is_not_there_in_batches_of_its_own(name):
+    settings = {"classes": [2]} if name == "class_bias" else {}
+    evaluator = getattr(evaluation, name)(NET, CLASSES, read="quarter", **settings)
+    with pytest.raises(ValueError, match="quarter"):
+        trace(evaluator, SHAPES, {}, CLASSES)
+
+
+def test_classes_that_a_net_does_not_have_are_told_from_shapes_alone():
+    with pytest.raises(ValueError, match=r"classes must be some of 0..2, got \[3\]"):
+        trace(evaluation.class_bias(NET, CLASSES, classes=[3]), SHAPES, {}, CLASSES)
 
 
 @pytest.mark.parametrize("case", CASES)
