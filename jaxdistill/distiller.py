@@ -56,12 +56,15 @@ class Work(NamedTuple):
 
     Attributes:
         run: ``(results, data, key) -> result``: the results of earlier stages by name, the sets of
-            the stage by name, a key of its own. It runs on the host and may take long; it
-            keeps what it needs to resume itself, in a store.
+            the stage by name, a key of its own. It runs on the host and may take long. Numbers
+            about a result that is no choice come beside it, as :class:`Reported`.
         kind: what the result is.
-        metrics: the names of the numbers that a choice holds, so that claims may ask for them.
+        metrics: the names of the numbers that a choice holds or that are reported, so that claims
+            may ask for them.
         weighs: the entries of an objective that a choice of ``weights`` multiplies.
         made: makes the result from the arrays that it is stored as, by name.
+        keeps: whether ``run`` is given ``folder=``, a path of its own beside its result (None where
+            nothing is kept), in which it keeps what people read and what it needs to resume.
     """
 
     run: Callable[[Any, Any, jax.Array], Any]
@@ -69,6 +72,19 @@ class Work(NamedTuple):
     metrics: tuple[str, ...] = ()
     weighs: tuple[str, ...] = ()
     made: Callable[..., Any] = dict
+    keeps: bool = False
+
+
+class Reported(NamedTuple):
+    """What a work leaves, with numbers about it.
+
+    Attributes:
+        result: of the kind of the work.
+        numbers: finite, by name; they are reported as ``<kind>/<name>``.
+    """
+
+    result: Any
+    numbers: Mapping[str, float]
 
 
 class State(NamedTuple):

@@ -31,6 +31,7 @@ from jaxdistill.data.tokenizers import (
     Tokenizer,
     byte_tokenizer,
     file_tokenizer,
+    learnt_tokenizer,
     refuse_unknown_tokens,
 )
 from jaxdistill.progress import shown
@@ -45,6 +46,7 @@ __all__ = [
     "file_tokenizer",
     "four_domains",
     "json_lines",
+    "learnt_tokenizer",
     "parquet",
     "standard_library",
     "text_files",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from absl import logging
 
 from jaxdistill._hub import folder_of
 from jaxdistill.data.documents import json_of, text_of
-from jaxdistill.settings import checked
+from jaxdistill.settings import Count, checked
 
 _FILES = (
     "tokenizer.json",
@@ -165,6 +165,61 @@ def file_tokenizer(
     about = f"{digest}, ends {number}, starts {first}"
     vocabulary = vocabulary_of(given, path)
     return Tokenizer(encode, decode, vocabulary, number, first, about, definition)
+
+
+@checked
+def learnt_tokenizer(texts: Iterable[str], *, size: Count = 1024) -> Tokenizer:
+    """Pairs of bytes learnt from some texts, as small students of few words want them.
+
+    Frequent words become one token each, with the space before them; digits stay apart; any other
+    text is written in bytes. The same texts in any order give the same tokens.
+
+    Args:
+        texts: what it is learnt from.
+        size: the most tokens; 256 of them are the bytes, one ends a text.
+
+    Raises:
+        ImportError: without the extra ``text``.
+        ValueError: for fewer tokens than the bytes need.
+
+    Example:
+        >>> tokenizer = learnt_tokenizer(["three red apples", "red apples"], size=300)
+        >>> len(tokenizer.encode(" red apples")), tokenizer.decode(tokenizer.encode("né 12"))
+        (2, 'né 12')
+    """
+    try:
+        from tokenizers import Tokenizer as Given
+        from tokenizers import decoders, models, pre_tokenizers, trainers
+    except ImportError as fault:
+        raise ImportError(
+            "a tokenizer learnt from texts needs: pip install 'jaxdistill[text]'"
+        ) from fault
+    if size < 257:
+        raise ValueError(f"size={size}: 256 bytes and the end of a text are 257 tokens")
+    given = Given(models.BPE())
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    given.pre_tokenizer = pre_tokenizers.Sequence([digits, level])
+    given.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[_USUAL_END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    given.train_from_iterator(sorted(texts), trainer)
+    end = int(given.token_to_id(_USUAL_END) or 0)
+
+    def encode(text: str) -> np.ndarray:
+        return np.asarray(given.encode(text, add_special_tokens=False).ids, np.int32)
+
+    def decode(tokens: Sequence[int]) -> str:
+        return given.decode([int(t) for t in tokens if t != end])
+
+    definition = given.to_str()
+    digest = hashlib.blake2b(definition.encode(), digest_size=16).hexdigest()
+    vocabulary = given.get_vocab_size()
+    return Tokenizer(encode, decode, vocabulary, end, None, f"{digest}, ends {end}", definition)
 
 
 def vocabulary_of(given: Any, name: object) -> int:

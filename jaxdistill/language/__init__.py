@@ -6,6 +6,7 @@ from jaxdistill.language.acceptance import (
     block_efficiency,
     wall_clock_factor,
 )
+from jaxdistill.language.answering import answered
 from jaxdistill.language.capacity import CapacityLaw, fit_capacity_law
 from jaxdistill.language.evaluation import drafting, next_token
 from jaxdistill.language.generation import Generated, empty_cache, generate
@@ -33,6 +34,7 @@ __all__ = [
     "Teacher",
     "Writing",
     "acceptance_probabilities",
+    "answered",
     "block_efficiency",
     "decoder_teacher",
     "divergence_per_token",

@@ -101,7 +101,7 @@ def _resolved(stage: Planned, config: Mapping[str, Any], nets: Mapping[str, Net]
     if settings["work"]:
         work = work_of(stage, nets, seed)
         stage = dataclasses.replace(stage, kind=work.kind, weighs=work.weighs)
-        numbers = tuple(f"choice/{name}" for name in work.metrics)
+        numbers = tuple(f"{work.kind}/{name}" for name in work.metrics)
     else:
         student, shares = net_of(settings, stage.info, nets), registry.shared(settings["student"])
         net = with_base(student, shares) if shares else student  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from jaxdistill.records.answers import Answers, Teacher, ask
 from jaxdistill.records.chats import Chat, Encoded, chat
 from jaxdistill.records.conversations import conversation_splits, conversations
 from jaxdistill.records.nouns import Provenance, Record, Verdict, made_from, record_of
+from jaxdistill.records.requested import request_splits, requested
 from jaxdistill.records.requests import (
     ROLES,
     SCHEMA,
@@ -67,6 +68,8 @@ __all__ = [
     "refuse_order",
     "refuse_unsteady",
     "replay",
+    "request_splits",
+    "requested",
     "run",
     "scripted",
     "served",

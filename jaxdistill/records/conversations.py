@@ -24,7 +24,7 @@ TOP = ("top/ids", "top/log_probs")
 """What a batch calls the most probable tokens of the teacher, ``[B, T, k]`` each."""
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """A record in tokens, ``n + 1`` of them: the last is only predicted."""
 
     id: str
@@ -43,6 +43,7 @@ def conversations(
     *,
     pack: bool = False,
     name: str = "records",
+    tasks: Sequence[str] | None = None,
 ) -> Source:
     """Records as windows of tokens, one conversation each, or several that do not see each other.
 
@@ -55,6 +56,7 @@ def conversations(
         length: tokens in a window, T.
         pack: whether a window holds several conversations, those that fill it best.
         name: of the source.
+        tasks: their names, in the order of their numbers; by default those of the records, sorted.
 
     Returns:
         A source of ``tokens`` int32 ``[T]``, ``label`` (the token behind each; -1 where there is
@@ -67,7 +69,8 @@ def conversations(
 
     Raises:
         ValueError: for two records of one id, a weight that is no finite number of 0 or above, a
-            conversation of which nothing is learnt, and where nothing is left.
+            conversation of which nothing is learnt, a task that ``tasks`` does not name, and where
+            nothing is left.
 
     Example:
         >>> from jaxdistill.data.tokenizers import byte_tokenizer
@@ -80,20 +83,49 @@ def conversations(
         >>> found["label"][0].tolist(), found["counted"][0].tolist()
         ([43, 51, 10, 53, 256, -1], [False, False, False, True, True, False])
     """
-    given = sorted(records, key=lambda each: each.id)
+    given = in_order(records)
+    names = task_names(given, tasks)
+    rows = [
+        _row(each, chat, names.index(each.task))
+        for each in shown(given, f"tokens of {name}", "records")
+    ]
+    return windows_of(rows, chat, length, names, pack=pack, name=name)
+
+
+def in_order(items: Iterable[Any]) -> list[Any]:
+    """Records, or requests, by their ids, of which no two are equal."""
+    given = sorted(items, key=lambda each: each.id)
     for before, after in itertools.pairwise(given):
         if before.id == after.id:
-            raise ValueError(f"two records have the id {after.id!r}")
-    tasks = sorted({each.task for each in given})
-    rows, left_out = [], 0
-    for each in shown(given, f"tokens of {name}", "records"):
-        row = _row(each, chat, tasks.index(each.task))
-        if len(row.tokens) - 1 <= length:
-            rows.append(row)
-        else:
-            left_out += 1
+            raise ValueError(f"two {type(after).__name__.lower()}s have the id {after.id!r}")
+    return given
+
+
+def task_names(items: Sequence[Any], tasks: Sequence[str] | None) -> list[str]:
+    """The names of tasks in the order of their numbers."""
+    own = sorted({each.task for each in items})
+    if tasks is None:
+        return own
+    for each in own:
+        if each not in tasks:
+            raise ValueError(unknown("task", each, tasks))
+    return list(tasks)
+
+
+def windows_of(
+    rows: Sequence[Row],
+    chat: Chat,
+    length: int,
+    tasks: Sequence[str],
+    *,
+    pack: bool = False,
+    name: str,
+) -> Source:
+    """A source of those rows that fit into a window."""
+    asked = len(rows)
+    rows = [row for row in rows if len(row.tokens) - 1 <= length]
     if not rows:
-        raise ValueError(f"none of {len(given)} records of {name!r} fits {length} tokens")
+        raise ValueError(f"none of {asked} records of {name!r} fits {length} tokens")
     tops = [row.top for row in rows]
     width = max((each[1].shape[1] for each in tops if each), default=0)
     tokenizer = chat.tokenizer
@@ -106,7 +138,7 @@ def conversations(
         "template": chat.template.fingerprint,
         "encoding": tokenizer,
         "tasks": tuple(tasks),
-        "left_out": left_out,
+        "left_out": asked - len(rows),
     }
     if width:
         info |= {"top": width, "without_top": sum(each is None for each in tops)}
@@ -172,7 +204,7 @@ def conversation_splits(
     )
 
 
-def _row(record: Record, chat: Chat, task: int) -> _Row:
+def _row(record: Record, chat: Chat, task: int) -> Row:
     if not (math.isfinite(record.weight) and record.weight >= 0):
         raise ValueError(f"record {record.id}: its weight is {record.weight}, not 0 or above")
     try:
@@ -184,7 +216,7 @@ def _row(record: Record, chat: Chat, task: int) -> _Row:
             f"record {record.id}: nothing of it is learnt; mark messages with learn=True"
         )
     top = _top(record, found.tokens, found.learnt)
-    return _Row(record.id, found.tokens, found.learnt, record.weight, task, top)
+    return Row(record.id, found.tokens, found.learnt, record.weight, task, top)
 
 
 def _top(
@@ -239,7 +271,7 @@ def _packed(sizes: Sequence[int], length: int) -> list[list[int]]:
 
 
 def _read(
-    rows: Sequence[_Row],
+    rows: Sequence[Row],
     bins: Sequence[Sequence[int]],
     length: int,
     width: int,
@@ -275,7 +307,7 @@ def _read(
             if pack:
                 found["segments"][here], found["positions"][here] = segment, np.arange(size)
             else:
-                found["prompt"][place] = row.learnt.argmax()
+                found["prompt"][place] = row.learnt.argmax() if row.learnt.any() else size
             if row.top:
                 # A token is predicted one place before its own; the first of a text nowhere.
                 start, ids, log_probs = row.top
@@ -289,7 +321,7 @@ def _read(
     return found
 
 
-def _identity(rows: Sequence[_Row], bins: Sequence[Sequence[int]], length: int) -> str:
+def _identity(rows: Sequence[Row], bins: Sequence[Sequence[int]], length: int) -> str:
     tops = [row.top for row in rows if row.top]
     return digest(
         np.concatenate([row.tokens for row in rows]),

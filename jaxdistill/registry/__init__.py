@@ -40,6 +40,7 @@ from jaxdistill.registry.views import (
     view,
 )
 from jaxdistill.registry.works import BETWEEN, WORKS, between, needed, work
+from jaxdistill.registry.written import MEASURES, SCORES, SCRIPTS, TASKS, TEACHERS
 
 TABLES = {
     "augmentation": AUGMENTATIONS,
@@ -54,12 +55,17 @@ TABLES = {
     "kind of targets": TARGETS,
     "loss": LOSSES,
     "mask": MASKS,
+    "measure of records": MEASURES,
     "mix": MIXES,
     "net": NETS,
     "optimizer": OPTIMIZERS,
     "projector": PROJECTORS,
     "schedule": SCHEDULES,
+    "score of answers": SCORES,
+    "script": SCRIPTS,
     "step of records": STEPS,
+    "task": TASKS,
+    "teacher of records": TEACHERS,
     "tokenizer": TOKENIZERS,
     "work": WORKS,
     "work between steps": BETWEEN,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxdistill.data import sources, split
-from jaxdistill.registry import condense, language, pools, samplers, sentences
+from jaxdistill.registry import condense, language, pools, samplers, sentences, written
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding, less, named, offered, record
 from jaxdistill.settings import Count, Fraction, Natural, Share
@@ -91,6 +91,7 @@ DATA: dict[str, Entry] = {
     **samplers.DATA,
     **language.DATA,
     **sentences.DATA,
+    **written.DATA,
 }
 """Data sets by name. Each entry gives one source that is to be split, or the training and the
 official test set, and where there is one the official validation set.

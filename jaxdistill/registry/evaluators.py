@@ -10,7 +10,7 @@ from jaxdistill import evaluation
 from jaxdistill._errors import unknown
 from jaxdistill.data import split
 from jaxdistill.data.stream import evaluation_batches
-from jaxdistill.registry import condense, language, nets, pools, samplers, sentences
+from jaxdistill.registry import condense, language, nets, pools, samplers, sentences, written
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding, less, named, offered, record
 from jaxdistill.registry.views import seen
@@ -78,6 +78,7 @@ EVALUATORS: dict[str, Entry] = {
     **samplers.EVALUATORS,
     **language.EVALUATORS,
     **sentences.EVALUATORS,
+    **written.EVALUATORS,
 }
 
 

@@ -25,17 +25,45 @@ def _file_tokenizer(
     return texts.file_tokenizer(path=path, end=end, start=start)
 
 
+@forwarding(texts.learnt_tokenizer)
+def _learnt_tokenizer(context: Context, **rest: Any) -> texts.Tokenizer:
+    if not context.sets.get("train"):
+        raise ValueError("tokenizer 'words' is learnt from requests: of data set 'requests' alone")
+    return texts.learnt_tokenizer(context.sets["train"], **rest)
+
+
 TOKENIZERS: dict[str, Entry] = {
     "bytes": lambda context: texts.byte_tokenizer(),
     "file": _file_tokenizer,
+    "words": _learnt_tokenizer,
 }
 # What of the four corpora of `domains` is taken, in bytes: about the same of each.
 DOMAIN_BYTES = 400_000
 
 
-def tokenizer_of(part: Mapping[str, Any] | None) -> texts.Tokenizer:
-    """A tokenizer by its ``name``; bytes where none is named."""
-    return call("tokenizer", TOKENIZERS, part or {"name": "bytes"}, Context())
+def tokenizer_of(part: Mapping[str, Any] | None, said: Sequence[str] = ()) -> texts.Tokenizer:
+    """A tokenizer by its ``name``; bytes where none is named. One that is learnt is learnt from
+    ``said``."""
+    return call("tokenizer", TOKENIZERS, part or {"name": "bytes"}, Context(sets={"train": said}))
+
+
+def chat_of(
+    tokenizer: Mapping[str, Any] | None, template: str, said: Sequence[str] = ()
+) -> records.Chat:
+    """How conversations become tokens.
+
+    Args:
+        tokenizer: its ``name`` and settings.
+        template: ``"plain"``, ``"chatml"``, or ``"tokenizer"`` for that of the tokenizer's folder.
+        said: what a tokenizer that is learnt is learnt from.
+    """
+    given = tokenizer_of(tokenizer, said)
+    if template == "tokenizer":
+        if not (tokenizer or {}).get("path"):
+            raise ValueError("template 'tokenizer' is that of a folder: name one in 'tokenizer'")
+        return records.chat(given, records.template_of((tokenizer or {})["path"]))
+    form = {"plain": records.plain, "chatml": records.chatml}[template]
+    return records.chat(given, form())
 
 
 def _domains(context: Context, *, length: Count, size: Count = DOMAIN_BYTES) -> split.Splits:
@@ -143,13 +171,7 @@ def _records(
             "data set 'records' needs what a teacher wrote: --config.data.path=<folder of "
             "records.write, or file.jsonl or file.parquet with messages>"
         )
-    given = tokenizer_of(tokenizer)
-    if template == "tokenizer":
-        if not (tokenizer or {}).get("path"):
-            raise ValueError("template 'tokenizer' is that of a folder: name one in 'tokenizer'")
-        form = records.template_of((tokenizer or {})["path"])
-    else:
-        form = {"plain": records.plain, "chatml": records.chatml}[template]()
+    chat = chat_of(tokenizer, template)
     place = Path(path)
     found = (
         records.open_written(place).records()
@@ -157,7 +179,7 @@ def _records(
         else exchange.read_columns(place, teacher=teacher)
     )
     return records.conversation_splits(
-        found, records.chat(given, form), length,
+        found, chat, length,
         pack=pack, validation=context.validation, test=context.test, name=place.name,
     )  # fmt: skip
 

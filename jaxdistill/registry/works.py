@@ -7,13 +7,14 @@ from typing import Any
 
 from jaxdistill import search
 from jaxdistill.distiller import Work
-from jaxdistill.registry import condense, language, pools
+from jaxdistill.registry import condense, language, pools, written
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, found, less, named, offered, stages_in
 from jaxdistill.settings import Count, fault
 
 WORKS: dict[str, Entry] = {
     **condense.WORKS,
+    **written.WORKS,
     "guided_weights": offered(search.guided_weights),
     "transfer_weights": offered(search.transfer_weights),
 }

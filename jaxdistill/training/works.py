@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxdistill.data.records import Source
-from jaxdistill.distiller import Kind, Work
+from jaxdistill.distiller import Kind, Reported, Work
 from jaxdistill.training.checkpoint import load_arrays, load_record, save_tree
 from jaxdistill.training.checks import split_finite
 from jaxdistill.training.identity import machine, refuse_other
@@ -43,7 +43,7 @@ def run_work(
         directory: holds ``result/``; without one nothing is kept.
         identity: JSON data that says what this work is; the result of any other is refused.
         evaluations: what is measured of the result; the numbers of a choice are reported besides,
-            as ``choice/<name>``.
+            as ``choice/<name>``, and those that come beside another result as ``<kind>/<name>``.
 
     Raises:
         ValueError: when the directory holds the result of another work, or one that is damaged, and
@@ -64,12 +64,15 @@ def run_work(
         record = load_record(path)
         result = record["choice"] if work.kind == "choice" else work.made(**load_arrays(path))
         return Outcome(result, [], record["values"], record["seconds"])
-    kept = locked(path.parent) if path is not None else contextlib.nullcontext()
-    with stoppable(terminate=jax.process_count() == 1), kept:
+    alone = locked(path.parent) if path is not None else contextlib.nullcontext()
+    with stoppable(terminate=jax.process_count() == 1), alone:
         begin = time.perf_counter()
-        result = work.run(results, data, jax.random.key(seed))
+        kept = {"folder": path and path.parent / work.kind} if work.keeps else {}
+        found = work.run(results, data, jax.random.key(seed), **kept)
+        reported = found if isinstance(found, Reported) else Reported(found, {})
+        result = reported.result
         refuse_other_kind(work.kind, result)
-        values = _numbers(work, result)
+        values = _numbers(work, reported)
         for evaluation in evaluations:
             measured = evaluation.evaluator(result, dict(results), evaluation.data)
             values |= {f"{evaluation.set}/{name}": float(v) for name, v in measured.items()}
@@ -131,14 +134,16 @@ def _content(data: Any) -> dict[str, str]:
     return {name: source.fingerprint() for name, source in sets if isinstance(source, Source)}
 
 
-def _numbers(work: Work, result: Any) -> dict[str, float]:
-    """What a choice reports."""
-    if work.kind != "choice":
-        return {}
-    missing = [name for name in work.metrics if name not in result]
+def _numbers(work: Work, reported: Reported) -> dict[str, float]:
+    """What a choice holds, or what is reported of another result."""
+    choice = work.kind == "choice"
+    held = reported.result if choice else reported.numbers
+    missing = [name for name in work.metrics if name not in held]
     if missing:
-        raise ValueError(f"the choice lacks the numbers {missing} that its work says it holds")
-    return {f"choice/{name}": float(result[name]) for name in work.metrics}
+        what = "choice" if choice else "report"
+        raise ValueError(f"the {what} lacks the numbers {missing} that its work says it holds")
+    names = work.metrics if choice else held
+    return {f"{work.kind}/{name}": float(held[name]) for name in names}
 
 
 def _by_name(result: Any) -> dict[str, Any]:
