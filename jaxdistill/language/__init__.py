@@ -8,6 +8,7 @@ from jaxdistill.language.acceptance import (
 )
 from jaxdistill.language.answering import answered
 from jaxdistill.language.capacity import CapacityLaw, fit_capacity_law
+from jaxdistill.language.conversing import Play, conversed
 from jaxdistill.language.evaluation import drafting, next_token
 from jaxdistill.language.generation import Generated, empty_cache, generate
 from jaxdistill.language.learning import Divergence, Teacher, language_model
@@ -29,6 +30,7 @@ __all__ = [
     "Divergence",
     "Generated",
     "OnPolicyState",
+    "Play",
     "Sampling",
     "Speculated",
     "Teacher",
@@ -36,6 +38,7 @@ __all__ = [
     "acceptance_probabilities",
     "answered",
     "block_efficiency",
+    "conversed",
     "decoder_teacher",
     "divergence_per_token",
     "drafting",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxdistill.data.content import mixed
+from jaxdistill.data.content import mixed, text_hashes
 from jaxdistill.progress import shown
+from jaxdistill.records.canonical import identity
 from jaxdistill.records.steps import BALANCED, SAMPLES, UNIQUE, Decision, deciding
 from jaxdistill.records.texts import Text, normal, text_of, windows
+from jaxdistill.records.texts import words as words_of
 from jaxdistill.settings import Count, Positive
 
 Embedder = Callable[[Sequence[str]], Any]
@@ -53,6 +55,43 @@ class HashedEmbedder:
             keys = mixed(windows(code.astype(np.uint64), self.n))
             signs = np.where(keys >> np.uint64(63), 1, -1).astype(np.float32)
             np.add.at(row, (keys % np.uint64(self.width)).astype(np.int64), signs)
+        return _unit(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class DictionaryEmbedder:
+    """Counts of words, those of a second language as the words they translate to: texts of two
+    languages that say the same are close, in whatever order. It needs no weights.
+
+    Attributes:
+        words: of the second language, each with its translation.
+        width: of the row that words are hashed into.
+
+    Example:
+        >>> embedder = DictionaryEmbedder({"katze": "cat", "schwarze": "black"})
+        >>> rows = embedder(["black cat", "Katze, schwarze", "the dog"])
+        >>> [round(float(rows[0] @ row), 2) for row in rows]
+        [1.0, 1.0, 0.0]
+    """
+
+    words: Mapping[str, str]
+    width: Count = 4096
+
+    @property
+    def name(self) -> str:
+        """With its settings and its dictionary."""
+        return f"dictionary-{self.width}-{identity(self.words)[:12]}"
+
+    revision = "1"
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit rows, float32 ``[n, width]``."""
+        found = np.zeros((len(texts), self.width), np.float32)
+        for row, text in zip(found, texts, strict=True):
+            said = [self.words.get(word, word) for word in words_of(text)]
+            if said:
+                keys = text_hashes(said)
+                np.add.at(row, (keys % np.uint64(self.width)).astype(np.int64), 1)
         return _unit(found)
 
 

@@ -40,7 +40,7 @@ from jaxdistill.registry.views import (
     view,
 )
 from jaxdistill.registry.works import BETWEEN, WORKS, between, needed, work
-from jaxdistill.registry.written import MEASURES, SCORES, SCRIPTS, TASKS, TEACHERS
+from jaxdistill.registry.written import MEASURES, PLAYS, SCORES, SCRIPTS, TASKS, TEACHERS
 
 TABLES = {
     "augmentation": AUGMENTATIONS,
@@ -59,6 +59,7 @@ TABLES = {
     "mix": MIXES,
     "net": NETS,
     "optimizer": OPTIMIZERS,
+    "play": PLAYS,
     "projector": PROJECTORS,
     "schedule": SCHEDULES,
     "score of answers": SCORES,

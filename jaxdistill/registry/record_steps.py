@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxdistill import records
-from jaxdistill.data.documents import json_lines, parquet, text_files
+from jaxdistill.data.documents import json_lines, json_of, parquet, text_files, text_of
 from jaxdistill.records import (
     balance,
     cleaning,
@@ -24,6 +24,7 @@ from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding
 from jaxdistill.registry.language import tokenizer_of
 from jaxdistill.settings import Count
+from jaxdistill.tasks import dialogue_world, localising
 
 
 class Texts(NamedTuple):
@@ -50,7 +51,20 @@ def _hashed(context: Context, *, width: Count = 512, n: Count = 3) -> similarity
     return similarity.HashedEmbedder(width, n)
 
 
-EMBEDDERS: dict[str, Entry] = {"hashed": _hashed}
+def _dictionary(
+    context: Context, *, path: str = "", width: Count = 4096
+) -> similarity.DictionaryEmbedder:
+    """``path`` is a JSON file of an object, words with their translations; without one, that of the
+    world of dialogues."""
+    known = {dialogue_world.foreign_word(word): word for word in dialogue_world.every_word()}
+    if path:
+        known = json_of(text_of(Path(path)), path)
+        if not isinstance(known, dict) or not all(isinstance(v, str) for v in known.values()):
+            raise ValueError(f"{path} is no JSON object of words with their translations")
+    return similarity.DictionaryEmbedder(known, width)
+
+
+EMBEDDERS: dict[str, Entry] = {"dictionary": _dictionary, "hashed": _hashed}
 
 
 def _plain(function: Callable[..., Any]) -> Entry:
@@ -113,6 +127,7 @@ def _length(
 
 
 STEPS: dict[str, Entry] = {
+    "aligned": _plain(localising.aligned),
     "balanced": _plain(balance.balanced),
     "capped": _plain(balance.capped),
     "decontaminated": _decontaminated,
@@ -120,6 +135,7 @@ STEPS: dict[str, Entry] = {
     "finished": _plain(cleaning.finished),
     "in_scripts": _plain(cleaning.in_scripts),
     "length": _length,
+    "localised": _plain(localising.localised),
     "near_duplicates": _plain(duplicates.near_duplicates),
     "negatives": _plain(balance.negatives),
     "normalised": _plain(cleaning.normalised),

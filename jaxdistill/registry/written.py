@@ -23,7 +23,7 @@ from jaxdistill.registry.entries import Entry, call, forwarding
 from jaxdistill.registry.language import chat_of
 from jaxdistill.registry.record_steps import steps
 from jaxdistill.settings import Count, Earlier
-from jaxdistill.tasks import answered
+from jaxdistill.tasks import answered, dialogue_world, dialogues, gradings, localising
 
 
 def plain(function: Callable[..., Any]) -> Entry:
@@ -48,16 +48,27 @@ def settled(function: Callable[..., Any]) -> Entry:
     return entry
 
 
-TASKS: dict[str, Entry] = {}
+TASKS: dict[str, Entry] = {
+    "gradings": plain(gradings.gradings),
+    "localised_dialogues": plain(localising.localised_dialogues),
+}
 """``(**settings) -> requests``, all parts of the data set."""
 
-SCRIPTS: dict[str, Entry] = {}
+SCRIPTS: dict[str, Entry] = {
+    "grader": settled(gradings.grader),
+    "translator": settled(dialogue_world.translator),
+}
 """``(question, **settings) -> text``, a teacher of known errors."""
 
-SCORES: dict[str, Entry] = {"exact": settled(answered.exact)}
+SCORES: dict[str, Entry] = {
+    "exact": settled(answered.exact),
+    "rank_agreement": settled(gradings.rank_agreement),
+}
 """``(answers, **settings) -> {name: number}``."""
 
-MEASURES: dict[str, Entry] = {}
+MEASURES: dict[str, Entry] = {
+    "translations": settled(localising.translations),
+}
 """``(written, requests, **settings) -> {name: number}``."""
 
 
@@ -180,4 +191,26 @@ def _answered(context: Context, *, score: Mapping[str, Any], **rest: Any) -> Any
     return language.answered(context.net, chat, context.info["tasks"], made, **rest)
 
 
-EVALUATORS: dict[str, Entry] = {"answered": _answered}
+def _service(
+    context: Context, *, history: dialogues.History = "compact", places: str = ""
+) -> language.Play:
+    """Whole dialogues, ``places`` being a file of what can be found; the world's by default."""
+    find = dialogues.places_of(places) if places else dialogue_world.foreign_place
+    start = functools.partial(dialogues.served, history=history, find=find)
+    return language.Play(start, dialogues.service, dialogues.SERVICE)
+
+
+PLAYS: dict[str, Entry] = {"service": _service}
+"""``(**settings) -> Play``, conversations that a student's own answers lead."""
+
+
+@forwarding(language.conversed)
+def _conversed(context: Context, *, play: Mapping[str, Any], **rest: Any) -> Any:
+    chat = context.info.get("chat")
+    if chat is None:
+        raise ValueError("'conversed' asks held-out requests: take the data set 'requests'")
+    made = call("play", PLAYS, play, context, "play")
+    return language.conversed(context.net, chat, made, **rest)
+
+
+EVALUATORS: dict[str, Entry] = {"answered": _answered, "conversed": _conversed}

@@ -36,6 +36,8 @@ SETTINGS = {
     "verified_mathematics": {"workers": 1},
     "within": {"by": "score", "least": 4},
 }
+SAID = {"speaker": "user", "entities": [], "dialogue": "d", "state": {}, "after": {}, "acts": []}
+SAID |= {"act": "( a ) ask", "known": {}}
 NEEDS = {"near_duplicates": "datasketch", "verified_mathematics": "math_verify"}
 
 
@@ -51,7 +53,7 @@ def many():
             "tests": ("assert True",) if i < 2 else (),
             "task": "ab"[i % 2],
             "scores": {"score": float(i % 11)},
-            "meta": {"type": f"type {i % 5}", "passage": f"text {i % 9}"},
+            "meta": {"type": f"type {i % 5}", "passage": f"text {i % 9}", **SAID, "number": i},
             "source": f"items/{i}",
         }
         prompt = drawn.choice([f"question {i % 7}", f"the word {i} stands here " * 4])

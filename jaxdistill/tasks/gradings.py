@@ -1,0 +1,380 @@
+"""Grades for pictures against their captions, taken apart into sub-questions (T2I-Eval).
+
+The grade of a whole is hard to learn; what it is made of is less so. A judge is asked how things
+look, whether they are what the caption names, and how they lie to each other, explains each answer
+before its number, and grades the whole last. A picture is given in words: records hold text.
+
+In the world below a caption names two things and how they lie; a picture has them with a colour, a
+state and a place, or lacks one, and has others besides. Grades are whole numbers from 0 to 10.
+
+References:
+    Tu et al. Automatic evaluation for text-to-image generation: task-decomposed framework,
+    distilled training, and meta-evaluation benchmark. 2024, https://arxiv.org/abs/2411.15488
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from jaxdistill.data.documents import json_rows
+from jaxdistill.records.reading import last_score
+from jaxdistill.records.requests import Message, Question, Request, Sampling
+from jaxdistill.settings import Count, Natural, Share
+from jaxdistill.tasks.answered import Answered, scoring
+
+Form = Literal["parts", "numbers", "overall"]
+"""How a judge answers: each part explained and graded before the whole, graded alone, or only the
+whole.
+"""
+SHAPES = ("circle", "square", "triangle", "star", "heart", "moon")
+"""Of the things in a picture; no two of one picture are alike in it."""
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
+"""Each is near to those beside it."""
+STATES = {"clean": 10, "dusty": 8, "scratched": 6, "torn": 3, "broken": 1}
+"""How a thing may look, and what that is worth."""
+_WORDS = "You grade how well a picture shows what its caption asks for, from 0 (not at all) to 10."
+_PARTS = (
+    f"{_WORDS} First find what the caption names: things, what each is like, how they lie to each "
+    "other. Then answer in four parts. Look: how real and sound each thing looks. Kind: whether "
+    "it is what the caption says. Place: whether they lie as it says. Overall: the whole. In each "
+    "part {how}; what is missing gets 0. End with a line 'Overall: ' and the number alone."
+)
+ASKED = {
+    "parts": _PARTS.format(how="say first what you see, in a few words, and then the grade"),
+    "numbers": _PARTS.format(how="give the grades alone"),
+    "overall": f"{_WORDS} Answer with 'Overall: ' and the number alone.",
+}
+"""What a teacher is told, by form."""
+
+
+class Thing(NamedTuple):
+    """Something in a picture."""
+
+    shape: str
+    colour: str
+    state: str
+    place: int
+
+
+class Scene(NamedTuple):
+    """A caption with its picture.
+
+    Attributes:
+        wanted: colour and shape of the two things that the caption names.
+        side: where the first lies of the second, ``"left"`` or ``"right"``.
+        things: of the picture.
+    """
+
+    wanted: tuple[tuple[str, str], tuple[str, str]]
+    side: str
+    things: tuple[Thing, ...]
+
+    @property
+    def text(self) -> str:
+        """As it is shown to judges and students."""
+        (colour, shape), (other_colour, other) = self.wanted
+        caption = f"a {colour} {shape} {self.side} of a {other_colour} {other}"
+        seen = ", ".join(f"a {t.state} {t.colour} {t.shape} at {t.place}" for t in self.things)
+        return f"Caption: {caption}. Picture: {seen}."
+
+
+# --- asking ------------------------------------------------------------------------------------
+
+
+def gradings(
+    *,
+    count: Count = 400,
+    held_out: Count = 800,
+    form: Form = "parts",
+    path: str = "",
+    seed: Natural = 0,
+) -> list[Request]:
+    """Pictures in words to be graded: of the world, or of a file.
+
+    The teacher is told how to grade; the student is shown caption and picture alone.
+
+    Args:
+        count: pictures of the world to learn from.
+        held_out: pictures of the world for each of validation and test.
+        form: how the judge answers.
+        path: a file in JSON lines instead: ``caption``, ``picture`` (a description), and of those
+            that are held out ``split`` and ``grade``, that of people.
+        seed: of the world.
+
+    Raises:
+        ValueError: for a line without one of its keys, or with a grade that is no number from 0 to
+            10, naming the line.
+
+    Example:
+        >>> last = gradings(count=1, held_out=1)[-1]
+        >>> print(last.prompt[0].content)
+        Caption: a yellow heart right of a green moon. Picture: a clean blue heart at 7, ...
+        >>> print(last.reference)
+        Look: heart clean 10, missing 0. Kind: heart blue 1, missing 0. Place: missing 0. Overall: 2
+    """
+    if path:
+        return [
+            _read(row, f"line {number} of {path}", form) for number, row in json_rows(Path(path))
+        ]
+    found = []
+    for split, size in (("train", count), ("validation", held_out), ("test", held_out)):
+        for number in range(size):
+            scene = drawn(random.Random(f"gradings {seed} {split} {number}"))
+            right = None if split == "train" else graded(scene, form)
+            source = f"gradings/{seed}/{split}/{number}"
+            found.append(_request(scene.text, form, source, split, right))
+    return found
+
+
+def _request(text: str, form: Form, source: str, split: str, reference: str | None) -> Request:
+    return Request.of(
+        text,
+        system=ASKED[form],
+        prompt=(Message("user", text),),
+        source=source,
+        split=split,
+        reference=reference,
+        sampling=Sampling(temperature=0.0),
+        task=form,
+    )
+
+
+def _read(row: dict[str, Any], where: str, form: Form) -> Request:
+    for key in ("caption", "picture"):
+        if not isinstance(row.get(key), str):
+            raise ValueError(f"{where} has no text under {key!r}")
+    split, grade = row.get("split", "train"), row.get("grade")
+    if split != "train":
+        sound = isinstance(grade, (int, float)) and not isinstance(grade, bool)
+        if not sound or not 0 <= grade <= 10:
+            raise ValueError(f"{where}, of {split!r}: 'grade' is {grade!r}, no number from 0 to 10")
+    text = f"Caption: {row['caption']}\nPicture: {row['picture']}"
+    right = None if split == "train" else f"Overall: {grade}"
+    return _request(text, form, where, split, right)
+
+
+# --- the world ---------------------------------------------------------------------------------
+
+
+def drawn(draw: random.Random) -> Scene:
+    """A caption with a picture, mostly a good one: of low grades there are few.
+
+    Args:
+        draw: what it is drawn from.
+    """
+    shapes = draw.sample(SHAPES, 4)
+    colours = [draw.choice(COLOURS) for _ in shapes]
+    wanted = tuple(zip(colours[:2], shapes[:2], strict=True))
+    side = draw.choice(("left", "right"))
+    low, high = sorted(draw.sample(range(1, 10), 2))
+    places = [low, high] if (side == "left") == (draw.random() < 0.8) else [high, low]
+    free = [place for place in range(1, 10) if place not in places]
+    places += draw.sample(free, 2)
+    things = []
+    for number, (shape, colour, place) in enumerate(zip(shapes, colours, places, strict=True)):
+        other = draw.choice([c for c in COLOURS if c != colour])
+        seen = other if draw.random() < 0.2 else colour
+        spoilt = draw.choice(("dusty", "scratched", "torn", "broken"))
+        state = spoilt if draw.random() < 0.3 else "clean"
+        there = draw.random() < (0.95 if number < 2 else 0.5)
+        if there:
+            things.append(Thing(shape, seen, state, place))
+    draw.shuffle(things)
+    return Scene(wanted, side, tuple(things))  # type: ignore[arg-type]
+
+
+def graded(scene: Scene, form: Form = "parts") -> str:
+    """The right answer about a scene.
+
+    The whole is the mean of how its two things look, of what they are, and of how they lie,
+    rounded; what is missing gets 0, a colour beside the right one 5, another one 1, and so the
+    wrong side.
+
+    Args:
+        scene: caption and picture.
+        form: see :data:`Form`.
+
+    Example:
+        >>> things = (Thing("star", "red", "torn", 2), Thing("moon", "blue", "clean", 7))
+        >>> scene = Scene((("red", "star"), ("green", "moon")), "left", things)
+        >>> print(graded(scene))
+        Look: star torn 3, moon clean 10. Kind: star red 10, moon blue 5. Place: left 2 7 10. ...
+        >>> graded(scene, "numbers"), graded(scene, "overall")
+        ('Look: 3, 10. Kind: 10, 5. Place: 10. Overall: 8', 'Overall: 8')
+    """
+    seen = {each.shape: each for each in scene.things}
+    things = [seen.get(shape) for _, shape in scene.wanted]
+    look = [(f"{t.shape} {t.state}", STATES[t.state]) if t else ("missing", 0) for t in things]
+    kind = [
+        (f"{t.shape} {t.colour}", _alike(colour, t.colour)) if t else ("missing", 0)
+        for (colour, _), t in zip(scene.wanted, things, strict=True)
+    ]
+    first, second = things
+    place = ("missing", 0)
+    if first and second:
+        fits = (first.place < second.place) == (scene.side == "left")
+        place = (f"{scene.side} {first.place} {second.place}", 10 if fits else 1)
+    parts = {"Look": look, "Kind": kind, "Place": [place]}
+    whole = sum(sum(grade for _, grade in part) / len(part) for part in parts.values()) / 3
+    said = {
+        name: ", ".join(f"{why} {grade}" if form == "parts" else str(grade) for why, grade in part)
+        for name, part in parts.items()
+    }
+    before = [] if form == "overall" else [f"{name}: {part}." for name, part in said.items()]
+    return " ".join([*before, f"Overall: {math.floor(whole + 0.5)}"])
+
+
+def _alike(colour: str, other: str) -> int:
+    if colour == other:
+        return 10
+    return 5 if abs(COLOURS.index(colour) - COLOURS.index(other)) == 1 else 1
+
+
+# --- the script --------------------------------------------------------------------------------
+
+
+def grader(question: Question, *, error: Share = 0.1, silent: Share = 0.0) -> str:
+    """A judge of the world that looks wrongly at times: it reads caption and picture, and answers
+    about what it saw in the form that it is told to.
+
+    Args:
+        question: a request of :func:`gradings`.
+        error: how often it is wrong about the state, the colour and the place of each thing.
+        silent: how often it gives no number for the whole, but ``N/A``.
+
+    Raises:
+        ValueError: for a question that is not about a picture of the world.
+    """
+    draw = random.Random(question.seed)
+    told = question.messages[0].content
+    form = next((each for each, text in ASKED.items() if text == told), None)
+    scene = read(question.messages[-1].content)
+    if form is None or scene is None:
+        raise ValueError(f"the grader knows nothing of {question.messages[-1].content[:80]!r}")
+    seen = tuple(_seen(each, draw, error) for each in scene.things)
+    answer = graded(scene._replace(things=seen), form)  # type: ignore[arg-type]
+    return re.sub(r"\d+$", "N/A", answer) if draw.random() < silent else answer
+
+
+def _seen(thing: Thing, draw: random.Random, error: float) -> Thing:
+    """A thing as a judge sees it who errs."""
+
+    def other(value: Any, possible: Sequence[Any]) -> Any:
+        wrong = draw.choice([each for each in possible if each != value])
+        return wrong if draw.random() < error else value
+
+    return Thing(
+        thing.shape,
+        other(thing.colour, COLOURS),
+        other(thing.state, list(STATES)),
+        other(thing.place, range(1, 10)),
+    )
+
+
+_CAPTION = re.compile(r"Caption: a (\w+) (\w+) (left|right) of a (\w+) (\w+)\. Picture: (.*)\.")
+_THING = re.compile(r"a (\w+) (\w+) (\w+) at (\d)")
+
+
+def read(text: str) -> Scene | None:
+    """A scene of the world from its words, None of any other text.
+
+    Example:
+        >>> scene = drawn(random.Random(0))
+        >>> read(scene.text) == scene, read("Caption: a cat")
+        (True, None)
+    """
+    match = _CAPTION.fullmatch(text.strip())
+    if match is None:
+        return None
+    colour, shape, side, other_colour, other, seen = match.groups()
+    things = [
+        Thing(shape, colour, state, int(place))
+        for state, colour, shape, place in _THING.findall(seen)
+    ]
+    return Scene(((colour, shape), (other_colour, other)), side, tuple(things))
+
+
+# --- how good grades are -----------------------------------------------------------------------
+
+
+def filled(grades: Sequence[Any], by: Literal["mean", "zero"] = "mean") -> list[float]:
+    """Grades without gaps, as T2I-Eval compares them: what is no number is replaced by the mean of
+    the others, or by zero. Of grades that are all missing the mean is taken to be zero too.
+
+    Filling makes correlations higher than they are where much is missing: look at the coverage.
+
+    Args:
+        grades: numbers, and anything else for those that are missing.
+        by: what takes their place.
+
+    Example:
+        >>> filled([1, "N/A", 3]), filled([1, None, 3], "zero")
+        ([1.0, 2.0, 3.0], [1.0, 0.0, 3.0])
+    """
+    numbers = [
+        float(each) if isinstance(each, (int, float)) and math.isfinite(each) else None
+        for each in grades
+    ]
+    known = [each for each in numbers if each is not None]
+    place = math.fsum(known) / len(known) if known and by == "mean" else 0.0
+    return [place if each is None else each for each in numbers]
+
+
+@scoring("spearman", "kendall", "coverage", "error", "rare_error")
+def rank_agreement(
+    answers: Sequence[Answered],
+    *,
+    fill: Literal["mean", "zero"] = "mean",
+    rare: Share = 0.05,
+) -> dict[str, float]:
+    """How the grades of a student agree with the right ones: the last number that stands alone in
+    each answer against that of its reference (:func:`jaxdistill.records.reading.last_score`).
+
+    Args:
+        answers: answers whose references hold a grade.
+        fill: what takes the place of a grade that cannot be read, see :func:`filled`.
+        rare: scores of which fewer than this share of the references have each are rare.
+
+    Returns:
+        ``spearman`` and ``kendall`` (tau-b), 0 where all grades of one side are equal;
+        ``coverage``, the share of answers that have a grade; ``error``, the mean absolute one, and
+        ``rare_error``, that on references whose whole score is rare: that on all if none is.
+
+    Raises:
+        ValueError: for a reference without a grade.
+
+    Example:
+        >>> said = [("Overall: 9", "10"), ("8", "9"), ("so 2", "1"), ("?", "9")]
+        >>> found = rank_agreement([Answered("", *each) for each in said], rare=0.3)
+        >>> found["coverage"], round(found["error"], 2), found["rare_error"]
+        (0.75, 1.42, 1.0)
+    """
+    from scipy.stats import kendalltau, spearmanr
+
+    given = [last_score(each.answer) for each in answers]
+    right = [last_score(each.reference) for each in answers]
+    if None in right:
+        lacking = answers[right.index(None)].reference
+        raise ValueError(f"rank_agreement: there is no grade in the reference {lacking!r}")
+    known = filled(given, fill)
+    errors = [abs(one - float(other)) for one, other in zip(known, right, strict=True)]  # type: ignore[arg-type]
+    often = Counter(math.floor(float(each)) for each in right)  # type: ignore[arg-type]
+    seldom = [
+        error
+        for error, each in zip(errors, right, strict=True)
+        if often[math.floor(float(each))] < rare * len(right)  # type: ignore[arg-type]
+    ]
+    ordered = len(set(known)) > 1 and len(set(right)) > 1
+    return {
+        "spearman": float(spearmanr(known, right).statistic) if ordered else 0.0,
+        "kendall": float(kendalltau(known, right).statistic) if ordered else 0.0,
+        "coverage": sum(each is not None for each in given) / len(given),
+        "error": math.fsum(errors) / len(errors),
+        "rare_error": math.fsum(seldom or errors) / len(seldom or errors),
+    }
