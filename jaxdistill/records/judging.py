@@ -8,14 +8,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from jaxdistill._errors import unknown
 from jaxdistill.records.answers import Answers, Teacher, ask
 from jaxdistill.records.nouns import Record, made_from
-from jaxdistill.records.requests import Request
-from jaxdistill.records.steps import SAMPLES, Decision, deciding
-from jaxdistill.records.texts import normal
+from jaxdistill.records.requests import Request, Sampling
+from jaxdistill.records.steps import SAMPLES, Decision, deciding, short
+from jaxdistill.records.texts import Text, normal, text_of
 from jaxdistill.settings import Finite, NonNegative, Share
+
+_BRACED = re.compile(r"\{(\w+)\}")
 
 Judge = Callable[[Sequence[Record]], Iterable[float | None]]
 """``records -> a number for each``, None where it cannot say: a reward model, another teacher, a
@@ -119,6 +122,8 @@ class Asked:
         read: ``text -> number``, or None where it says none, which does not vote. For yes and no
             1 and 0: the mean is the share of yes.
         answers: where its answers are kept.
+        told: what tells it from a judge of the same teacher with other questions or another reader,
+            for manifests.
 
     Example:
         >>> from jaxdistill.records.nouns import Provenance
@@ -139,6 +144,7 @@ class Asked:
     question: Callable[[Record], Request]
     read: Callable[[str], float | None]
     answers: Answers
+    told: str = ""
 
     @property
     def name(self) -> str:
@@ -147,14 +153,14 @@ class Asked:
 
     @property
     def revision(self) -> str:
-        """That of the teacher."""
-        return self.teacher.revision
+        """That of the teacher, and what it is told."""
+        return " ".join(filter(None, (self.teacher.revision, self.told)))
 
     def __call__(self, items: Sequence[Record]) -> list[float | None]:
         """The mean of what it says about each record.
 
         Raises:
-            ValueError: if some of its answers failed.
+            ValueError: if some of its answers failed, and if none of them says a number.
         """
         asked = [self.question(each).questions() for each in items]
         failed = ask(self.teacher, [q for each in asked for q in each], self.answers)
@@ -163,12 +169,55 @@ class Asked:
                 f"judge {self.name!r} left {len(failed)} questions without an answer "
                 f"({failed[0].error}): run it again"
             )
-        return [self._mean(each) for each in asked]
+        found = [self._mean(each) for each in asked]
+        if asked and not any(each is not None for each in found):
+            said = self.answers.get(self.teacher, asked[0][0]).text
+            raise ValueError(
+                f"judge {self.name!r} says no number about any of {len(asked)} records, but "
+                f"{short(said)}: ask it for one, or read its answers in another way"
+            )
+        return found
 
     def _mean(self, questions: Sequence[Any]) -> float | None:
         said = (self.read(self.answers.get(self.teacher, each).text) for each in questions)
         votes = [each for each in said if each is not None]
         return math.fsum(votes) / len(votes) if votes else None
+
+
+def question_of(text: str, sampling: Sampling) -> Callable[[Record], Request]:
+    """What a judge is asked about a record.
+
+    Args:
+        text: the question, with texts of the record in braces: ``{prompt}``, ``{answer}``,
+            ``{rationale}``, ``{reference}``, ``{raw}``, ``{conversation}``.
+        sampling: how it draws; ``n`` is the number of votes.
+
+    Raises:
+        ValueError: for braces around anything else, and for a question about nothing.
+
+    Example:
+        >>> from jaxdistill.records.nouns import Provenance
+        >>> ask_ = question_of("Is {answer} right?", Sampling())
+        >>> ask_(Record("a", (), Provenance("writer"), answer="5")).messages[0].content
+        'Is 5 right?'
+        >>> question_of("Is {anser} right?", Sampling())
+        Traceback (most recent call last):
+        ValueError: unknown text of a record in the question 'anser': did you mean 'answer'? ...
+    """
+    named = _BRACED.findall(text)
+    for each in named:
+        if each not in get_args(Text):
+            raise ValueError(unknown("text of a record in the question", each, get_args(Text)))
+    if not named:
+        raise ValueError(
+            f"question={short(text)} says of no text of the record, such as {{answer}}"
+        )
+
+    def asks(record: Record) -> Request:
+        said = _BRACED.sub(lambda found: text_of(record, found[1]), text)
+        return Request.of(said, source=record.id, sampling=sampling)
+
+    return asks
 
 
 @deciding(needs=(SAMPLES,), gives=("score {name}",), undoes=(SAMPLES,))

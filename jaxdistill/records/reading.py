@@ -18,6 +18,7 @@ from jaxdistill.settings import Finite
 
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_WORD = re.compile(r"\w+")
 _LIST = re.compile(r"\[.*?\]")
 
 
@@ -138,6 +139,17 @@ def last_score(text: str) -> float | None:
             continue
         return found if math.isfinite(found) else None
     return None
+
+
+def yes(text: str) -> float | None:
+    """1 if a text begins with yes, 0 if with no, in whatever case; else it says neither.
+
+    Example:
+        >>> yes("Yes, it is."), yes("no"), yes("not sure")
+        (1.0, 0.0, None)
+    """
+    first = _WORD.match(text.strip().casefold())
+    return {"yes": 1.0, "no": 0.0}.get(first[0]) if first else None
 
 
 # --- steps -------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxdistill import records
 from jaxdistill.data.documents import json_lines, json_of, parquet, text_files, text_of
@@ -20,11 +20,14 @@ from jaxdistill.records import (
     reading,
     similarity,
 )
+from jaxdistill.records.canonical import identity
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding
 from jaxdistill.registry.language import tokenizer_of
 from jaxdistill.settings import Count
 from jaxdistill.tasks import dialogue_world, localising
+
+_ONCE = records.Sampling(temperature=0.0, max_tokens=64)
 
 
 class Texts(NamedTuple):
@@ -126,6 +129,47 @@ def _length(
     return records.step(cleaning.length, tokens=tokens, **settings)
 
 
+# --- judges -------------------------------------------------------------------------------------
+
+_READERS: dict[str, Callable[[str], float | None]] = {
+    "first_score": reading.first_score,
+    "last_score": reading.last_score,
+    "yes": reading.yes,
+}
+
+
+def _asked(
+    context: Context,
+    *,
+    called: str,
+    teacher: Mapping[str, Any],
+    question: str,
+    read: Literal["first_score", "last_score", "yes"] = "last_score",
+    sampling: records.Sampling = _ONCE,
+    answers: str = "",
+) -> judging.Asked:
+    """A teacher that is asked about every record, its ``question`` with ``{prompt}``, ``{answer}``
+    or another text of the record in braces; ``answers`` is a folder that keeps what it says."""
+    # Who answers is known there, and what is known there has steps.
+    from jaxdistill.registry.written import TEACHERS
+
+    made = call("teacher of records", TEACHERS, teacher, Context(term=called), "teacher")
+    asks = judging.question_of(question, sampling)
+    if not isinstance(made, records.Teacher):
+        raise ValueError("a judge is asked within a step: a decoder of an earlier stage is not")
+    told = identity(question, read, sampling)[:12]
+    return judging.Asked(made, asks, _READERS[read], records.Answers(answers or None), told)
+
+
+JUDGES: dict[str, Entry] = {"asked": _asked}
+
+
+@forwarding(judging.judged, "judge")
+def _judged(context: Context, *, judge: Mapping[str, Any], **settings: Any) -> records.Step:
+    made = call("judge of records", JUDGES, judge, context, "judge")
+    return records.step(judging.judged, judge=made, **settings)
+
+
 STEPS: dict[str, Entry] = {
     "aligned": _plain(localising.aligned),
     "balanced": _plain(balance.balanced),
@@ -134,6 +178,7 @@ STEPS: dict[str, Entry] = {
     "exact_duplicates": _plain(duplicates.exact_duplicates),
     "finished": _plain(cleaning.finished),
     "in_scripts": _plain(cleaning.in_scripts),
+    "judged": _judged,
     "length": _length,
     "localised": _plain(localising.localised),
     "near_duplicates": _plain(duplicates.near_duplicates),

@@ -29,6 +29,15 @@ from jaxdistill.registry.context import Context
 SETTINGS = {
     "capped": {"most": 7},
     "decontaminated": {"against": ["the word 3 stands here " * 4]},
+    "judged": {
+        "judge": {
+            "judge": "asked",
+            "called": "critic",
+            "teacher": {"teacher": "scripted", "script": {"script": "translator", "wrong": 0.0}},
+            "question": "{answer}",
+        },
+        "least": 5.5,
+    },
     "length": {"least": 2, "most": 9},
     "repeated": {"times": {"a": 3}},
     "unlike": {"against": ["question 3"]},
@@ -296,6 +305,36 @@ def test_asking_again_raises_acceptance_as_the_closed_form_says():
     kept(judged, items, judge=judge, name="holds", least=0.5)
     assert len(asked) == count == 1800
     assert drawn
+
+
+def test_a_config_names_a_judge(tmp_path):
+    part = SETTINGS["judged"]["judge"]
+    part = {**part, "read": "yes", "answers": str(tmp_path), "sampling": {"n": 3, "seed": 1}}
+    asks = {**part, "question": "yes {answer}", "teacher": {**part["teacher"]}}
+    asks["teacher"]["script"] = {"script": "translator", "wrong": 1.0}
+    for change, said in (
+        ({"question": "Is it right?"}, "says of no text of the record"),
+        ({"question": "Is {anser} right?"}, "did you mean 'answer'"),
+        ({"read": "maybe"}, "'last_score'"),
+        ({"teacher": {"teacher": "scriptd"}}, "did you mean 'scripted'"),
+        ({"teacher": {"teacher": "decoder", "length": 9}}, "earlier stage"),
+        ({"judge": "askd"}, "did you mean 'asked'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            steps_of([{"step": "judged", "judge": {**part, **change}}], Context())
+    one, other = (
+        steps_of([{"step": "judged", "judge": {**part, "question": q}}], Context())[0].settings
+        for q in ("{answer}", "{raw}")
+    )
+    assert one["judge"] != other["judge"]
+    (step,) = steps_of([{"step": "judged", "judge": asks}], Context())
+    with pytest.raises(ValueError, match="judge 'critic' says no number about any of 2 records"):
+        records.run([record("5"), record("6")], [step])
+    (step,) = steps_of([{"step": "judged", "judge": {**part, "read": "last_score"}}], Context())
+    outcome = records.run([record("5"), record("good")], [step])
+    assert [r.scores for r in outcome.kept] == [{"score": 5.0}]
+    assert reasons(outcome) == {"no number from the judge": 1}
+    assert list(tmp_path.glob("critic/*.jsonl"))
 
 
 def test_votes():
