@@ -201,6 +201,8 @@ def _scope(plans: Mapping[str, Any], metrics: Iterable[str]) -> dict[str, Any]:
         data["last"] = plan.stages[-1].data
         for metric in metrics:
             stage, _, part = metric.rpartition("/")[0].rpartition("/")
+            # What is said of records is said of what was asked.
+            part = "train" if part == "records" else part
             if part in data.get(stage, ()):
                 count = len(data[stage][part])
                 by_metric.setdefault(metric, set()).add(count)

@@ -132,14 +132,14 @@ def data(part: Mapping[str, Any], seed: int = 0) -> split.Splits:
 
     Args:
         part: the ``name`` of a data set and its own keywords, and what :class:`Chosen` says.
-        seed: of the run, which chooses the wrong labels.
+        seed: of the run, which chooses the wrong labels and draws what is made up.
     """
     name = named("data set", part)
     said = record("'data'", Chosen, {k: v for k, v in part.items() if k in SHARED})
     # A place that is not said yet: who needs it says so.
     unsaid = [key for key in ("dir", "path") if part.get(key) in (None, "")]
     own = less(part, *SHARED, *unsaid)
-    context = Context(validation=said.validation, test=said.test, by=said.by)
+    context = Context(validation=said.validation, test=said.test, by=said.by, seed=seed)
     read = call("data set", DATA, own, context)
     if isinstance(read, split.Splits):
         for key in ("only", "wrong", "records", "whiten"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from jaxdistill import records
+from jaxdistill._errors import unknown
 from jaxdistill.data.documents import json_lines, json_of, parquet, text_files, text_of
 from jaxdistill.records import (
     balance,
@@ -19,13 +20,14 @@ from jaxdistill.records import (
     programs,
     reading,
     similarity,
+    texts,
 )
 from jaxdistill.records.canonical import identity
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding
 from jaxdistill.registry.language import tokenizer_of
 from jaxdistill.settings import Count
-from jaxdistill.tasks import dialogue_world, localising
+from jaxdistill.tasks import dialogue_world, frontier, localising
 
 _ONCE = records.Sampling(temperature=0.0, max_tokens=64)
 
@@ -48,6 +50,16 @@ class Texts(NamedTuple):
             return [each.text for each in text_files(path)]
         reader = parquet if path.suffix == ".parquet" else json_lines
         return [each.text for each in reader(path, self.text)]
+
+
+class HeldOut(NamedTuple):
+    """Questions of the data set ``requests`` that no student learns from.
+
+    Attributes:
+        sets: of which sets.
+    """
+
+    sets: Sequence[str] = ("test",)
 
 
 def _hashed(context: Context, *, width: Count = 512, n: Count = 3) -> similarity.Embedder:
@@ -96,22 +108,35 @@ _against_any = _embedding(similarity.unlike)
 def _unlike(
     context: Context,
     *,
-    against: Sequence[str] | Texts,
+    against: Sequence[str] | Texts | HeldOut,
     embedder: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> records.Step:
-    return _against_any(context, embedder=embedder, against=_texts(against), **settings)
+    return _against_any(context, embedder=embedder, against=_texts(against, context), **settings)
 
 
 @forwarding(contamination.decontaminated, "against")
 def _decontaminated(
-    context: Context, *, against: Sequence[str] | Texts, **settings: Any
+    context: Context, *, against: Sequence[str] | Texts | HeldOut, **settings: Any
 ) -> records.Step:
-    return records.step(contamination.decontaminated, against=_texts(against), **settings)
+    found = _texts(against, context)
+    return records.step(contamination.decontaminated, against=found, **settings)
 
 
-def _texts(said: Sequence[str] | Texts) -> Sequence[str]:
-    return said.read() if isinstance(said, Texts) else said
+def _texts(said: Sequence[str] | Texts | HeldOut, context: Context) -> Sequence[str]:
+    if isinstance(said, Texts):
+        return said.read()
+    if not isinstance(said, HeldOut):
+        return said
+    found: list[str] = []
+    for name in said.sets:
+        if name not in context.sets:
+            raise ValueError(unknown("set of 'against'", name, context.sets))
+        known = context.sets[name].info.get("requests")
+        if known is None:
+            raise ValueError(f"the set {name!r} has no requests: take the data set 'requests'")
+        found += [texts.text_of(each, "prompt") for each in known.values()]
+    return found
 
 
 @forwarding(cleaning.length, "tokens")
@@ -189,6 +214,7 @@ STEPS: dict[str, Entry] = {
     "read_marker": _plain(reading.read_marker),
     "read_score": _plain(reading.read_score),
     "read_strings": _plain(reading.read_strings),
+    "read_summary": _plain(frontier.read_summary),
     "read_tags": _plain(reading.read_tags),
     "repeated": _plain(balance.repeated),
     "semantic_duplicates": _embedding(similarity.semantic_duplicates),

@@ -23,7 +23,15 @@ from jaxdistill.registry.entries import Entry, call, forwarding
 from jaxdistill.registry.language import chat_of
 from jaxdistill.registry.record_steps import steps
 from jaxdistill.settings import Count, Earlier
-from jaxdistill.tasks import answered, dialogue_world, dialogues, gradings, localising
+from jaxdistill.tasks import (
+    answered,
+    dialogue_world,
+    dialogues,
+    frontier,
+    gradings,
+    localising,
+    reasoning,
+)
 
 
 def plain(function: Callable[..., Any]) -> Entry:
@@ -48,25 +56,45 @@ def settled(function: Callable[..., Any]) -> Entry:
     return entry
 
 
+def drawn(function: Callable[..., Any]) -> Entry:
+    """A task whose world is drawn from the seed of the run as an entry."""
+
+    @forwarding(function, "seed")
+    def entry(context: Context, **settings: Any) -> Any:
+        return function(seed=context.seed, **settings)
+
+    return entry
+
+
 TASKS: dict[str, Entry] = {
     "gradings": plain(gradings.gradings),
     "localised_dialogues": plain(localising.localised_dialogues),
+    "reports": drawn(frontier.reports),
+    "traces": drawn(reasoning.traces),
+    "worked": drawn(frontier.worked),
 }
 """``(**settings) -> requests``, all parts of the data set."""
 
 SCRIPTS: dict[str, Entry] = {
     "grader": settled(gradings.grader),
+    "solver": settled(frontier.solver),
+    "summariser": settled(frontier.summariser),
+    "thinker": settled(reasoning.thinker),
     "translator": settled(dialogue_world.translator),
 }
 """``(question, **settings) -> text``, a teacher of known errors."""
 
 SCORES: dict[str, Entry] = {
+    "density": settled(frontier.density),
     "exact": settled(answered.exact),
+    "numbers": settled(frontier.numbers),
     "rank_agreement": settled(gradings.rank_agreement),
+    "solved": settled(reasoning.solved),
 }
 """``(answers, **settings) -> {name: number}``."""
 
 MEASURES: dict[str, Entry] = {
+    "planted": settled(reasoning.planted),
     "translations": settled(localising.translations),
 }
 """``(written, requests, **settings) -> {name: number}``."""

@@ -180,7 +180,7 @@ def made(value: Any, domain: Any, schedule: Callable[[Any, Any], Any] | None = N
     if may_change(domain) and "schedule" in value:
         return value if schedule is None else schedule(value, domain)
     for each in (domain, *typing.get_args(domain)):
-        if is_record(each):
-            own = fields(each)
+        # Of several kinds of record it is the first that has these keys.
+        if is_record(each) and value.keys() <= (own := fields(each)).keys():
             return each(**{k: made(v, own[k].annotation, schedule) for k, v in value.items()})
     return value
