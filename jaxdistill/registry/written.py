@@ -67,8 +67,8 @@ def drawn(function: Callable[..., Any]) -> Entry:
 
 
 TASKS: dict[str, Entry] = {
-    "gradings": plain(gradings.gradings),
-    "localised_dialogues": plain(localising.localised_dialogues),
+    "gradings": drawn(gradings.gradings),
+    "localised_dialogues": drawn(localising.localised_dialogues),
     "reports": drawn(frontier.reports),
     "traces": drawn(reasoning.traces),
     "worked": drawn(frontier.worked),
