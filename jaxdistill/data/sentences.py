@@ -6,15 +6,15 @@ Published sets are in :mod:`jaxdistill.data.published`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdistill.data.content import digest, row_hashes, text_hashes
 from jaxdistill.data.documents import standard_library
 from jaxdistill.data.records import Reader, Records, Source
-from jaxdistill.data.tokenizers import Tokenizer, refuse_unknown_tokens, vocabulary_of
-from jaxdistill.settings import Count, Range, checked
+from jaxdistill.data.tokenizers import Tokenizer, refuse_unknown_tokens
+from jaxdistill.settings import Count, checked
 
 PACKAGES = (
     "asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest", "xml",
@@ -159,58 +159,6 @@ def _labels(given: Sentences) -> tuple[np.ndarray, bool]:
     if labels.dtype.kind == "f":
         return labels.astype(np.float32)[:, None], False
     return labels.astype(np.int32), True
-
-
-@checked
-def bpe_tokenizer(
-    texts: Sequence[str],
-    *,
-    vocabulary: Annotated[int, Range(257)] = 2000,
-    end: str = "<|endoftext|>",
-) -> Tokenizer:
-    """A byte-pair encoding that is learnt from texts; any text can be written in it.
-
-    Args:
-        texts: what it is learnt from: those that are trained on.
-        vocabulary: how many tokens there are at most, the 256 bytes and the end of a text included.
-        end: how the end of a text is called.
-
-    Raises:
-        ImportError: without the extra ``text``.
-        ValueError: for a vocabulary that does not hold the bytes.
-
-    References:
-        Sennrich et al. Neural machine translation of rare words with subword units. ACL 2016.
-    """
-    try:
-        from tokenizers import Tokenizer as Learnt
-        from tokenizers import decoders, models, pre_tokenizers, trainers
-    except ImportError as fault:
-        raise ImportError(
-            "the tokenizer 'bpe' needs: pip install 'jaxdistill[text]'; 'bytes' needs nothing"
-        ) from fault
-    learnt: Any = Learnt(models.BPE())
-    learnt.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # type: ignore
-    learnt.decoder = decoders.ByteLevel()  # type: ignore
-    learnt.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=[end],
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
-        ),
-    )
-    number = learnt.token_to_id(end)
-
-    def encode(text: str) -> np.ndarray:
-        return np.asarray(learnt.encode(text, add_special_tokens=False).ids, np.int32)
-
-    def decode(tokens: Sequence[int]) -> str:
-        return learnt.decode([int(t) for t in tokens if t != number])
-
-    vocabulary_size = vocabulary_of(learnt, "bpe")
-    return Tokenizer(encode, decode, vocabulary_size, number, definition=learnt.to_str())
 
 
 @checked

@@ -29,9 +29,9 @@ from jaxdistill.data.records import (
 from jaxdistill.data.split import PARTS, Splits, hashes, part_numbers
 from jaxdistill.data.tokenizers import (
     Tokenizer,
+    bpe_tokenizer,
     byte_tokenizer,
     file_tokenizer,
-    learnt_tokenizer,
     refuse_unknown_tokens,
 )
 from jaxdistill.progress import shown
@@ -40,13 +40,13 @@ from jaxdistill.settings import Fraction, checked
 __all__ = [
     "Document",
     "Tokenizer",
+    "bpe_tokenizer",
     "byte_tokenizer",
     "corpus",
     "domains",
     "file_tokenizer",
     "four_domains",
     "json_lines",
-    "learnt_tokenizer",
     "parquet",
     "standard_library",
     "text_files",

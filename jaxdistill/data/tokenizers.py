@@ -6,14 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
 from jaxdistill._hub import folder_of
 from jaxdistill.data.documents import json_of, text_of
-from jaxdistill.settings import Count, checked
+from jaxdistill.settings import Range, checked
 
 _FILES = (
     "tokenizer.json",
@@ -161,65 +161,82 @@ def file_tokenizer(
         return given.decode([int(t) for t in tokens if t not in (number, first)])
 
     definition = given.to_str()
-    digest = hashlib.blake2b(definition.encode(), digest_size=16).hexdigest()
-    about = f"{digest}, ends {number}, starts {first}"
+    about = f"{_digest(definition)}, ends {number}, starts {first}"
     vocabulary = vocabulary_of(given, path)
     return Tokenizer(encode, decode, vocabulary, number, first, about, definition)
 
 
 @checked
-def learnt_tokenizer(texts: Iterable[str], *, size: Count = 1024) -> Tokenizer:
-    """Pairs of bytes learnt from some texts, as small students of few words want them.
+def bpe_tokenizer(
+    texts: Iterable[str],
+    *,
+    vocabulary: Annotated[int, Range(257)] = 2000,
+    end: str = _USUAL_END,
+    leading_space: bool = True,
+    digits_apart: bool = False,
+) -> Tokenizer:
+    """A byte-pair encoding that is learnt from texts; any text can be written in it.
 
-    Frequent words become one token each, with the space before them; digits stay apart; any other
-    text is written in bytes. The same texts in any order give the same tokens.
+    The same texts in any order give the same tokens.
 
     Args:
-        texts: what it is learnt from.
-        size: the most tokens; 256 of them are the bytes, one ends a text.
+        texts: what it is learnt from: those that are trained on.
+        vocabulary: how many tokens there are at most, the 256 bytes and the end of a text included.
+        end: how the end of a text is called.
+        leading_space: whether a text is written as if a space stood before it, so that a word is
+            one token wherever it stands. Without it texts come back as they were, to the letter.
+        digits_apart: whether every digit is a token of its own.
 
     Raises:
         ImportError: without the extra ``text``.
-        ValueError: for fewer tokens than the bytes need.
+        ValueError: for a vocabulary that does not hold the bytes.
+
+    References:
+        Sennrich et al. Neural machine translation of rare words with subword units. ACL 2016.
 
     Example:
-        >>> tokenizer = learnt_tokenizer(["three red apples", "red apples"], size=300)
+        >>> tokenizer = bpe_tokenizer(["red apples", "three red apples"], leading_space=False)
         >>> len(tokenizer.encode(" red apples")), tokenizer.decode(tokenizer.encode("né 12"))
         (2, 'né 12')
     """
     try:
-        from tokenizers import Tokenizer as Given
+        from tokenizers import Tokenizer as Learnt
         from tokenizers import decoders, models, pre_tokenizers, trainers
     except ImportError as fault:
         raise ImportError(
-            "a tokenizer learnt from texts needs: pip install 'jaxdistill[text]'"
+            "the tokenizer 'bpe' needs: pip install 'jaxdistill[text]'; 'bytes' needs nothing"
         ) from fault
-    if size < 257:
-        raise ValueError(f"size={size}: 256 bytes and the end of a text are 257 tokens")
-    given = Given(models.BPE())
-    level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    given.pre_tokenizer = pre_tokenizers.Sequence([digits, level])
-    given.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[_USUAL_END],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
+    learnt: Any = Learnt(models.BPE())
+    level: Any = pre_tokenizers.ByteLevel(add_prefix_space=leading_space)
+    if digits_apart:
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        level = pre_tokenizers.Sequence([digits, level])
+    learnt.pre_tokenizer = level
+    learnt.decoder = decoders.ByteLevel()
+    learnt.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[end],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
     )
-    given.train_from_iterator(sorted(texts), trainer)
-    end = int(given.token_to_id(_USUAL_END) or 0)
+    number = learnt.token_to_id(end)
 
     def encode(text: str) -> np.ndarray:
-        return np.asarray(given.encode(text, add_special_tokens=False).ids, np.int32)
+        return np.asarray(learnt.encode(text, add_special_tokens=False).ids, np.int32)
 
     def decode(tokens: Sequence[int]) -> str:
-        return given.decode([int(t) for t in tokens if t != end])
+        return learnt.decode([int(t) for t in tokens if t != number])
 
-    definition = given.to_str()
-    digest = hashlib.blake2b(definition.encode(), digest_size=16).hexdigest()
-    vocabulary = given.get_vocab_size()
-    return Tokenizer(encode, decode, vocabulary, end, None, f"{digest}, ends {end}", definition)
+    definition = learnt.to_str()
+    about = f"{_digest(definition)}, ends {number}"
+    return Tokenizer(encode, decode, vocabulary_of(learnt, "bpe"), number, None, about, definition)
+
+
+def _digest(definition: str) -> str:
+    return hashlib.blake2b(definition.encode(), digest_size=16).hexdigest()
 
 
 def vocabulary_of(given: Any, name: object) -> int:

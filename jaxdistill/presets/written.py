@@ -17,7 +17,7 @@ def requests(task: str, length: int, *, words: int = 512, **settings: Any) -> di
         >>> requests("sums", 32, count=500)["task"]
         {'task': 'sums', 'count': 500}
     """
-    tokenizer = {"name": "words", "size": words}
+    tokenizer = {"name": "bpe", "vocabulary": words, "leading_space": False, "digits_apart": True}
     task_of = {"task": task, **settings}
     return {"name": "requests", "task": task_of, "length": length, "tokenizer": tokenizer}
 

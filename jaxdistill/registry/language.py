@@ -25,17 +25,21 @@ def _file_tokenizer(
     return texts.file_tokenizer(path=path, end=end, start=start)
 
 
-@forwarding(texts.learnt_tokenizer)
-def _learnt_tokenizer(context: Context, **rest: Any) -> texts.Tokenizer:
-    if not context.sets.get("train"):
-        raise ValueError("tokenizer 'words' is learnt from requests: of data set 'requests' alone")
-    return texts.learnt_tokenizer(context.sets["train"], **rest)
+@forwarding(texts.bpe_tokenizer)
+def _bpe_tokenizer(context: Context, **rest: Any) -> texts.Tokenizer:
+    learnt_from = context.sets.get("train")
+    if not learnt_from:
+        raise ValueError(
+            "tokenizer 'bpe' is learnt from the texts of a set that it is named in: of requests, "
+            "and of texts that are classified or scored"
+        )
+    return texts.bpe_tokenizer(learnt_from, **rest)
 
 
 TOKENIZERS: dict[str, Entry] = {
+    "bpe": _bpe_tokenizer,
     "bytes": lambda context: texts.byte_tokenizer(),
     "file": _file_tokenizer,
-    "words": _learnt_tokenizer,
 }
 # What of the four corpora of `domains` is taken, in bytes: about the same of each.
 DOMAIN_BYTES = 400_000

@@ -8,21 +8,10 @@ from typing import Any
 from jaxdistill import evaluation
 from jaxdistill.data import published, sentences, split
 from jaxdistill.data.records import Source
-from jaxdistill.data.text import Tokenizer
 from jaxdistill.registry import language
 from jaxdistill.registry.context import Context
-from jaxdistill.registry.entries import Entry, call, forwarding
+from jaxdistill.registry.entries import Entry, forwarding
 from jaxdistill.settings import Count
-
-
-def _tokenizer(part: Mapping[str, Any] | None, texts: Sequence[str]) -> Tokenizer:
-    """A tokenizer that is given, or one that is learnt from the texts that are trained on."""
-
-    def learnt(context: Context, *, vocabulary: Count = 2000) -> Tokenizer:
-        return sentences.bpe_tokenizer(texts, vocabulary=vocabulary)
-
-    table = {**language.TOKENIZERS, "bpe": learnt}
-    return call("tokenizer", table, part or {"name": "bytes"}, Context())
 
 
 def _library_passages(
@@ -36,7 +25,7 @@ def _library_passages(
     given = sentences.library_passages(lines=lines, each=each)
     parts = split.part_numbers(given.ids or (), context.validation, context.test)
     trained = [text for text, part in zip(given.texts, parts, strict=True) if part == 0]
-    return sentences.encoded(given, _tokenizer(tokenizer, trained), length)
+    return sentences.encoded(given, language.tokenizer_of(tokenizer, trained), length)
 
 
 def _published(name: str) -> Entry:
@@ -53,7 +42,7 @@ def _published(name: str) -> Entry:
                 f"holds says jaxdistill.data.published.{name}"
             )
         train, test = (published.SETS[name](dir, part) for part in ("train", "test"))
-        made = _tokenizer(tokenizer, [*train.texts, *(train.others or ())])
+        made = language.tokenizer_of(tokenizer, [*train.texts, *(train.others or ())])
         return sentences.encoded(train, made, length), sentences.encoded(test, made, length)
 
     return read

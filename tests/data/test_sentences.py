@@ -11,7 +11,7 @@ from jaxdistill import registry
 from jaxdistill.data import sentences, views
 from jaxdistill.data.published import SETS
 from jaxdistill.data.sentences import Sentences, encoded
-from jaxdistill.data.text import byte_tokenizer
+from jaxdistill.data.text import bpe_tokenizer, byte_tokenizer
 
 BYTES = byte_tokenizer()
 
@@ -57,12 +57,12 @@ def test_pairs_share_the_places(pair, expected):
 
 def test_a_learnt_encoding_says_any_text():
     texts = ["the cat sat on the mat", "the dog sat"] * 3
-    tokenizer = sentences.bpe_tokenizer(texts, vocabulary=280)
+    tokenizer = bpe_tokenizer(texts, vocabulary=280)
     assert tokenizer.vocabulary <= 280
     assert len(tokenizer.encode("the cat")) < 7
     assert tokenizer.decode(tokenizer.encode("né \u0219i the")).strip() == "né și the"
     with pytest.raises(ValueError, match="vocabulary=200 must be a whole number, 257 or more"):
-        sentences.bpe_tokenizer(texts, vocabulary=200)
+        bpe_tokenizer(texts, vocabulary=200)
 
 
 def test_passages_are_those_of_their_packages():

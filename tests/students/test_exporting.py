@@ -23,7 +23,7 @@ from students.parts import (
 
 from jaxdistill import cli, export, models, predict, students  # noqa: F401
 from jaxdistill._files import write_sealed
-from jaxdistill.data.sentences import bpe_tokenizer
+from jaxdistill.data.tokenizers import bpe_tokenizer
 from jaxdistill.students import published
 from jaxdistill.training.export import load_exported
 
