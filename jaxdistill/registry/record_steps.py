@@ -27,7 +27,7 @@ from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding
 from jaxdistill.registry.language import tokenizer_of
 from jaxdistill.settings import Count
-from jaxdistill.tasks import dialogue_world, frontier, localising
+from jaxdistill.tasks import commonsense, dialogue_world, entities, frontier, localising
 
 _ONCE = records.Sampling(temperature=0.0, max_tokens=64)
 
@@ -175,15 +175,20 @@ def _asked(
 ) -> judging.Asked:
     """A teacher that is asked about every record, its ``question`` with ``{prompt}``, ``{answer}``
     or another text of the record in braces; ``answers`` is a folder that keeps what it says."""
+    made = _fixed_teacher(called, teacher)
+    asks = judging.question_of(question, sampling)
+    told = identity(question, read, sampling)[:12]
+    return judging.Asked(made, asks, _READERS[read], records.Answers(answers or None), told)
+
+
+def _fixed_teacher(name: str, part: Mapping[str, Any]) -> records.Teacher:
     # Who answers is known there, and what is known there has steps.
     from jaxdistill.registry.written import TEACHERS
 
-    made = call("teacher of records", TEACHERS, teacher, Context(term=called), "teacher")
-    asks = judging.question_of(question, sampling)
+    made = call("teacher of records", TEACHERS, part, Context(term=name), "teacher")
     if not isinstance(made, records.Teacher):
         raise ValueError("a judge is asked within a step: a decoder of an earlier stage is not")
-    told = identity(question, read, sampling)[:12]
-    return judging.Asked(made, asks, _READERS[read], records.Answers(answers or None), told)
+    return made
 
 
 JUDGES: dict[str, Entry] = {"asked": _asked}
@@ -195,14 +200,26 @@ def _judged(context: Context, *, judge: Mapping[str, Any], **settings: Any) -> r
     return records.step(judging.judged, judge=made, **settings)
 
 
+@forwarding(commonsense.confirmed, "critic")
+def _confirmed(
+    context: Context, *, critic: Mapping[str, Any], called: str = "critic", **settings: Any
+) -> records.Step:
+    """``critic`` is a teacher of records, and ``called`` its name."""
+    asked = commonsense.Critic(_fixed_teacher(called, critic))
+    return records.step(commonsense.confirmed, critic=asked, **settings)
+
+
 STEPS: dict[str, Entry] = {
     "aligned": _plain(localising.aligned),
+    "asked_by_type": _plain(entities.asked_by_type),
     "balanced": _plain(balance.balanced),
     "capped": _plain(balance.capped),
+    "confirmed": _confirmed,
     "decontaminated": _decontaminated,
     "exact_duplicates": _plain(duplicates.exact_duplicates),
     "finished": _plain(cleaning.finished),
     "in_scripts": _plain(cleaning.in_scripts),
+    "joined": _plain(entities.joined),
     "judged": _judged,
     "length": _length,
     "localised": _plain(localising.localised),

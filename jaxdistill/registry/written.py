@@ -25,8 +25,10 @@ from jaxdistill.registry.record_steps import steps
 from jaxdistill.settings import Count, Earlier
 from jaxdistill.tasks import (
     answered,
+    commonsense,
     dialogue_world,
     dialogues,
+    entities,
     frontier,
     gradings,
     localising,
@@ -67,6 +69,8 @@ def drawn(function: Callable[..., Any]) -> Entry:
 
 
 TASKS: dict[str, Entry] = {
+    "commonsense": drawn(commonsense.commonsense),
+    "entities": drawn(entities.entities),
     "gradings": drawn(gradings.gradings),
     "localised_dialogues": drawn(localising.localised_dialogues),
     "reports": drawn(frontier.reports),
@@ -76,9 +80,12 @@ TASKS: dict[str, Entry] = {
 """``(**settings) -> requests``, all parts of the data set."""
 
 SCRIPTS: dict[str, Entry] = {
+    "confirm_tails": settled(commonsense.confirm_tails),
     "grader": settled(gradings.grader),
+    "name_entities": settled(entities.name_entities),
     "solver": settled(frontier.solver),
     "summariser": settled(frontier.summariser),
+    "tell_tails": settled(commonsense.tell_tails),
     "thinker": settled(reasoning.thinker),
     "translator": settled(dialogue_world.translator),
 }
@@ -89,11 +96,15 @@ SCORES: dict[str, Entry] = {
     "exact": settled(answered.exact),
     "numbers": settled(frontier.numbers),
     "rank_agreement": settled(gradings.rank_agreement),
+    "right_share": settled(commonsense.right_share),
+    "set_f1": settled(entities.set_f1),
     "solved": settled(reasoning.solved),
 }
 """``(answers, **settings) -> {name: number}``."""
 
 MEASURES: dict[str, Entry] = {
+    "acceptance": settled(commonsense.acceptance),
+    "entity_truth": settled(entities.entity_truth),
     "planted": settled(reasoning.planted),
     "translations": settled(localising.translations),
 }
