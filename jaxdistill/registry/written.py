@@ -70,8 +70,10 @@ def drawn(function: Callable[..., Any]) -> Entry:
 
 TASKS: dict[str, Entry] = {
     "commonsense": drawn(commonsense.commonsense),
+    "dialogues_of_file": plain(localising.dialogues_of_file),
     "entities": drawn(entities.entities),
     "gradings": drawn(gradings.gradings),
+    "gradings_of_file": plain(gradings.gradings_of_file),
     "localised_dialogues": drawn(localising.localised_dialogues),
     "reports": drawn(frontier.reports),
     "traces": drawn(reasoning.traces),

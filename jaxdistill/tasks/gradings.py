@@ -88,48 +88,50 @@ class Scene(NamedTuple):
 
 
 def gradings(
-    *,
-    count: Count = 400,
-    held_out: Count = 800,
-    form: Form = "parts",
-    path: str = "",
-    seed: Natural = 0,
+    *, count: Count = 400, held_out: Count = 800, form: Form = "parts", seed: Natural = 0
 ) -> list[Request]:
-    """Pictures in words to be graded: of the world, or of a file.
+    """Pictures of the world to be graded.
 
     The teacher is told how to grade; the student is shown caption and picture alone.
 
     Args:
-        count: pictures of the world to learn from.
-        held_out: pictures of the world for each of validation and test.
+        count: pictures to learn from.
+        held_out: pictures of each of validation and test.
         form: how the judge answers.
-        path: a file in JSON lines instead: ``caption``, ``picture`` (a description), and of those
-            that are held out ``split`` and ``grade``, that of people.
         seed: of the world.
-
-    Raises:
-        ValueError: for a line without one of its keys, or with a grade that is no number from 0 to
-            10, naming the line.
 
     Example:
         >>> last = gradings(count=1, held_out=1)[-1]
         >>> print(last.prompt[0].content)
-        Caption: a yellow heart right of a green moon. Picture: a clean blue heart at 7, ...
+        Caption: a green circle right of a green triangle. Picture: a clean green circle at 8, ...
         >>> print(last.reference)
-        Look: heart clean 10, missing 0. Kind: heart blue 1, missing 0. Place: missing 0. Overall: 2
+        Look: circle clean 10, triangle clean 10. Kind: ... Place: right 8 7 10. Overall: 10
     """
-    if path:
-        return [
-            _read(row, f"line {number} of {path}", form) for number, row in json_rows(Path(path))
-        ]
     found = []
     for split, size in (("train", count), ("validation", held_out), ("test", held_out)):
         for number in range(size):
-            scene = drawn(random.Random(f"gradings {seed} {split} {number}"))
-            right = None if split == "train" else graded(scene, form)
             source = f"gradings/{seed}/{split}/{number}"
+            scene = drawn(random.Random(source))
+            right = None if split == "train" else graded(scene, form)
             found.append(_request(scene.text, form, source, split, right))
     return found
+
+
+def gradings_of_file(*, path: str, form: Form = "parts") -> list[Request]:
+    """Pictures of a file to be graded, as :func:`gradings`.
+
+    Args:
+        path: in JSON lines: ``caption``, ``picture`` (a description), and of those that are held
+            out ``split`` and ``grade``, that of people.
+        form: how the judge answers.
+
+    Raises:
+        ValueError: without a file; for a line without one of its keys, or with a grade that is no
+            number from 0 to 10, naming the line.
+    """
+    if not path:
+        raise ValueError("grading needs pictures: --config.data.task.path=<file.jsonl>")
+    return [_read(row, f"line {number} of {path}", form) for number, row in json_rows(Path(path))]
 
 
 def _request(text: str, form: Form, source: str, split: str, reference: str | None) -> Request:

@@ -44,43 +44,66 @@ def localised_dialogues(
     held_out: Count = 100,
     marked: bool = True,
     alternatives: Natural = 4,
-    language: str = "the second language",
-    path: str = "",
     seed: Natural = 0,
 ) -> list[Request]:
-    """Asks a teacher to translate dialogues, a request for each thing that is said; held-out
-    dialogues are in the second language.
+    """Asks a teacher to translate dialogues of the world, a request for each thing that is said;
+    held-out dialogues are in the second language.
 
     What is known of the dialogue stands in ``meta``, in the words of the second language. A
     held-out request is the first thing that is said in a dialogue, which its ``meta`` has whole.
 
     Args:
-        count: dialogues of the world to learn from.
-        held_out: dialogues of the world for each of validation and test.
+        count: dialogues to learn from.
+        held_out: dialogues of each of validation and test.
         marked: whether entities stand in quotation marks, and are asked for alone besides.
         alternatives: how often each entity is asked for alone.
-        language: what teachers are told to translate into.
-        path: a file in JSON lines instead of the world: ``turns`` (see
-            :mod:`jaxdistill.tasks.dialogues`) with entities in braces, ``values``, what each entity
-            is in the second language, and ``split``, if it is held out; then it is in that.
         seed: of the world.
-
-    Raises:
-        ValueError: for a line without what it needs, and an entity without its value, naming it.
 
     Example:
         >>> first = localised_dialogues(count=1, held_out=1)[0]
         >>> print(first.messages[-1].content)
         i need a sight at "cheap" prices like a "gallery"
     """
+    dialogues = _of_world(count, held_out, seed)
+    return _requests(dialogues, "the second language", marked, alternatives, known=True)
+
+
+def dialogues_of_file(
+    *, path: str, language: str, marked: bool = True, alternatives: Natural = 4
+) -> list[Request]:
+    """Asks a teacher to translate dialogues of a file, as :func:`localised_dialogues`.
+
+    Args:
+        path: in JSON lines, a dialogue each: ``turns`` (see :mod:`jaxdistill.tasks.dialogues`) with
+            entities in braces, ``values``, what each entity is in the other language, and
+            ``split``, if it is held out; then its turns are in the other language.
+        language: the other one, as teachers are told.
+        marked: whether entities stand in quotation marks, and are asked for alone besides.
+        alternatives: how often each entity is asked for alone.
+
+    Raises:
+        ValueError: without a file; for a line without what it needs, and an entity without its
+            value, naming the line.
+    """
+    if not path:
+        raise ValueError("there are no dialogues: --config.data.task.path=<file.jsonl>")
+    return _requests(_of_file(path), language, marked, alternatives, known=False)
+
+
+def _requests(
+    dialogues: Iterator[tuple[str, str, Any, Any]],
+    language: str,
+    marked: bool,
+    alternatives: int,
+    known: bool,
+) -> list[Request]:
     told = f"Translate into {language}."
     if marked:
         told += " What stands in quotation marks is a name or a value: keep the marks around it."
     found, values = [], {}
-    dialogues = _of_file(path) if path else _of_world(count, held_out, seed)
     for where, split, turns, own in dialogues:
         if split == "train":
-            found += _utterances(told, marked, where, turns, own, known=not path)
+            found += _utterances(told, marked, where, turns, own, known)
             values |= own
         else:
             found.append(_held_out(turns, where, split))

@@ -228,7 +228,7 @@ def test_dialogues_of_a_file(tmp_path):
     there = {**TURN, "user": "im norden", "agent": "krug", "state": {"hotel": {"area": "norden"}}}
     train = {"turns": [TURN], "values": {"north": "norden", "inn": "krug"}}
     path = file_of(tmp_path, train, {"turns": [there], "split": "test"})
-    found = localising.localised_dialogues(path=path, language="German")
+    found = localising.dialogues_of_file(path=path, language="German")
     user, agent, test, *entities = found
     assert user.messages[-1].content == 'in the "north"'
     assert "German" in user.messages[0].content
@@ -253,7 +253,7 @@ def test_dialogues_of_a_file(tmp_path):
 def test_a_dialogue_that_is_not_right_names_its_line(tmp_path, row, message):
     path = file_of(tmp_path, {"turns": [TURN], "values": {"north": "n", "inn": "i"}}, row)
     with pytest.raises(ValueError, match=f"line 2 of .*{message}"):
-        localising.localised_dialogues(path=path)
+        localising.dialogues_of_file(path=path, language="German")
 
 
 def test_places_of_a_file(tmp_path):
@@ -269,3 +269,8 @@ def test_places_of_a_file(tmp_path):
 def test_records_of_something_else_are_refused(step):
     with pytest.raises(ValueError, match="no 'speaker': it answers no request of"):
         kept(step, [record("5")])
+
+
+def test_a_file_must_be_named():
+    with pytest.raises(ValueError, match="there are no dialogues"):
+        localising.dialogues_of_file(path="", language="German")

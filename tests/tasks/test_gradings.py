@@ -132,7 +132,7 @@ def test_pictures_of_a_file(tmp_path):
         {"caption": "two dogs", "picture": "One dog.", "split": "test", "grade": 3.5},
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train, test = tasks.gradings(path=str(file), form="overall")
+    train, test = tasks.gradings_of_file(path=str(file), form="overall")
     assert train.prompt[0].content == "Caption: a cat\nPicture: A cat sleeps."
     assert (train.reference, test.reference, test.split) == (None, "Overall: 3.5", "test")
     assert train.messages[0].content == tasks.ASKED["overall"]
@@ -152,4 +152,9 @@ def test_a_file_that_is_not_right_names_its_line(tmp_path, row, message):
     file = tmp_path / "pictures.jsonl"
     file.write_text(json.dumps({"caption": "a", "picture": "b"}) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(ValueError, match=f"line 2 of .*{message}"):
-        tasks.gradings(path=str(file))
+        tasks.gradings_of_file(path=str(file))
+
+
+def test_a_file_must_be_named():
+    with pytest.raises(ValueError, match="grading needs pictures"):
+        tasks.gradings_of_file(path="")
