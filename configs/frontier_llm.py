@@ -79,7 +79,7 @@ def small() -> dict:
     return recipe(
         title="Frontier LLMs in small",
         sentence=SENTENCE,
-        data=written.requests("worked", 128, count=800, validation=512, **world),
+        data=written.requests("worked", 128, count=800, validation=512, test=256, **world),
         stages={
             "write": written.writing(teacher),
             "learn": written.from_records("write", {"answers": answers}, steps=350, batch_size=32),
@@ -120,7 +120,7 @@ def small_density() -> dict:
     return recipe(
         title="Chain of density in small",
         sentence=SENTENCE,
-        data=written.requests("reports", 96, count=800, facts=5),
+        data=written.requests("reports", 96, count=800, test=256, facts=5),
         stages={
             "write": written.writing({"teacher": written.script("summariser")}, DENSEST),
             "learn": written.from_records(

@@ -69,7 +69,7 @@ def published() -> dict:
 
 
 def small() -> dict:
-    world = {"count": 500, "operations": (2, 3), "most": 9, "samples": 2}
+    world = {"count": 500, "operations": (2, 3), "most": 9, "samples": 2, "test": 256}
     teacher = {"teacher": written.script("thinker", wrong=BETTER, untagged=0.05)}
     planted = ({"measure": "planted"},)
     return recipe(

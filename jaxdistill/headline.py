@@ -78,6 +78,8 @@ def teachers_of(plan: Plan, planned: Planned) -> list[Planned]:
     features it is measured.)"""
     if planned.kind != "net":
         return []
+    if wrote := _wrote(plan, planned):
+        return [wrote]
     told = target_stages(planned.settings["targets"])
     read = frozen_stages(planned.settings)
     measured = {_family(name) for name in planned.metrics or ()}
@@ -92,6 +94,13 @@ def teachers_of(plan: Plan, planned: Planned) -> list[Planned]:
             or measured & {_family(name) for name in p.metrics or ()}
         )
     ]
+
+
+def _wrote(plan: Plan, planned: Planned) -> Planned | None:
+    """The stage whose teachers wrote what a net learns from."""
+    stage = (planned.settings["data"] or {}).get("stage")
+    wrote = plan.stage(stage) if stage else None
+    return wrote if wrote is not None and "teachers" in (wrote.settings["work"] or {}) else None
 
 
 def _family(metric: str) -> str:
@@ -115,7 +124,15 @@ def described(planned: Planned, result: Any = None) -> str:
     if planned.settings["student"]:
         return plain_words(str(planned.settings["student"]["net"]))
     named = planned.settings["work"] or planned.settings["distiller"] or {}
+    if "teachers" in named:
+        return ", ".join(f"{name} ({_who(each)})" for name, each in named["teachers"].items())
     return plain_words(named.get("name", planned.kind))
+
+
+def _who(teacher: Mapping[str, Any]) -> str:
+    """A teacher of records in words: its model, or its script, or its kind."""
+    named = teacher.get("server", {}).get("model") or teacher.get("script", {}).get("script")
+    return str(named or plain_words(teacher["teacher"]))
 
 
 def _is_published(planned: Planned) -> bool:
@@ -201,6 +218,10 @@ def _nets(
     alike = set(_own_values(outcomes[student.name]))
     rows = []
     for planned in plan.stages:
+        if planned.kind == "records":
+            if planned in teachers:
+                rows.append(_records(planned, outcomes[planned.name]))
+            continue
         values = _own_values(outcomes[planned.name])
         sole = [p.name for p in teachers] == [planned.name]
         for learner in (*began, student):
@@ -218,6 +239,14 @@ def _nets(
             rows.append({**row, **own, "name": "first fit", "role": "teacher", "values": first})
         rows += [{**row, **steps, "values": each, **own} for steps, each in _by_steps(values)]
     return _in_order(rows)
+
+
+def _records(planned: Planned, outcome: Outcome) -> dict[str, Any]:
+    """What teachers wrote, beside the student that learnt it."""
+    size = sum(np.asarray(each).nbytes for each in outcome.result.values())
+    count = int(outcome.values["records/kept"])
+    row = {"name": planned.name, "what": described(planned), "role": "teacher", "values": {}}
+    return {**row, "records": count, "bytes": size}
 
 
 def _in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
