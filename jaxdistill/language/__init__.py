@@ -19,6 +19,7 @@ from jaxdistill.language.objective import (
     teacher_states,
 )
 from jaxdistill.language.on_policy import OnPolicyState, Writing, on_policy
+from jaxdistill.language.rewarded import rewarded
 from jaxdistill.language.sampling import Sampling, log_probabilities
 from jaxdistill.language.speculative import Speculated, speculate
 from jaxdistill.language.tasks import labels_per_task, multitask_token_ce
@@ -52,6 +53,7 @@ __all__ = [
     "multitask_token_ce",
     "next_token",
     "on_policy",
+    "rewarded",
     "sparse_divergence_per_token",
     "speculate",
     "teacher_states",

@@ -12,7 +12,9 @@ whatever the order of the answers; one that was killed resumes; a second one ask
 from jaxdistill.records.answers import Answers, Teacher, ask
 from jaxdistill.records.chats import Chat, Encoded, chat
 from jaxdistill.records.conversations import conversation_splits, conversations
+from jaxdistill.records.eliciting import curate, expand
 from jaxdistill.records.nouns import Provenance, Record, Verdict, made_from, record_of
+from jaxdistill.records.rankings import rankings
 from jaxdistill.records.requested import request_splits, requested
 from jaxdistill.records.requests import (
     ROLES,
@@ -60,10 +62,13 @@ __all__ = [
     "chatml",
     "conversation_splits",
     "conversations",
+    "curate",
     "deciding",
+    "expand",
     "made_from",
     "open_written",
     "plain",
+    "rankings",
     "record_of",
     "refuse_order",
     "refuse_unsteady",

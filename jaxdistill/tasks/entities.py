@@ -82,25 +82,11 @@ def entities(
     found = []
     for place, number in enumerate(order[:wanted]):
         passage, source = passages[number], f"entities/{number:05d}"
-        begun = beginning(passage.text, system)
         if place < train:
-            asked = (
-                Message("system", _TEACHER),
-                Message("user", f"{_ASK}\n\n{_TEXT}{passage.text}"),
-            )
-            found.append(
-                Request(
-                    asked,
-                    source,
-                    begun,
-                    sampling=Sampling(temperature=0.0),
-                    reference=json.dumps(passage.entities, ensure_ascii=False),
-                    task=TASK,
-                    meta={"passage": source},
-                )
-            )
+            found.append(request(passage.text, source, passage.entities, system=system))
             continue
         split = "validation" if place < train + validation else "test"
+        begun = beginning(passage.text, system)
         for kind in kinds:
             found.append(
                 Request(
@@ -112,6 +98,37 @@ def entities(
                 )
             )
     return found
+
+
+def request(
+    text: str,
+    source: str,
+    known: Sequence[tuple[str, str]] | None = None,
+    *,
+    system: str = SYSTEM,
+) -> Request:
+    """A teacher is asked for all entities of a passage.
+
+    Args:
+        text: the passage.
+        source: where it comes from; no two passages have the same.
+        known: its entities and their types, which no teacher sees.
+        system: what the student is told first.
+
+    Example:
+        >>> request("The Danube is long.", "a/1").messages[-1].content.splitlines()[-1]
+        'Text: The Danube is long.'
+    """
+    right = None if known is None else json.dumps(known, ensure_ascii=False)
+    return Request(
+        (Message("system", _TEACHER), Message("user", f"{_ASK}\n\n{_TEXT}{text}")),
+        source,
+        beginning(text, system),
+        sampling=Sampling(temperature=0.0),
+        reference=right,
+        task=TASK,
+        meta={"passage": source},
+    )
 
 
 def beginning(text: str, system: str = SYSTEM) -> tuple[Message, ...]:
