@@ -68,7 +68,7 @@ def published() -> dict:
 
 
 def small() -> dict:
-    world = {"train": 500, "validation": 4, "test": 24, "unseen": UNSEEN, "system": ""}
+    world = {"train": 500, "unseen": UNSEEN, "system": ""}
     tagger = {"tagger": written.script("name_entities", missed=0.05, wrong=0.05, broken=0.02)}
     measured = ({"measure": "entity_truth"},)
     asked = steps(NEGATIVES, most=4, without=UNSEEN)

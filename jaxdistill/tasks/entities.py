@@ -45,8 +45,8 @@ _ASK = (
 def entities(
     *,
     train: Count = 600,
-    validation: Natural = 20,
-    test: Natural = 60,
+    validation_passages: Natural = 4,
+    test_passages: Natural = 24,
     unseen: Sequence[str] = (),
     system: str = SYSTEM,
     seed: Natural = 0,
@@ -56,8 +56,8 @@ def entities(
 
     Args:
         train: so many passages for the teacher.
-        validation: so many of which a student is asked about every type.
-        test: likewise.
+        validation_passages: so many of which a student is asked about every type.
+        test_passages: likewise.
         unseen: types that the student must not learn; the task of their questions is ``"unseen"``.
         system: what the student is told first; nothing if empty.
         seed: of the passages, and of who is in which set.
@@ -67,11 +67,11 @@ def entities(
         ValueError: for a file of fewer passages, and an unseen type that nothing is of.
 
     Example:
-        >>> found = entities(train=3, validation=1, test=0)
+        >>> found = entities(train=3, validation_passages=1, test_passages=0)
         >>> [m.content for m in found[-1].messages[2:]]
         ["I've read this text.", 'What describes southern ship in the text?']
     """
-    wanted = train + validation + test
+    wanted = train + validation_passages + test_passages
     passages = tagged(path) if path else invented(wanted, seed)
     if len(passages) < wanted:
         raise ValueError(f"{path} has {len(passages)} passages, fewer than {wanted}")
@@ -85,7 +85,7 @@ def entities(
         if place < train:
             found.append(request(passage.text, source, passage.entities, system=system))
             continue
-        split = "validation" if place < train + validation else "test"
+        split = "validation" if place < train + validation_passages else "test"
         begun = beginning(passage.text, system)
         for kind in kinds:
             found.append(

@@ -28,8 +28,9 @@ def written(folder, *, votes=0, seed=0, errors=(0.1, 0.3), **settings):
         return commonsense.tell_tails(question, wrong=errors[0], wrong_negative=errors[1])
 
     teacher = records.scripted(script, name="writer", revision=str(errors))
-    after = [records.step(commonsense.confirmed, critic=critic(**settings), votes=votes)]
-    return records.write(asked().values(), teacher, folder, after=after if votes else (), seed=seed)
+    again = {"critic": critic(**settings), "votes": votes}
+    after = [records.step(commonsense.confirmed, **again)] if votes else []
+    return records.write(asked().values(), teacher, folder, after=after, seed=seed)
 
 
 def test_the_world_has_no_doubts():

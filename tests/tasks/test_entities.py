@@ -17,7 +17,13 @@ HIDDEN = ("northern river", "southern ship")
 
 
 def asked(split="train", **settings):
-    sizes = {"train": 60, "validation": 2, "test": 3, "unseen": HIDDEN, **settings}
+    sizes = {
+        "train": 60,
+        "validation_passages": 2,
+        "test_passages": 3,
+        "unseen": HIDDEN,
+        **settings,
+    }
     return [each for each in entities.entities(**sizes) if each.split == split]
 
 
@@ -137,7 +143,7 @@ def test_tagged_files_are_read(tmp_path):
     assert first.entities == (("Ana Pop", "person"), ("Cluj Napoca", "gpe"), ("Dej", "gpe"))
     assert second.entities == (("Opera de", "work of art"), ("aur", "loc"), ("nu", "gpe"))
     assert first.of("gpe") == ["Cluj Napoca", "Dej"]
-    found = entities.entities(path=str(path), train=1, validation=0, test=1)
+    found = entities.entities(path=str(path), train=1, validation_passages=0, test_passages=1)
     (train,) = (each for each in found if each.split == "train")
     question = train.questions()[0]
     sure = {"missed": 0.0, "wrong": 0.0, "broken": 0.0, "path": str(path)}
