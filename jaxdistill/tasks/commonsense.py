@@ -28,6 +28,7 @@ from jaxdistill.records import (
     Written,
 )
 from jaxdistill.records.judging import Asked
+from jaxdistill.records.reading import yes
 from jaxdistill.records.requests import Sampling
 from jaxdistill.records.steps import deciding, draw
 from jaxdistill.settings import Count, Fraction, Natural, Share
@@ -202,7 +203,7 @@ def confirmed(
         said = f"{_begun(record)} {record.answer.strip()}"
         return Request.of(_AGAIN.format(said=said), source=record.id, sampling=sampling)
 
-    judge = Asked(critic.teacher, question, _yes, critic.answers)
+    judge = Asked(critic.teacher, question, yes, critic.answers)
     negative = [each for each in items if each.task == NEGATIVE]
     shares = dict(zip((each.id for each in negative), judge(negative), strict=True))
     found = []
@@ -218,11 +219,6 @@ def confirmed(
 
 def _begun(record: Record) -> str:
     return RELATIONS[record.meta["relation"]].sentence.format(head=record.meta["head"])
-
-
-def _yes(text: str) -> float | None:
-    match = re.match(r"\W*(yes|no)\b", text.lower())
-    return None if match is None else float(match[1] == "yes")
 
 
 def stays(votes: int, error: float) -> float:

@@ -113,11 +113,18 @@ def test_another_seed_has_other_votes(tmp_path):
 
 
 def test_what_says_neither_yes_nor_no_does_not_vote():
-    sure = records.scripted(lambda question: "Perhaps.", name="unsure", revision="1")
-    request = next(each for each in asked().values() if each.task == "negative")
-    answer = records.Response(request.questions()[0].id, 0, "swim", teacher="writer")
-    made = commonsense.confirmed([records.record_of(request, answer)], 0, critic=Critic(sure))
-    assert [(each.keep, each.reason) for each in made] == [(False, "neither yes nor no")]
+    def script(question):
+        return "Perhaps." if "trout" in question.messages[-1].content else "Yes, it is."
+
+    unsure = Critic(records.scripted(script, name="unsure", revision="1"))
+    items = []
+    for request in asked().values():
+        if request.task == "negative" and request.meta["head"] in ("trout", "robin"):
+            answer = records.Response(request.questions()[0].id, 0, "rust", teacher="writer")
+            items.append(records.record_of(request, answer))
+    made = {d.record.meta["head"]: d for d in commonsense.confirmed(items, 0, critic=unsure)}
+    assert (made["trout"].keep, made["trout"].reason) == (False, "neither yes nor no")
+    assert (made["robin"].keep, made["robin"].score) == (True, 1.0)
 
 
 def test_students_are_scored_by_all_right_tails():
