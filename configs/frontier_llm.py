@@ -73,23 +73,24 @@ def density() -> dict:
 
 
 def small() -> dict:
-    world = {"how": "steps", "operations": (2, 3), "most": 9, "taught": WRONG}
+    world = {"how": "steps", "operations": (2, 2), "most": 9, "taught": WRONG}
+    sizes = {"count": 1500, "validation": 512, "test": 256}
     teacher = {"teacher": written.script("solver", wrong=WRONG, unmarked=0.05)}
-    answers = written.answers("numbers", 40)
+    answers = written.answers("numbers", 24)
     return recipe(
         title="Frontier LLMs in small",
         sentence=SENTENCE,
-        data=written.requests("worked", 128, count=800, validation=512, test=256, **world),
+        data=written.requests("worked", 80, words=768, **world, **sizes),
         stages={
             "write": written.writing(teacher),
-            "learn": written.from_records("write", {"answers": answers}, steps=350, batch_size=32),
+            "learn": written.from_records("write", {"answers": answers}, steps=300, batch_size=32),
         },
         claim=claim(),
     )
 
 
 def claim() -> dict:
-    alone = {"data/task/how": "alone", "stages/learn/evaluate/answers/new": 12}
+    alone = {"data/task/how": "alone", "stages/learn/evaluate/answers/new": 8}
     easy = {**alone, "data/task/operations": (1, 1)}
     filtered = at("stages/write/work", after=FILTER)
     by = ("learn/validation/lenient", "of the order of what sets of 512 differ by")
@@ -116,11 +117,11 @@ def claim() -> dict:
 def small_density() -> dict:
     denser = above("last summary", "first summary", "more names a word than of first ones", 0.1)
     first = {"stages/write/work/after": ({"step": "read_summary", "which": "first"},)}
-    how = {"steps": 350, "batch_size": 32}
+    how = {"steps": 300, "batch_size": 32}
     return recipe(
         title="Chain of density in small",
         sentence=SENTENCE,
-        data=written.requests("reports", 96, count=800, test=256, facts=5),
+        data=written.requests("reports", 88, words=768, count=1500, test=256),
         stages={
             "write": written.writing({"teacher": written.script("summariser")}, DENSEST),
             "learn": written.from_records(

@@ -69,17 +69,17 @@ def published() -> dict:
 
 
 def small() -> dict:
-    world = {"count": 500, "operations": (2, 3), "most": 9, "samples": 2, "test": 256}
+    world = {"count": 1500, "operations": (2, 2), "most": 9, "samples": 2, "test": 256}
     teacher = {"teacher": written.script("thinker", wrong=BETTER, untagged=0.05)}
     planted = ({"measure": "planted"},)
     return recipe(
         title="Reasoning traces in small",
         sentence=SENTENCE,
-        data=written.requests("traces", 128, **world),
+        data=written.requests("traces", 88, words=768, **world),
         stages={
             "write": written.writing(teacher, measures=planted, **FILTERED),
             "learn": written.from_records(
-                "write", {"answers": written.answers("solved", 48)}, steps=350, batch_size=32
+                "write", {"answers": written.answers("solved", 28)}, steps=300, batch_size=32
             ),
         },
         claim=claim(),
