@@ -140,7 +140,7 @@ def attention(
     """
 
     def each(net: Net, variables: Any, batch: Any) -> dict[str, jax.Array]:
-        taken = run(net, variables, batch, inputs, *blocks)
+        taken = run(net.apply, variables, batch, inputs, *blocks)
         weights = [attention_of(qkv, heads, front) for qkv in taken]
         shape = _grid(weights[0].shape[-1], grid)
         return {

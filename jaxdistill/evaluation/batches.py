@@ -13,23 +13,25 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdistill.data.augment import to_float
-from jaxdistill.net import Forward, Net
+from jaxdistill.net import Forward
 from jaxdistill.objective import lookup, taps_of
 from jaxdistill.progress import shown
 
 Evaluator = Callable[[Any, Mapping[str, Any], Iterable[Any]], dict[str, float]]
 Prepare = Callable[[Any, jax.Array], Any]
+Apply = Callable[..., Forward]
 Read = str | Callable[[Forward], jax.Array]
 
 
-def run(net: Net, variables: Any, batch: Mapping[str, Any], inputs: str, *reads: Read) -> list:
-    """What is read of one forward pass in evaluation mode; images of uint8 are seen in [0, 1]."""
+def run(apply: Apply, variables: Any, batch: Mapping[str, Any], inputs: str, *reads: Read) -> list:
+    """What is read of one forward pass of a net's ``apply`` in evaluation mode; images of uint8 are
+    seen in [0, 1]."""
     paths = [read for read in reads if isinstance(read, str)]
     seen = jax.tree.map(
         lambda x: to_float(x) if x.dtype == jnp.uint8 else x,
         lookup(f"batch/{inputs}", **_only(batch)),
     )
-    forward = net.apply(*variables, seen, taps=taps_of(*paths))
+    forward = apply(*variables, seen, taps=taps_of(*paths))
     return [
         read(forward) if callable(read) else lookup(read, **_only(batch, forward)) for read in reads
     ]

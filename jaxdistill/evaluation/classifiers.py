@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.evaluation.batches import (
+    Apply,
     Evaluator,
     Prepare,
     Read,
@@ -116,30 +118,14 @@ def classification(
             f"bins and every k of top must be at least 1, got bins={bins}, top={tuple(top)}"
         )
 
-    def step(variables, batch):
-        where, labels = batch["where"], batch[label]
-        (logits,) = run(net, variables["student"], batch, inputs, read)
-        logits, sums = _own_sums(logits, labels, where, top, bins)
-        if teacher is None:
-            return sums
-        (theirs,) = run(
-            teacher, variables["teacher"], batch, teacher_inputs or inputs, teacher_read or read
-        )
-        theirs, teacher_sums = _own_sums(theirs, labels, where, top, bins)
-        bits = jnp.maximum(jensen_shannon(logits, theirs), 0) / np.log(2)
-        both = {
-            "agreement": logits.argmax(-1) == theirs.argmax(-1),
-            "kl": hinton_kd(logits, theirs),
-            "loyalty": 1 - jnp.sqrt(bits),
-        }
-        both = {name: _sum(values, where) for name, values in both.items()}
-        return {
-            **sums,
-            **{f"teacher_{name}": value for name, value in teacher_sums.items()},
-            **both,
-        }
-
-    step = compiled(step, prepare)
+    step = _classifying(
+        Seen(net.apply, inputs, read),
+        Seen(teacher.apply, teacher_inputs or inputs, teacher_read or read) if teacher else None,
+        label,
+        tuple(top),
+        bins,
+        prepare,
+    )
 
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
         variables = {"student": result}
@@ -162,6 +148,50 @@ def classification(
     return measuring((*own, *both) if teacher is not None else own, evaluator, sweeps=True)
 
 
+class Seen(NamedTuple):
+    """A net as it is asked: what runs, the entry of the batch that it sees, what is read."""
+
+    apply: Apply
+    inputs: str
+    read: Read
+
+
+@functools.lru_cache(maxsize=32)
+def _classifying(
+    student: Seen,
+    teacher: Seen | None,
+    label: str,
+    top: tuple[int, ...],
+    bins: int,
+    prepare: Prepare | None,
+) -> Callable[..., Any]:
+    """The compiled step of :func:`classification`: one, however many evaluators ask the same."""
+
+    def asked(one: Seen, variables, batch):
+        (logits,) = run(one.apply, variables, batch, one.inputs, one.read)
+        return _own_sums(logits, batch[label], batch["where"], top, bins)
+
+    def step(variables, batch):
+        logits, sums = asked(student, variables["student"], batch)
+        if teacher is None:
+            return sums
+        theirs, teacher_sums = asked(teacher, variables["teacher"], batch)
+        bits = jnp.maximum(jensen_shannon(logits, theirs), 0) / np.log(2)
+        both = {
+            "agreement": logits.argmax(-1) == theirs.argmax(-1),
+            "kl": hinton_kd(logits, theirs),
+            "loyalty": 1 - jnp.sqrt(bits),
+        }
+        both = {name: _sum(values, batch["where"]) for name, values in both.items()}
+        return {
+            **sums,
+            **{f"teacher_{name}": value for name, value in teacher_sums.items()},
+            **both,
+        }
+
+    return compiled(step, prepare)
+
+
 def reliability(
     net: Net,
     *,
@@ -180,7 +210,7 @@ def reliability(
     """
 
     def step(variables, batch):
-        (logits,) = run(net, variables, batch, inputs, read)
+        (logits,) = run(net.apply, variables, batch, inputs, read)
         return _own_sums(logits, batch[label], batch["where"], (1,), bins)[1]
 
     step = compiled(step, prepare)

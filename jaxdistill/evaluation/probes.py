@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdistill.evaluation.batches import Evaluator, Prepare, Read
 from jaxdistill.evaluation.measuring import measuring
-from jaxdistill.evaluation.representations import Features, Pool, reader
+from jaxdistill.evaluation.representations import Features, Pool, reader, remembered
 from jaxdistill.net import Net
 from jaxdistill.settings import Count, Positive
 
@@ -128,8 +128,10 @@ def nearest_neighbours(
 def _probe(
     name: str, fit: Any, measure: Any, train_batches: Iterable[Any], parts: int = 1, seed: int = 0
 ) -> Evaluator:
+    known = remembered(measure, train_batches)
+
     def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
-        train = measure(result, train_batches)
+        train = known(result)
         if len(set(train.labels.tolist())) < 2:
             raise ValueError("a probe needs labelled records of two classes or more")
         scored = measure(result, data)

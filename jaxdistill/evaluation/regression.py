@@ -67,7 +67,7 @@ def squared_error(
     """
 
     def step(variables, batch):
-        (out,) = run(net, variables, batch, inputs, read)
+        (out,) = run(net.apply, variables, batch, inputs, read)
         labels, where = batch[label], batch["where"]
         if classes is not None and not jnp.issubdtype(labels.dtype, jnp.integer):
             raise ValueError(f"labels of {classes} classes must be integers, got {labels.dtype}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill._errors import unknown
-from jaxdistill.evaluation.batches import Prepare, Read, compiled, run, sweep
+from jaxdistill.evaluation.batches import Apply, Prepare, Read, compiled, run, sweep
 from jaxdistill.net import Net
 
 Pool = Literal["mean", "first", "flatten"]
@@ -84,19 +86,12 @@ def reader(
     prepare: Prepare | None = None,
     fits: Callable[[jax.Array], None] | None = None,
 ) -> Callable[[Any, Iterable[Any]], Features]:
-    """:func:`features` as a function ``(result, data) -> Features`` that is compiled once;
-    ``fits`` raises, as it is traced, for features ``[B, D]`` that are not as they must be."""
+    """:func:`features` as a function ``(result, data) -> Features`` that is compiled once, however
+    many evaluators read the same features; ``fits`` raises, as it is traced, for features ``[B, D]``
+    that are not as they must be."""
     if pool not in POOLS:
         raise ValueError(unknown("pool", pool, POOLS))
-
-    def step(variables, batch):
-        (found,) = run(net, variables, batch, inputs, read)
-        values = flat(found, pool)
-        if fits is not None:
-            fits(values)
-        return values, batch[label], batch["where"]
-
-    step = compiled(step, prepare)
+    step = _reading(net.apply, read, pool, inputs, label, prepare, fits)
 
     def measure(result: Any, data: Iterable[Any]) -> Features:
         values, labels, where = zip(*sweep(step, result, data), strict=True)
@@ -104,6 +99,46 @@ def reader(
         return Features(np.concatenate(values)[kept], np.concatenate(labels)[kept])
 
     return measure
+
+
+@functools.lru_cache(maxsize=32)
+def _reading(
+    apply: Apply,
+    read: Read,
+    pool: Pool,
+    inputs: str,
+    label: str,
+    prepare: Prepare | None,
+    fits: Callable[[jax.Array], None] | None,
+) -> Callable[..., Any]:
+    def step(variables, batch):
+        (found,) = run(apply, variables, batch, inputs, read)
+        values = flat(found, pool)
+        if fits is not None:
+            fits(values)
+        return values, batch[label], batch["where"]
+
+    return compiled(step, prepare)
+
+
+def remembered(measure: Callable[[Any, Iterable[Any]], Features], data: Iterable[Any]) -> Any:
+    """The features of one set as a function of a result: of the last one they are known, so that
+    evaluators who ask for them of several sets compute them once.
+
+    Only arrays of JAX are recognised: others may have changed in the meantime.
+    """
+    last: list[Any] = [(), None]
+
+    def known(result: Any) -> Features:
+        leaves = jax.tree.leaves(result)
+        same = len(leaves) == len(last[0]) > 0
+        if not (same and all(seen() is leaf for seen, leaf in zip(last[0], leaves, strict=True))):
+            found = measure(result, data)
+            fixed = all(isinstance(leaf, jax.Array) for leaf in leaves)
+            last[:] = [[weakref.ref(leaf) for leaf in leaves] if fixed else (), found]
+        return last[1]
+
+    return known
 
 
 def flat(x: jax.Array, pool: str) -> jax.Array:

@@ -75,8 +75,8 @@ def cka(
 
     def step(variables, batch):
         assert teacher is not None
-        own = run(net, variables["student"], batch, inputs, *ours)
-        other = run(teacher, variables["teacher"], batch, teacher_inputs or inputs, *theirs)
+        own = run(net.apply, variables["student"], batch, inputs, *ours)
+        other = run(teacher.apply, variables["teacher"], batch, teacher_inputs or inputs, *theirs)
         return jax.tree.map(lambda x: flat(x, pool), [own, other]), batch["where"]
 
     step = compiled(step, prepare)

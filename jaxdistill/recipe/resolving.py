@@ -26,7 +26,6 @@ from jaxdistill.data.arrays import arrays
 from jaxdistill.data.checks import check_sets
 from jaxdistill.data.records import Source
 from jaxdistill.distiller import Kind, Student, with_base
-from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.identities import identities, needs_of
 from jaxdistill.models import pretrained
 from jaxdistill.net import Net
@@ -176,6 +175,8 @@ def settled(plan: Plan, results: Mapping[str, Any]) -> Plan:
         ValueError: naming the stage, for records that do not fit the recipe's own data, and for
             choices that the settings cannot take.
     """
+    if not any(planned.awaits for planned in plan.stages):
+        return plan
     stages: list[Planned] = []
     for planned in plan.stages:
         if planned.awaits and all(name in results for name in planned.awaits):
@@ -263,5 +264,5 @@ def net_of(
     """The student that a stage names, or the published one that takes its place; None for an
     algorithm that has no net."""
     if pretrained.is_published(settings["checkpoint"]):
-        return from_linen(pretrained.module_of(settings["checkpoint"], sees(info)))
+        return registry.lifted(pretrained.module_of(settings["checkpoint"], sees(info)))
     return registry.net(settings["student"], info, nets) if settings["student"] else None

@@ -9,7 +9,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,17 @@ from jaxdistill.recipe.stages import (
     work_of,
 )
 from jaxdistill.training.checkpoint import load_record, refuse_other_arrays
+from jaxdistill.training.checks import of_all_processes
 from jaxdistill.training.fit import load_result
 from jaxdistill.training.loop import Outcome, Stage, abstract, check, first_batch, run_stage
 from jaxdistill.training.metrics import Writer
 from jaxdistill.training.processes import is_first
-from jaxdistill.training.sharding import make_mesh, memory_of_a_device, shardings
+from jaxdistill.training.sharding import (
+    batch_sharding,
+    make_mesh,
+    memory_of_a_device,
+    shardings,
+)
 from jaxdistill.training.tracking import Tracker
 from jaxdistill.training.works import refuse_other_kind, run_work
 
@@ -148,14 +153,12 @@ def _outcome(
     """What one stage leaves, given the results that it builds on."""
     if planned.settings["work"]:
         return _worked(plan, planned, results, root)
-    mesh = make_mesh(plan.config.get("mesh"))
-    rules = tuple(plan.config.get("rules") or ())
-    how: dict[str, Any] = {"mesh": mesh, "rules": rules}
+    how = _where(plan)
     cached = stage_cache.is_cached(planned)
     store = stage_cache.write_cache(plan, planned, results, root, **how) if cached else None
     stage = stage_of(plan, planned, results, store)
     if planned.settings["checkpoint"]:
-        outcome = _given(planned, stage, partial(shardings, mesh, rules=rules))
+        outcome = _given(plan, planned, stage)
     else:
         where = folder(root, planned.name, planned.identity)
         outcome = run_stage(stage, where, writers=writers, **how)
@@ -200,7 +203,7 @@ def _traced(plan: Plan) -> dict[str, Traced]:
         try:
             with blamed("its parts do not fit"):
                 stage = stage_of(plan, planned, needed)
-                state, batch = _checked(stage)
+                state, batch = _checked(plan, stage)
                 own = jax.eval_shape(stage.distiller.result, state)
                 _trace_measured(stage, own)
                 result = planned.handed_on(own, needed)
@@ -236,11 +239,13 @@ def _traceable(planned: Planned, traced: Mapping[str, Traced]) -> bool:
     return not (settings["work"] or unwritten or any(name not in traced for name in held))
 
 
-def _checked(stage: Stage) -> tuple[Any, Any]:
+def _checked(plan: Plan, stage: Stage) -> tuple[Any, Any]:
     """The shapes of a stage's state and of its batches, once a step was traced on them."""
-    batch = abstract(first_batch(stage))
+    where, distiller = _where(plan), stage.distiller
+    on_batch = batch_sharding(where["mesh"], distiller.takes)
+    batch = of_all_processes(abstract(first_batch(stage)), on_batch)
     started = {**stage.frozen, **stage.initial}
-    state = check(stage.distiller, jax.random.key(0), started, dict(stage.frozen), batch)
+    state = check(distiller, jax.random.key(0), started, dict(stage.frozen), batch, **where)
     return state, batch
 
 
@@ -342,14 +347,21 @@ def _worked(plan: Plan, planned: Planned, results: Mapping[str, Any], root: Path
     )
 
 
-def _given(planned: Planned, stage: Stage, placed: Any) -> Outcome:
+def _where(plan: Plan) -> dict[str, Any]:
+    """Where stages run."""
+    rules = tuple(plan.config.get("rules") or ())
+    return {"mesh": make_mesh(plan.config.get("mesh")), "rules": rules}
+
+
+def _given(plan: Plan, planned: Planned, stage: Stage) -> Outcome:
     """The result of a stage that somebody has run already, checked against the net of this one.
 
     Published weights go straight to where they are to live, in the precision they came in.
     """
     where = planned.settings["checkpoint"]
-    result = _loaded(where, planned.info, placed)
-    own = jax.eval_shape(stage.distiller.result, _checked(stage)[0])
+    mesh, rules = _where(plan).values()
+    result = _loaded(where, planned.info, lambda tree: shardings(mesh, tree, rules))
+    own = jax.eval_shape(stage.distiller.result, _checked(plan, stage)[0])
     alike = _any_precision if pretrained.is_published(where) else lambda tree: tree
     refuse_other_arrays(where, alike(result), alike(own))
     return Outcome(tuple(result), [], {}, 0.0)

@@ -53,7 +53,10 @@ def stage_of(
         context = context_of(planned, plan.nets, seed)
         between = registry.between(settings["between"], context)
     context = context_of(planned, plan.nets, own_seed, codecs)
-    distiller = distiller_of(planned, context, factors_of(planned, results))
+    # What was planned is traced already.
+    known = plan.traced.get(planned.name) if codecs is None and not settings["weights"] else None
+    factors = factors_of(planned, results)
+    distiller = known.stage.distiller if known else distiller_of(planned, context, factors)
     data = None
     if distiller.takes and source is not None:
         data = _data(planned, source, own_seed, planned_shares=bool(between))

@@ -13,7 +13,7 @@ from jaxdistill.registry.distillers import DISTILLERS, distiller
 from jaxdistill.registry.entries import checked, named, record, schedule, without
 from jaxdistill.registry.evaluators import BATCH, EVALUATORS, Evaluated, evaluated, evaluator
 from jaxdistill.registry.language import TOKENIZERS
-from jaxdistill.registry.nets import NETS, net, net_module, shared
+from jaxdistill.registry.nets import NETS, lifted, net, net_module, shared
 from jaxdistill.registry.objectives import (
     CRITICS,
     LOSSES,
@@ -88,6 +88,7 @@ __all__ = [
     "evaluator",
     "fixed_view",
     "kernel_named",
+    "lifted",
     "match",
     "named",
     "needed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -88,7 +89,21 @@ def net(
         nets: those of earlier stages.
     """
     made = _made(part, info, nets or {})
-    return from_linen(made) if isinstance(made, nn.Module) else made
+    return lifted(made) if isinstance(made, nn.Module) else made
+
+
+def lifted(made: nn.Module) -> Net:
+    """A Linen module as a net; equal modules are one net, so that what is compiled is shared."""
+    try:
+        hash(made)
+    except TypeError:  # attributes such as dicts
+        return from_linen(made)
+    return _lifted(made)
+
+
+@functools.lru_cache(maxsize=32)
+def _lifted(made: nn.Module) -> Net:
+    return from_linen(made)
 
 
 def shared(part: Mapping[str, Any] | None) -> tuple[str, ...]:

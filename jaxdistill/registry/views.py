@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -58,8 +60,22 @@ def augmentations(specs: Sequence[Mapping[str, Any]] | None) -> list[augment.Ope
 
 
 def fixed_view(specs: Sequence[Mapping[str, Any]] | None) -> views.Prepare | None:
-    """What is done to the images that a net is evaluated on, or None if that is nothing."""
-    return views.augmented(augmentations(specs)) if specs else None
+    """What is done to the images that a net is evaluated on, or None if that is nothing.
+
+    The same operations are the same function, so that what is compiled with them is shared.
+    """
+    if not specs:
+        return None
+    try:
+        said = json.dumps(specs)
+    except TypeError:  # values that no file can hold
+        return views.augmented(augmentations(specs))
+    return _fixed(said)
+
+
+@functools.lru_cache(maxsize=32)
+def _fixed(said: str) -> views.Prepare:
+    return views.augmented(augmentations(json.loads(said)))
 
 
 def _entries(said: Any, info: Mapping[str, Any]) -> views.Prepare | None:

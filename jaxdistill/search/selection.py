@@ -55,7 +55,7 @@ def _probabilities(net: Net, prepare: Prepare | None, inputs: str) -> Callable[.
     """What a net says of every record of a set, in order, ``[n, K]``, compiled once."""
 
     def step(variables, batch):
-        (logits,) = run(net, variables, batch, inputs, "out")
+        (logits,) = run(net.apply, variables, batch, inputs, "out")
         return jax.nn.softmax(logits.astype(np.float32)), batch["where"]
 
     step = compiled(step, prepare)

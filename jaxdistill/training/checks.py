@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Mapping
@@ -10,16 +11,35 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, use_abstract_mesh
 
 from jaxdistill.distiller import Distiller
 from jaxdistill.net import described
-from jaxdistill.training.sharding import path_name, replicated
+from jaxdistill.training.sharding import (
+    Rules,
+    batch_sharding,
+    path_name,
+    replicated,
+    shapes_of_batch,
+    shapes_on,
+)
 from jaxdistill.training.stage import Stage
 
 
-def check(distiller: Distiller, key: Any, started: Any, fixed: Any, batch: Any) -> Any:
+def check(
+    distiller: Distiller,
+    key: Any,
+    started: Any,
+    fixed: Any,
+    batch: Any,
+    mesh: Mesh | None = None,
+    rules: Rules = (),
+) -> Any:
     """Traces init and one step on shapes alone, so that what does not fit is reported before
     anything is compiled.
+
+    JAX keeps what it has traced: functions of the same distiller that are compiled for the same
+    mesh are not traced again.
 
     Returns:
         The shapes of the state.
@@ -28,8 +48,13 @@ def check(distiller: Distiller, key: Any, started: Any, fixed: Any, batch: Any) 
         ValueError: if a step would change the shape or type of any array of the state; it lists
             them.
     """
-    state = jax.eval_shape(distiller.init, key, started, batch)
-    after, measured = jax.eval_shape(distiller.step, state, fixed, batch)
+    if mesh is not None:
+        started, fixed = shapes_on(mesh, started, rules), shapes_on(mesh, fixed, rules)
+        batch = shapes_of_batch(batch, batch_sharding(mesh, distiller.takes))
+    with contextlib.nullcontext() if mesh is None else use_abstract_mesh(mesh.abstract_mesh):
+        state = jax.eval_shape(distiller.init, key, started, batch)
+        held = state if mesh is None else shapes_on(mesh, state, rules)
+        after, measured = jax.eval_shape(distiller.step, held, fixed, batch)
     if jax.tree.structure(state) != jax.tree.structure(after):
         raise ValueError(
             f"a step changes the structure of the state:\n{jax.tree.structure(state)}\n"

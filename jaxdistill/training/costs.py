@@ -68,12 +68,13 @@ def costs(net: Net, result: Any, inputs: Any) -> Costs:
     def forward(result, inputs):
         return net.apply(*result, inputs).out
 
+    compiled = jax.jit(forward)
     held = {device.device_kind for leaf in leaves for device in leaf.devices()}
     return Costs(
         parameters=sum(int(np.size(leaf)) for leaf in jax.tree.leaves(result[0])),
         bytes=sum(int(np.size(leaf)) * leaf.dtype.itemsize for leaf in leaves),
-        operations=_operations(jax.make_jaxpr(forward)(result, inputs)),
-        seconds=_seconds(jax.jit(forward), result, inputs),
+        operations=_operations(compiled.trace(result, inputs).jaxpr),
+        seconds=_seconds(compiled, result, inputs),
         device=", ".join(sorted(held)) or jax.devices()[0].device_kind,
     )
 

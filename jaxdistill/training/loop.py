@@ -55,6 +55,7 @@ from jaxdistill.training.sharding import (
     on_mesh,
     place,
     replicated,
+    shapes_on,
     shardings,
 )
 from jaxdistill.training.signals import Stopped, held, received, stoppable
@@ -160,19 +161,20 @@ def _begin(run: Run, batch: Any) -> tuple[Position, Callable[..., Any]]:
     started = {**run.frozen, **place(run.mesh, dict(stage.initial), run.rules)}
     key = jax.random.key(stage.seed)
     shapes = of_all_processes(abstract(batch), run.on_batch)
-    state = check(distiller, key, started, run.frozen, shapes)
-    placed = shardings(run.mesh, state, run.rules)
     check_divisible(shapes, run.on_batch)
+    state = check(distiller, key, started, run.frozen, shapes, run.mesh, run.rules)
+    placed = shardings(run.mesh, state, run.rules)
+    # The inner jit is the one that has been traced already.
     step = jax.jit(
-        on_mesh(distiller.step, run.mesh),
+        on_mesh(jax.jit(distiller.step), run.mesh),
         donate_argnums=0,
         out_shardings=(placed, replicated(run.mesh)),
     )
-    position = newest(run, _with_shardings(state, placed))
+    position = newest(run, shapes_on(run.mesh, state, run.rules))
     _clear(run, position)
     resumed = position is not None
     if position is None:
-        init = jax.jit(on_mesh(distiller.init, run.mesh), out_shardings=placed)
+        init = jax.jit(on_mesh(jax.jit(distiller.init), run.mesh), out_shardings=placed)
         position = Position(0, init(key, started, _placed(run, batch)))
         position = _measure_teachers(run, position)
     now = time.perf_counter()
@@ -354,8 +356,7 @@ def _reopened(run: Run, batch: Any) -> Outcome:
         return stage.distiller.result(stage.distiller.init(*given))
 
     expected = jax.eval_shape(result, jax.random.key(stage.seed), started, batch)
-    expected = _with_shardings(expected, shardings(run.mesh, expected, run.rules))
-    found, record = load_tree(path, expected)
+    found, record = load_tree(path, shapes_on(run.mesh, expected, run.rules))
     if is_first():
         metric.bring_back(run.directory / "metrics.jsonl", record["lines"])
     return Outcome(found, metric.from_text(record["lines"]), record["values"], record["seconds"])
@@ -363,12 +364,6 @@ def _reopened(run: Run, batch: Any) -> Outcome:
 
 def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-
-def _with_shardings(abstract: Any, placed: Any) -> Any:
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, placed
-    )
 
 
 def _shown(position: Position) -> Mapping[str, float]:

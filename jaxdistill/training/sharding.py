@@ -156,6 +156,23 @@ def place(mesh: Mesh, tree: Any, rules: Rules = ()) -> Any:
     return jax.device_put(tree, shardings(mesh, tree, rules))
 
 
+def shapes_on(mesh: Mesh, tree: Any, rules: Rules = ()) -> Any:
+    """The shapes of a tree of arrays as they lie on the mesh by its rules."""
+    return jax.tree.map(_shape_on, tree, shardings(mesh, tree, rules))
+
+
+def shapes_of_batch(batch: Any, sharding: NamedSharding) -> Any:
+    """The shapes of a batch as :func:`global_batch` gives it."""
+    whole = NamedSharding(sharding.mesh, PartitionSpec())
+    return jax.tree.map(lambda x: _shape_on(x, sharding if x.ndim else whole), batch)
+
+
+def _shape_on(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    weak = getattr(x, "weak_type", False)
+    kind = jax.dtypes.canonicalize_dtype(x.dtype, allow_extended_dtype=True)
+    return jax.ShapeDtypeStruct(x.shape, kind, sharding=sharding, weak_type=weak)
+
+
 def global_batch(x: Any, sharding: NamedSharding) -> jax.Array:
     """The array over all processes of which each gives its share of the examples."""
     if np.ndim(x) == 0:
