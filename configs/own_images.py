@@ -34,7 +34,7 @@ from jaxdistill.presets.optimizers import adamw
 SEEN = networks.Preprocessing(224, 256, False, (0.5,) * 3, (0.25,) * 3)
 DIGITS = networks.Preprocessing(8, 8, False, (0.3,), (0.4,))
 SETS = ("validation", "test")
-FLAGS = ("teacher", "student", "loss", "logits", "cached", "steps", "size")
+FLAGS = ("teacher", "student", "loss", "logits", "cached", "steps", "size", "batch_size")
 
 
 def published(student, **flags) -> dict:
@@ -55,7 +55,8 @@ def small(data, student, labelled, **flags) -> dict:
 
 def built(seen, larger, most, batch, *, data, labelled, **flags) -> dict:
     """The recipe for a teacher and images; what is not said of them is read from their folders."""
-    teacher, student, loss, logits, cached, steps, size = (flags[key] for key in FLAGS)
+    teacher, student, loss, logits, cached, steps, size, given = (flags[key] for key in FLAGS)
+    batch = given or batch
     steps, classes, where = steps or most, classes_of(data), data.get("dir", "")
     seen = seen._replace(size=size, resize=size) if size else seen
     own.refuse_untaught(teacher, where, classes)
@@ -154,9 +155,10 @@ def get_config(
     cached: bool | int = False,
     steps: int | None = None,
     size: int | None = None,
+    batch_size: int | None = None,
 ) -> ConfigDict:
     """The recipe for one's teacher, student and images, or with ``small`` one of minutes."""
     flags = {"teacher": teacher, "student": student, "data": dict(data or {}), "loss": loss}
     flags |= {"logits": logits, "labelled": labelled, "cached": cached, "steps": steps}
-    flags["size"] = size
+    flags |= {"size": size, "batch_size": batch_size}
     return chosen(VARIANTS, variant, __file__, **flags)

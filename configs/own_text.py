@@ -47,10 +47,12 @@ def small(data, student, **flags) -> dict:
 
 
 def built(
-    larger, length, most, batch, batches, *, teacher, student, data, loss, own_text, cached, steps
+    larger, length, most, batch, batches, *, teacher, student, data, batch_size, **flags
 ) -> dict:
     """The recipe for a teacher and texts; what is not said of them is read from its folder."""
-    steps, length = steps or most, data.get("length", length)
+    loss, own_text, cached = (flags[key] for key in ("loss", "own_text", "cached"))
+    steps, length = flags["steps"] or most, data.get("length", length)
+    batch = batch_size or batch
     about = networks.text_teacher(teacher) if teacher else None
     known = (about.vocabulary, about.depth) if about else (None, None)
     measured = {"loss": language.next_token(batch, batches)}
@@ -114,8 +116,10 @@ def get_config(
     own_text: float = 0.0,
     cached: bool = False,
     steps: int | None = None,
+    batch_size: int | None = None,
 ) -> ConfigDict:
     """The recipe for one's teacher, student and text, or with ``small`` one of minutes."""
     flags = {"teacher": teacher, "student": student, "data": dict(data or {}), "loss": loss}
     flags |= {"own_text": own_text, "cached": cached, "steps": steps}
+    flags["batch_size"] = batch_size
     return chosen(VARIANTS, variant, __file__, **flags)

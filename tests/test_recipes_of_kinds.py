@@ -214,7 +214,9 @@ def test_a_plan_traces_a_stage_once_and_compiles_what_takes_steps(monkeypatch):
 
     traced = []
     checked = running.check
-    monkeypatch.setattr(running, "check", lambda *args: [traced.append(1), checked(*args)][1])
+    monkeypatch.setattr(
+        running, "check", lambda *args, **where: [traced.append(1), checked(*args, **where)][1]
+    )
     learns = classifier({"net": "mlp", "widths": (4,)}, steps=60)
     stages = {"start": {**learns, "steps": 0}, "learnt": {**learns, "initial": {"stage": "start"}}}
     config = {"data": {"name": "digits"}, "recipe": tuple(stages), "stages": stages}
@@ -223,6 +225,35 @@ def test_a_plan_traces_a_stage_once_and_compiles_what_takes_steps(monkeypatch):
     assert start.parameters == learnt.parameters
     assert start.operations is start.bytes is None
     assert learnt.operations > 0 < learnt.bytes
+
+
+def test_what_was_planned_is_not_traced_again_when_it_runs(monkeypatch, tmp_path):
+    from jaxdistill.presets.images import classifier
+    from jaxdistill.recipe import stages
+
+    traced, made = [], stages.distiller_of
+
+    def counted(planned, *args):
+        found = made(planned, *args)
+
+        def step(*given):
+            traced.append(planned.name)
+            return found.step(*given)
+
+        return found._replace(step=step)
+
+    monkeypatch.setattr(stages, "distiller_of", counted)
+    learns = classifier({"net": "mlp", "widths": (4,)}, steps=60)
+    follows = {
+        "targets": {"kind": "live", "stage": "teacher"},
+        "objective": {"kd": {"loss": "hinton_kd", "temperature": 2.0}},
+        "initial": {"stage": "teacher"},
+    }
+    plain = {"data": {"name": "digits", "validation": 0.1, "test": 0.2}}
+    config = {**plain, "recipe": ("teacher", "student")}
+    config["stages"] = {"teacher": learns, "student": {**learns, **follows}}
+    recipe.run(recipe.plan(config), tmp_path, quiet=True)
+    assert traced == ["teacher", "student"]
 
 
 class Descent(NamedTuple):

@@ -76,6 +76,14 @@ def ran(config, root):
     return recipe.run(recipe.plan(smoke(config)), root, quiet=True)
 
 
+@pytest.mark.parametrize("kind", ["images", "texts"])
+def test_batches_of_all_that_is_trained_are_as_large_as_said(there, kind):
+    given = [] if kind == "texts" else ["classes"]
+    found = (images if kind == "images" else texts)(there, *given, "batch_size=6", "steps=20")
+    stages = [found["stages"][name] for name in found["recipe"] if name != "teacher"]
+    assert {stage["batch_size"] for stage in stages} == {6}
+
+
 # --- images ---------------------------------------------------------------------------------------
 
 

@@ -152,7 +152,7 @@ def loyalty(
 
     def step(variables, batch):
         found = {
-            name: run(own, variables[name], batch, inputs, read)[0]
+            name: run(own.apply, variables[name], batch, inputs, read)[0]
             for name, own in {"": net, **teachers}.items()
         }
         if len({x.shape for x in found.values()}) > 1:

@@ -11,7 +11,8 @@ from jaxdistill.published import Preprocessing, timm_preprocessing, transformers
 from jaxdistill.students.seeing import Images, Seeing, Texts
 
 # Classes of Transformers that have no names for what they tell apart.
-_NAMELESS = ("Model", "ForCausalLM", "ForMaskedLM", "LMHeadModel", "ForPreTraining")
+_WRITING = ("ForCausalLM", "LMHeadModel")
+_NAMELESS = ("Model", "ForMaskedLM", "ForPreTraining", *_WRITING)
 
 
 def about(architecture: str, class_names: Sequence[str], seeing: Seeing) -> dict[str, Any]:
@@ -23,6 +24,10 @@ def about(architecture: str, class_names: Sequence[str], seeing: Seeing) -> dict
         seeing: what the net sees.
     """
     if not architecture.startswith("timm:"):
+        if isinstance(seeing, Texts) and architecture.endswith(_WRITING):
+            # Without them a class takes those of its first release, and stops at another token.
+            end, start = seeing.tokenizer.end, seeing.tokenizer.start
+            return {"bos_token_id": end if start is None else start, "eos_token_id": end}
         if not class_names or architecture.endswith(_NAMELESS):
             return {}
         return {

@@ -151,6 +151,57 @@ def test_a_probe_of_one_class_is_refused():
         linear_probe(NET, batches(values, 0 * labels), read="grid")(IDENTITY, {}, [])
 
 
+def counting():
+    """The net above, and how often it was traced."""
+    traced = []
+
+    def apply(params, state, x, train, rng):
+        traced.append(1)
+        return x @ params["turn"], {}, state
+
+    return from_function(lambda key, x: ({"turn": jnp.eye(x.shape[-1])}, {}), apply), traced
+
+
+class Gone(list):
+    """Batches that count how often somebody goes through them."""
+
+    times = 0
+
+    def __iter__(self):
+        self.times += 1
+        return super().__iter__()
+
+
+def test_what_several_evaluators_read_is_compiled_once_and_labelled_records_read_once():
+    net, traced = counting()
+    train = [Gone(batches(*clusters(24))) for _ in range(2)]
+    both = linear_probe(net, train[0]), nearest_neighbours(net, train[1], neighbours=5)
+    sets = [batches(*clusters(16, seed=seed)) for seed in (1, 2)]
+    for weights in (turn(seed=3), turn(seed=4)):
+        for evaluator in both:
+            for data in sets:
+                evaluator(weights, {}, data)
+    assert len(traced) == 1
+    assert [each.times for each in train] == [2, 2]
+
+
+def test_weights_that_have_changed_are_read_anew():
+    """Also where the array is the same one, which numpy allows."""
+    values, labels = clusters(24)
+    away = np.zeros((4, 4), np.float32)
+    for first, second in (
+        [turn(seed=3), ({"turn": jnp.asarray(away)}, {})],
+        [({"turn": np.eye(4, dtype=np.float32)}, {})] * 2,
+    ):
+        evaluator = nearest_neighbours(NET, batches(values, labels), read="out/turned")
+        good = evaluator(first, {}, batches(values, labels))
+        if second is first:
+            second[0]["turn"][:] = 0
+        poor = evaluator(second, {}, batches(values, labels))
+        fresh = nearest_neighbours(NET, batches(values, labels), read="out/turned")
+        assert poor == fresh(second, {}, batches(values, labels)) != good
+
+
 def test_cka_of_rotated_features_is_one():
     data = batches(*clusters(21))
     pairs = {"turned": ("out/turned", "out/turned"), "grid": ("grid", "out/turned")}

@@ -24,6 +24,7 @@ from students.parts import (
 from jaxdistill import cli, export, models, predict, students  # noqa: F401
 from jaxdistill._files import write_sealed
 from jaxdistill.data.tokenizers import bpe_tokenizer
+from jaxdistill.models.pretrained.families import FAMILIES
 from jaxdistill.students import published
 from jaxdistill.training.export import load_exported
 
@@ -54,6 +55,18 @@ def test_the_same_student_in_other_formats(tmp_path):
     assert there["transformers"]["id2label"] == {"0": "cat", "1": "dog"}
     assert (tmp_path / "transformers" / "preprocessor_config.json").is_file()
     assert set(there["safetensors"]) == {"jaxdistill", "dtype"}
+
+
+def test_decoders_say_at_which_token_a_text_ends(tmp_path):
+    """Else a class of Transformers takes the number that its first release had."""
+    folder, *_ = saved(tmp_path, *KINDS["decoder"][:3])
+    out = students.export(folder, to="transformers", out=tmp_path / "out")
+    told = {"bos_token_id": 256, "eos_token_id": 256}
+    assert told.items() <= json.loads((out / "config.json").read_text()).items()
+    seeing = KINDS["decoder"][2].seeing
+    writing = [name for name in FAMILIES if name.endswith(("ForCausalLM", "LMHeadModel"))]
+    assert len(writing) >= 6
+    assert all(published.about(name, (), seeing) == told for name in writing)
 
 
 def test_a_folder_that_is_there_is_not_written_into(tmp_path):
