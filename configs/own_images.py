@@ -74,6 +74,7 @@ def built(seen, larger, most, batch, *, data, labelled, **flags) -> dict:
         "optimizer": adamw(1e-3, min(steps // 10, 500), weight_decay=0.05),
         "view": {"augment": own.drawn(seen.size, seen.normalise(), small=tiny)},
         "batch_size": batch,
+        "log_every": min(50, max(steps // 20, 1)),
     }
     if soft:
         learns["objective"]["logits"] = {"loss": "hinton_kd", "temperature": 2.0}

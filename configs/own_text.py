@@ -79,6 +79,7 @@ def built(
         optimizer=adamw(rate, min(steps // 10, 500)),
         evaluate={**measured, "drafting": {**drafting, "sets": ("validation", "test")}},
         batch_size=batch,
+        log_every=min(50, max(steps // 20, 1)),
         checkpoint_every=max(steps // 10, 1),
         **there,
     )

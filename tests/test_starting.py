@@ -82,6 +82,8 @@ def test_batches_of_all_that_is_trained_are_as_large_as_said(there, kind):
     found = (images if kind == "images" else texts)(there, *given, "batch_size=6", "steps=20")
     stages = [found["stages"][name] for name in found["recipe"] if name != "teacher"]
     assert {stage["batch_size"] for stage in stages} == {6}
+    # Short runs have curves too.
+    assert {stage["log_every"] for stage in stages} == {1}
 
 
 # --- images ---------------------------------------------------------------------------------------
