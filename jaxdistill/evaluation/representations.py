@@ -87,8 +87,8 @@ def reader(
     fits: Callable[[jax.Array], None] | None = None,
 ) -> Callable[[Any, Iterable[Any]], Features]:
     """:func:`features` as a function ``(result, data) -> Features`` that is compiled once, however
-    many evaluators read the same features; ``fits`` raises, as it is traced, for features ``[B, D]``
-    that are not as they must be."""
+    many evaluators read the same features; ``fits`` raises, as it is traced, for features
+    ``[B, D]`` that are not as they must be."""
     if pool not in POOLS:
         raise ValueError(unknown("pool", pool, POOLS))
     step = _reading(net.apply, read, pool, inputs, label, prepare, fits)
