@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.records import Question, Record, Request, Sampling
@@ -32,7 +33,7 @@ KINDS = ("clean", "copy", "near copy", "leak")
 MEASURED = ("precision", "complete", "copies_found", "near_copies_found", "leaks_gone")
 
 
-def request(text: str, answer: str | None = None, **fields) -> Request:
+def request(text: str, answer: str | None = None, **fields: Any) -> Request:
     """An item of mathematics as the teacher is asked it.
 
     Args:

@@ -91,7 +91,10 @@ svg * { stroke-linejoin: round; }
 .single { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)); }
 .single > div { max-width: 192px; }
 .single span { font-size: 13px; color: var(--soft); }
-.images img, .single img { display: block; width: 100%; border-radius: 3px; }
+/* A line around each: white pixels would run into a white card, black ones into a dark one. */
+.images img, .single img {
+  display: block; width: 100%; border-radius: 3px; box-shadow: 0 0 0 1px var(--line);
+}
 img.small { image-rendering: pixelated; }
 .card > figure + figure { margin-top: 26px; }
 
