@@ -25,7 +25,7 @@ The claim is of Fashion-MNIST with 2,000 labels:
 from ml_collections import ConfigDict
 
 from jaxdistill.presets import at, chosen, masked_images, recipe
-from jaxdistill.presets.claims import above
+from jaxdistill.presets.claims import above, tuned
 from jaxdistill.presets.images import LABELS, accuracy, random_crop
 from jaxdistill.presets.masked_images import autoencoder, pretraining
 from jaxdistill.presets.optimizers import adamw, layer_decay
@@ -59,7 +59,7 @@ def published() -> dict:
     given = {"checkpoint": ""}
     tutor = masked_images.imagenet_fine_tuning(base, "teacher", fine)
     token = masked_images.distillation_token(half, "tutor", "generic")
-    rates = adamw(1e-3 * 4, 5 * fine, weight_decay=0.05, rates=layer_decay(12, 0.75))
+    decayed = adamw(1e-3 * 4, 5 * fine, weight_decay=0.05, rates=layer_decay(12, 0.75))
     return recipe(
         title="G2SD, ViT-B to ViT-S",
         sentence="A ViT-S learns from a masked ViT-B, then from its fine-tuned form.",
@@ -77,7 +77,7 @@ def published() -> dict:
                 **masked_images.imagenet_fine_tuning(half, "generic", fine),
                 **token,
                 "student": {**token["student"], "dtype": "bfloat16"},
-                "optimizer": rates,
+                "optimizer": decayed,
                 "steps": 200 * fine,
             },
         },
@@ -95,7 +95,7 @@ def small() -> dict:
     teacher = autoencoder(2, 64, 4, 4, decoder=(32, 4, 4))
     student = autoencoder(2, 32, 3, 4, decoder=(32, 2, 4))
     few = {"records": {"labelled": 100}, "batch_size": 50, "evaluate": {"accuracy": accuracy()}}
-    rates = adamw(5e-3, 20, weight_decay=0.05, rates=layer_decay(4, 0.75))
+    decayed = adamw(5e-3, 20, weight_decay=0.05, rates=layer_decay(4, 0.75))
     masked = pretraining(student, (), 1e-2, 60, 600, batch_size=64)
     mix = {"mix": {"name": "mixup", "alpha": 0.2, "smoothing": 0.1}}
     return recipe(
@@ -108,7 +108,7 @@ def small() -> dict:
                 "student": masked_images.encoder(teacher),
                 "initial": {"stage": "teacher", "parts": {"encoder": "encoder"}},
                 "objective": LABELS,
-                "optimizer": rates,
+                "optimizer": decayed,
                 "steps": 300,
                 **few,
             },
@@ -119,7 +119,7 @@ def small() -> dict:
                 "tutor",
                 "generic",
                 view=mix,
-                optimizer={**rates, "rates": layer_decay(3, 0.75)},
+                optimizer={**decayed, "rates": layer_decay(3, 0.75)},
                 steps=300,
                 **few,
             ),
@@ -127,6 +127,7 @@ def small() -> dict:
         order=("teacher", "tutor", "generic", "specific"),
         variants={"fashion_mnist": fashion_mnist()},
         claim=claim(),
+        tune=tuned("specific", claim()["arms"], (2e-3, 5e-3, 1e-2)),
     )
 
 

@@ -31,7 +31,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxdistill.presets import at, chosen, recipe
-from jaxdistill.presets.claims import above, reaches
+from jaxdistill.presets.claims import above, reaches, tuned
 from jaxdistill.presets.images import CIFAR10, accuracy, cifar_stage, classifier
 from jaxdistill.presets.optimizers import sgd, warmup_cosine
 
@@ -92,13 +92,14 @@ def small(data: dict, web: str) -> dict:
         mine, elsewhere, seen = None, "clothes", {"augment": ({"name": "resize", "size": 14},)}
         part = {**digits, "validation": 0.0, "test": 0.0, "frame": 4}
         other = {"name": "fashion_mnist", "dir": web, "test": 0.0, "share": (0.0, 0.08)}
-        data = {"dir": "", "validation": 0.1, "test": 0.0, **data}
+        data = {"dir": "", "validation": 0.05, "test": 0.0, **data}
     parts = {"digits": part, elsewhere: other}
     parts |= {f"{kind} digits": {**part, "change": kind} for kind in ("inverted", "noisy")}
     large = {"net": "convnet", "width": 24, "depth": 2}
     how = {"view": seen, "evaluate": {"accuracy": accuracy(**seen)}}
     selected = {"evaluator": "selection_precision", "sets": ("train",), "wanted": ("digits",)}
     measured = {**how["evaluate"], "selected": {**selected, "share": 0.2, **seen}}
+    asked = claim({**large, "width": 8})
     return recipe(
         title="KD3 in small",
         sentence=SENTENCE,
@@ -115,7 +116,8 @@ def small(data: dict, web: str) -> dict:
                 **{**how, "evaluate": measured},
             ),
         },
-        claim=claim({**large, "width": 8}),
+        claim=asked,
+        tune=tuned("distil", asked["arms"], (1e-3, 3e-3, 1e-2)),
     )
 
 

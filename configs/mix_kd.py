@@ -28,7 +28,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxdistill.presets import at, chosen, recipe
-from jaxdistill.presets.claims import above, rates
+from jaxdistill.presets.claims import above, tuned
 from jaxdistill.presets.images import CIFAR100, accuracy, cifar_stage, classifier, shifted_crop
 from jaxdistill.presets.optimizers import sgd
 
@@ -106,11 +106,7 @@ def small(data: dict) -> dict:
         },
         order=("plain", "distil"),
         claim=claim(seen),
-        tune={
-            "metric": "distil/validation/accuracy",
-            "seeds": 2,
-            "grid": {arm: rates("distil", (3e-3, 1e-2, 3e-2)) for arm in claim(seen)["arms"]},
-        },
+        tune=tuned("distil", claim(seen)["arms"], (3e-3, 1e-2, 3e-2)),
     )
 
 

@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 
 from jaxdistill._errors import unknown
 from jaxdistill.presets import chosen, recipe
-from jaxdistill.presets.claims import above
+from jaxdistill.presets.claims import above, rates
 from jaxdistill.presets.images import LABELS, accuracy, classifier, imagenet_resnet
 from jaxdistill.presets.optimizers import adamw, sgd
 from jaxdistill.presets.pairs import UNLIKE, Family
@@ -97,7 +97,7 @@ def small(pair: str, data: dict) -> dict:
     patch = {"patch": 2 if digits else 4}
     its, own_net = (f.net if f.maps else {**f.net, **patch} for f in (theirs, ours))
     seen = {"view": {"augment": smaller}}
-    measured = {"accuracy": accuracy(augment=smaller, sets=("test",))}
+    measured = {"accuracy": accuracy(augment=smaller)}
     soon, late = ours.stages[0], ours.stages[-1]
     middle = theirs.stages[len(theirs.stages) // 2]
     across = {"middle": (soon, middle), "last": (late, theirs.stages[-1])}
@@ -131,7 +131,17 @@ def small(pair: str, data: dict) -> dict:
             "distil": student(one_for_all(ours, theirs, exponents, 0.1)),
         },
         claim=claim(),
+        tune={"metric": "last/validation/accuracy", "seeds": 2, "grid": grid(len(ours.stages))},
     )
+
+
+def grid(stages: int) -> dict:
+    """Peak rates of every arm, and besides how much the stages of the student weigh."""
+    values = (1e-3, 3e-3, 1e-2)
+    found = {arm: rates(arm, values) for arm in ("alone", "kd", "hints", "distil")}
+    entries = [f"stages/distil/objective/stage_{k}/weight" for k in range(1, stages + 1)]
+    whole = rates("distil", values, dict.fromkeys(entries, 1.0))
+    return found | {"distil": found["distil"] | {f"{k}, weight 1": v for k, v in whole.items()}}
 
 
 def claim() -> dict:

@@ -5,7 +5,7 @@ Of all of them the interval over seeds must lie above the margin, see :mod:`jaxd
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -68,3 +68,15 @@ def rates(
     """
     path = f"stages/{stage}/optimizer/learning_rate/peak"
     return {f"rate {value:.0e}": {**(arm or {}), path: value} for value in values}
+
+
+def tuned(stage: str, arms: Iterable[str], values: Sequence[float]) -> dict[str, Any]:
+    """``tune`` of a claim: the same peak rates for a stage in every arm, by its accuracy on
+    validation data, with two seeds.
+
+    Example:
+        >>> tuned("distil", ("plain",), (1e-3,))["metric"]
+        'distil/validation/accuracy'
+    """
+    grid = {arm: rates(stage, values) for arm in arms}
+    return {"metric": f"{stage}/validation/accuracy", "seeds": 2, "grid": grid}
