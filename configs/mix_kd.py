@@ -102,11 +102,13 @@ def small(data: dict) -> dict:
         stages={
             "plain": stage(large, {}),
             "mixed": stage(large, MIXED, objective=MIXED_LABELS),
-            "distil": stage({**large, "width": 6}, PARTLY, objective=STANDARDISED, **taught),
+            "distil": stage(
+                {**large, "width": 6}, PARTLY, objective=STANDARDISED, peak=3e-2, **taught
+            ),
         },
         order=("plain", "distil"),
         claim=claim(seen),
-        tune=tuned("distil", claim(seen)["arms"], (3e-3, 1e-2, 3e-2)),
+        tune=tuned("distil", claim(seen)["arms"], (1e-2, 3e-2, 1e-1)),
     )
 
 
