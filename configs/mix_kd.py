@@ -18,8 +18,9 @@ Digits, a convolutional net of width 24 and one of width 6; minutes:
     python -m jaxdistill.claim --config=configs/mix_kd.py:small --workdir=runs/mix_kd_claim
 
 The small one on Fashion-MNIST, 2,000 labels: ``--config.data.name=fashion_mnist
---config.data.dir=<folder>``. ``within_share`` says how smooth a net is: the share of its features'
-variance that lies within classes.
+--config.data.dir=<folder>``, 45 s a seed. ``within_share`` says how smooth a net is: the share of
+its features' variance within classes. Expect it to be larger in a teacher of mixed pairs, whose
+student is as good here as another; partly mixed is ahead of all mixed.
 """
 
 from collections.abc import Mapping
