@@ -14,6 +14,7 @@ Llama 3.1 8B's size as the student; ``:density`` learns the last of five summari
 
     python -m jaxdistill.main --config=configs/frontier_llm.py --workdir=runs/frontier
         --config.data.path=<requests.jsonl> --config.data.tokenizer.path=<folder>
+        --config.stages.base.checkpoint=<folder>
 
 Word problems of several operations and a teacher that errs at a known rate; minutes.
 ``:small_density`` has reports of whom did what, and summaries:
@@ -49,6 +50,7 @@ def fine_tuned(title: str, steps: tuple[dict, ...]) -> dict:
         mesh=FULLY_SHARDED,
         rules=language.SHARED_OUT,
         stages={
+            "base": written.finished(LLAMA_8B),
             "write": written.writing(teacher, steps, failures=0.01, pack=True),
             "learn": learning(
                 LLAMA_8B,
@@ -56,7 +58,7 @@ def fine_tuned(title: str, steps: tuple[dict, ...]) -> dict:
                 language.adamw(1e-5, 100, end=0.0),
                 {"loss": language.next_token(16, 64)},
                 data={"stage": "write"},
-                initial={"checkpoint": ""},
+                initial={"stage": "base"},
                 batch_size=64,
                 checkpoint_every=500,
             ),

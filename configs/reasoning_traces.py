@@ -14,6 +14,7 @@ teacher behind a server, Qwen2.5 32B's size as the student:
 
     python -m jaxdistill.main --config=configs/reasoning_traces.py --workdir=runs/traces
         --config.data.path=<requests.jsonl> --config.data.tokenizer.path=<folder>
+        --config.stages.base.checkpoint=<folder>
 
 Word problems with planted copies, near copies and leaked questions, and a teacher that errs at a
 known rate; minutes:
@@ -53,6 +54,7 @@ def published() -> dict:
         mesh=FULLY_SHARDED,
         rules=language.SHARED_OUT,
         stages={
+            "base": written.finished(student),
             "write": written.writing({"r1": written.server("deepseek-reasoner")}, **filtered),
             "learn": learning(
                 student,
@@ -60,7 +62,7 @@ def published() -> dict:
                 language.adamw(8e-5, 500, end=0.0),
                 {"loss": language.next_token(16, 64)},
                 data={"stage": "write"},
-                initial={"checkpoint": ""},
+                initial={"stage": "base"},
                 batch_size=64,
                 checkpoint_every=500,
             ),

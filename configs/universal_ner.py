@@ -10,7 +10,7 @@ server, a student of Llama 7B's size:
 
     python -m jaxdistill.main --config=configs/universal_ner.py --workdir=runs/ner
         --config.data.path=<requests.jsonl> --config.data.tokenizer.path=<folder>
-        --config.stages.learn.initial.checkpoint=<folder>
+        --config.stages.base.checkpoint=<folder>
 
 Passages of an invented world, whose teacher leaves out or mistakes one pair in ten; minutes:
 
@@ -48,6 +48,7 @@ def published() -> dict:
         mesh=FULLY_SHARDED,
         rules=language.SHARED_OUT,
         stages={
+            "base": written.finished(language.LLAMA_7B),
             "write": written.writing(
                 {"chatgpt": written.server("gpt-3.5-turbo", "OPENAI_API_KEY")},
                 ({"step": "finished"}, *steps(NEGATIVES, most=24)),
@@ -59,7 +60,7 @@ def published() -> dict:
                 {**language.adamw(2e-5, 21, end=0.0), "weight_decay": 0.0},
                 {"answers": answers},
                 data={"stage": "write"},
-                initial={"checkpoint": ""},
+                initial={"stage": "base"},
                 batch_size=256,
                 checkpoint_every=100,
             ),

@@ -60,7 +60,7 @@ def smoked(request, tmp_path_factory):
     # A part of the texts has all that a whole has.
     config["data"] |= FEW.get(config["data"]["name"], {})
     if "task" in config["data"]:
-        few = dict.fromkeys(("count", "validation", "test"), 48)
+        few = dict.fromkeys(("count", "validation", "test", "held_out"), 48)
         config["data"]["task"] |= {n: v for n, v in few.items() if n in config["data"]["task"]}
     main.run({**config, "mesh": {"data": 1, "fsdp": 1}}, str(workdir), quiet=True)
     return workdir, None

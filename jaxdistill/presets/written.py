@@ -56,6 +56,17 @@ def script(name: str, **settings: Any) -> dict[str, Any]:
     return {"teacher": "scripted", "script": {"script": name, **settings}}
 
 
+def finished(student: _Part) -> dict[str, Any]:
+    """A stage of a net that was trained elsewhere: the command line says where it is. Without that
+    it has not learnt yet.
+
+    Example:
+        >>> finished({"net": "decoder"})["checkpoint"]
+        ''
+    """
+    return learning(dict(student), 0, adamw(1e-5, 0), {}, checkpoint="")
+
+
 def writing(
     teachers: Mapping[str, _Part], after: Sequence[_Part] = (), **settings: Any
 ) -> dict[str, Any]:

@@ -67,19 +67,28 @@ def _hashed(context: Context, *, width: Count = 512, n: Count = 3) -> similarity
 
 
 def _dictionary(
-    context: Context, *, path: str = "", width: Count = 4096
+    context: Context, *, path: str, width: Count = 4096
 ) -> similarity.DictionaryEmbedder:
-    """``path`` is a JSON file of an object, words with their translations; without one, that of the
-    world of dialogues."""
-    known = {dialogue_world.foreign_word(word): word for word in dialogue_world.every_word()}
-    if path:
-        known = json_of(text_of(Path(path)), path)
-        if not isinstance(known, dict) or not all(isinstance(v, str) for v in known.values()):
-            raise ValueError(f"{path} is no JSON object of words with their translations")
+    """``path`` is a JSON file of an object, words with their translations."""
+    if not path:
+        raise ValueError("embedder 'dictionary' needs one: give its file by 'path'")
+    known = json_of(text_of(Path(path)), path)
+    if not isinstance(known, dict) or not all(isinstance(v, str) for v in known.values()):
+        raise ValueError(f"{path} is no JSON object of words with their translations")
     return similarity.DictionaryEmbedder(known, width)
 
 
-EMBEDDERS: dict[str, Entry] = {"dictionary": _dictionary, "hashed": _hashed}
+def _dialogue_world(context: Context) -> similarity.DictionaryEmbedder:
+    """The words of both languages of the world of dialogues."""
+    words = dialogue_world.every_word()
+    return similarity.DictionaryEmbedder({dialogue_world.foreign_word(w): w for w in words})
+
+
+EMBEDDERS: dict[str, Entry] = {
+    "dialogue_world": _dialogue_world,
+    "dictionary": _dictionary,
+    "hashed": _hashed,
+}
 
 
 def _plain(function: Callable[..., Any]) -> Entry:

@@ -18,34 +18,30 @@ from typing import Any, NamedTuple
 from jaxdistill.records.requests import Question
 from jaxdistill.settings import Share
 
-_AREAS = ("north", "south", "east", "west", "centre")
+_AREAS = ("north", "south", "east", "west")
 _PRICES = ("cheap", "moderate", "expensive")
 SLOTS: dict[str, dict[str, tuple[str, ...]]] = {
     "restaurant": {
-        "food": ("italian", "chinese", "indian", "thai", "greek", "french"),
+        "food": ("italian", "chinese", "indian", "thai"),
         "area": _AREAS,
         "price": _PRICES,
     },
     "hotel": {
-        "kind": ("hostel", "guesthouse", "resort", "inn", "lodge", "motel"),
+        "kind": ("hostel", "guesthouse", "resort", "inn"),
         "area": _AREAS,
         "price": _PRICES,
     },
     "sight": {
-        "theme": ("museum", "park", "theatre", "pool", "gallery", "zoo"),
+        "theme": ("museum", "park", "theatre", "zoo"),
         "area": _AREAS,
         "price": _PRICES,
     },
 }
 """Kinds of places, what they may be like, and the values of that."""
-NAMES = (
-    "lotus", "golden", "harbour", "willow", "phoenix", "amber", "falcon", "maple",
-    "orchid", "pearl", "raven", "saffron", "tulip", "velvet", "walnut", "zephyr",
-)  # fmt: skip
+NAMES = ("lotus", "harbour", "willow", "phoenix", "amber", "falcon", "maple", "orchid")
 """Of places."""
 STREETS = (
-    "broadway", "highgate", "riverside", "millroad", "kingsway", "parkside",
-    "eastgate", "bridgefoot", "castlehill", "newmarket", "oldtown", "southbank",
+    "broadway", "highgate", "riverside", "millroad", "kingsway", "parkside", "eastgate", "oldtown",
 )  # fmt: skip
 """Where they are."""
 _PHRASES = {

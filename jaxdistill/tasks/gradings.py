@@ -41,13 +41,13 @@ STATES = {"clean": 10, "dusty": 8, "scratched": 6, "torn": 3, "broken": 1}
 _WORDS = "You grade how well a picture shows what its caption asks for, from 0 (not at all) to 10."
 _PARTS = (
     f"{_WORDS} First find what the caption names: things, what each is like, how they lie to each "
-    "other. Then answer in four parts. Look: how real and sound each thing looks. Kind: whether "
-    "it is what the caption says. Place: whether they lie as it says. Overall: the whole. In each "
-    "part {how}; what is missing gets 0. End with a line 'Overall: ' and the number alone."
+    "other. {how}Grade each thing's look (is it real and sound?) and kind (is it what the caption "
+    "says?), and their place (do they lie as it says?), as 'Look: ', 'Kind: ' and 'Place: '; what "
+    "is missing gets 0. End with 'Overall: ' and the number for the whole alone."
 )
 ASKED = {
-    "parts": _PARTS.format(how="say first what you see, in a few words, and then the grade"),
-    "numbers": _PARTS.format(how="give the grades alone"),
+    "parts": _PARTS.format(how="Say of each what you see and what was asked for, as 'Seen: '. "),
+    "numbers": _PARTS.format(how=""),
     "overall": f"{_WORDS} Answer with 'Overall: ' and the number alone.",
 }
 """What a teacher is told, by form."""
@@ -79,8 +79,8 @@ class Scene(NamedTuple):
     def text(self) -> str:
         """As it is shown to judges and students."""
         (colour, shape), (other_colour, other) = self.wanted
-        caption = f"a {colour} {shape} {self.side} of a {other_colour} {other}"
-        seen = ", ".join(f"a {t.state} {t.colour} {t.shape} at {t.place}" for t in self.things)
+        caption = f"{shape} {colour} {self.side} of {other} {other_colour}"
+        seen = ", ".join(f"{t.shape} {t.state} {t.colour} at {t.place}" for t in self.things)
         return f"Caption: {caption}. Picture: {seen}."
 
 
@@ -103,9 +103,9 @@ def gradings(
     Example:
         >>> last = gradings(count=1, held_out=1)[-1]
         >>> print(last.prompt[0].content)
-        Caption: a green circle right of a green triangle. Picture: a clean green circle at 8, ...
+        Caption: circle green right of triangle green. Picture: circle clean green at 8, ...
         >>> print(last.reference)
-        Look: circle clean 10, triangle clean 10. Kind: ... Place: right 8 7 10. Overall: 10
+        Seen: circle clean green for green at 8, ... right. Look: 10, 10. ... Overall: 10
     """
     found = []
     for split, size in (("train", count), ("validation", held_out), ("test", held_out)):
@@ -206,30 +206,29 @@ def graded(scene: Scene, form: Form = "parts") -> str:
         >>> things = (Thing("star", "red", "torn", 2), Thing("moon", "blue", "clean", 7))
         >>> scene = Scene((("red", "star"), ("green", "moon")), "left", things)
         >>> print(graded(scene))
-        Look: star torn 3, moon clean 10. Kind: star red 10, moon blue 5. Place: left 2 7 10. ...
+        Seen: star torn red for red at 2, moon clean blue for green at 7, left. Look: 3, 10. ...
         >>> graded(scene, "numbers"), graded(scene, "overall")
         ('Look: 3, 10. Kind: 10, 5. Place: 10. Overall: 8', 'Overall: 8')
     """
-    seen = {each.shape: each for each in scene.things}
-    things = [seen.get(shape) for _, shape in scene.wanted]
-    look = [(f"{t.shape} {t.state}", STATES[t.state]) if t else ("missing", 0) for t in things]
-    kind = [
-        (f"{t.shape} {t.colour}", _alike(colour, t.colour)) if t else ("missing", 0)
-        for (colour, _), t in zip(scene.wanted, things, strict=True)
-    ]
-    first, second = things
-    place = ("missing", 0)
-    if first and second:
-        fits = (first.place < second.place) == (scene.side == "left")
-        place = (f"{scene.side} {first.place} {second.place}", 10 if fits else 1)
-    parts = {"Look": look, "Kind": kind, "Place": [place]}
-    whole = sum(sum(grade for _, grade in part) / len(part) for part in parts.values()) / 3
-    said = {
-        name: ", ".join(f"{why} {grade}" if form == "parts" else str(grade) for why, grade in part)
-        for name, part in parts.items()
-    }
-    before = [] if form == "overall" else [f"{name}: {part}." for name, part in said.items()]
-    return " ".join([*before, f"Overall: {math.floor(whole + 0.5)}"])
+    there = {each.shape: each for each in scene.things}
+    seen, look, kind = [], [], []
+    for colour, shape in scene.wanted:
+        thing = there.get(shape)
+        seen.append(f"{shape} {_words_of(thing, colour)}")
+        look.append(STATES[thing.state] if thing else 0)
+        kind.append(_alike(colour, thing.colour) if thing else 0)
+    places = [there[shape].place for _, shape in scene.wanted if shape in there]
+    fits = len(places) == 2 and (places[0] < places[1]) == (scene.side == "left")
+    place = [10 if fits else 1 if len(places) == 2 else 0]
+    whole = math.floor((sum(look) / 2 + sum(kind) / 2 + place[0]) / 3 + 0.5)
+    parts = {"Look": look, "Kind": kind, "Place": place}
+    grades = [f"{name}: {', '.join(map(str, part))}." for name, part in parts.items()]
+    first = [f"Seen: {', '.join((*seen, scene.side))}."] if form == "parts" else []
+    return " ".join([*first, *(grades if form != "overall" else ()), f"Overall: {whole}"])
+
+
+def _words_of(thing: Thing | None, colour: str) -> str:
+    return f"{thing.state} {thing.colour} for {colour} at {thing.place}" if thing else "missing"
 
 
 def _alike(colour: str, other: str) -> int:
@@ -279,8 +278,8 @@ def _seen(thing: Thing, draw: random.Random, error: float) -> Thing:
     )
 
 
-_CAPTION = re.compile(r"Caption: a (\w+) (\w+) (left|right) of a (\w+) (\w+)\. Picture: (.*)\.")
-_THING = re.compile(r"a (\w+) (\w+) (\w+) at (\d)")
+_CAPTION = re.compile(r"Caption: (\w+) (\w+) (left|right) of (\w+) (\w+)\. Picture: (.*)\.")
+_THING = re.compile(r"(\w+) (\w+) (\w+) at (\d)")
 
 
 def read(text: str) -> Scene | None:
@@ -294,10 +293,9 @@ def read(text: str) -> Scene | None:
     match = _CAPTION.fullmatch(text.strip())
     if match is None:
         return None
-    colour, shape, side, other_colour, other, seen = match.groups()
+    shape, colour, side, other, other_colour, seen = match.groups()
     things = [
-        Thing(shape, colour, state, int(place))
-        for state, colour, shape, place in _THING.findall(seen)
+        Thing(name, said, state, int(place)) for name, state, said, place in _THING.findall(seen)
     ]
     return Scene(((colour, shape), (other_colour, other)), side, tuple(things))
 

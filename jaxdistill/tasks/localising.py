@@ -62,7 +62,7 @@ def localised_dialogues(
     Example:
         >>> first = localised_dialogues(count=1, held_out=1)[0]
         >>> print(first.messages[-1].content)
-        i need a sight at "cheap" prices like a "gallery"
+        please find a sight like a "park" in the "north"
     """
     dialogues = _of_world(count, held_out, seed)
     return _requests(dialogues, "the second language", marked, alternatives, known=True)

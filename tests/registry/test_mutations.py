@@ -16,6 +16,9 @@ import pytest
 from jaxdistill import config_files, recipe, registry
 from jaxdistill.data import published, sentences, sources
 from jaxdistill.data import text as texts
+from jaxdistill.data.split import PARTS
+from jaxdistill.records import Request, chat, plain, request_splits
+from jaxdistill.registry import record_steps
 from jaxdistill.registry.entries import forwarding
 from jaxdistill.settings import keys
 
@@ -145,6 +148,19 @@ def reviews() -> Any:
     return read
 
 
+def requests(real: Any) -> Any:
+    """A reader of requests: those of a world are real, those of a file a few that are made here."""
+
+    def read(context: Any, *, length: int, task: Any = None, **rest: Any) -> Any:
+        if task is not None and "path" not in task:
+            rest.pop("path", None)
+            return real(context, length=length, task=task, **rest)
+        parts = [Request.of(str(i), reference="5", split=PARTS[i % 3]) for i in range(12)]
+        return request_splits(parts, chat(texts.byte_tokenizer(), plain()), length)
+
+    return read
+
+
 @pytest.fixture(scope="module")
 def configs():
     """Every variant of every config; what must be downloaded is made here, a few records of it."""
@@ -160,12 +176,15 @@ def configs():
         patch.setitem(table, name, forwarding(table[name])(documents()))
     for name in published.SETS:
         patch.setitem(table, name, forwarding(table[name])(reviews()))
+    patch.setitem(table, "requests", forwarding(table["requests"])(requests(table["requests"])))
+    words = record_steps.EMBEDDERS
+    patch.setitem(words, "dictionary", forwarding(words["dictionary"])(lambda *_, **__: len))
     found = {}
     for name in config_files.names():
         for variant in config_files.variants(name):
             config = config_files.read(f"{name}:{variant}" if variant else name)
             for part in (config["data"], *(s.get("data") or {} for s in config["stages"].values())):
-                takes = keys(table[part["name"]]) if part else ()
+                takes = keys(table[part["name"]]) if part and "name" in part else ()
                 part.pop("whiten", None)  # of zeros there is nothing to whiten
                 part |= {k: "somewhere" for k in ("dir", "path") if k in takes and not part.get(k)}
             found[f"{name}:{variant}"] = config
