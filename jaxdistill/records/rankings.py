@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxdistill.records.chats import Chat
 from jaxdistill.records.nouns import Record
+from jaxdistill.records.steps import short
 from jaxdistill.settings import Count, checked
 
 
@@ -35,7 +36,7 @@ def rankings(
 
     Raises:
         ValueError: for a record without ranked answers, fewer than two answers to be kept, and
-            where nothing fits.
+            where nothing fits; and naming an answer that says nothing.
 
     Example:
         >>> from jaxdistill.data.tokenizers import byte_tokenizer
@@ -94,5 +95,8 @@ def _encoded(record: Record, text: str, chat: Chat) -> tuple[np.ndarray, np.ndar
     messages[last] = dataclasses.replace(messages[last], content=text, learn=True)
     # Earlier answers of the conversation are not what is compared.
     before = [dataclasses.replace(m, learn=False) for m in messages[:last]]
-    found = chat.encode([*before, messages[last]])
+    try:
+        found = chat.encode([*before, messages[last]])
+    except ValueError as fault:
+        raise ValueError(f"record {record.id}, answer {short(text)}: {fault}") from fault
     return found.tokens, found.learnt

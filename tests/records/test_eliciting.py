@@ -124,5 +124,7 @@ def test_answers_that_do_not_fit_or_have_no_rank_are_refused():
         rankings([record("a")], CHAT, 8)
     with pytest.raises(ValueError, match="no answers ranked by 'grade'"):
         rankings([long], CHAT, 8, by="grade")
+    with pytest.raises(ValueError, match=r"answer '': message 1 .* says nothing"):
+        rankings([ranked("a", x=1.0, **{"": 0.0})], CHAT, 8)
     with pytest.raises(ValueError, match="most=1"):
         rankings([long], CHAT, 8, most=1)
