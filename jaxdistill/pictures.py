@@ -19,6 +19,7 @@ from jaxdistill.models import masking
 from jaxdistill.recipe import Plan, Planned
 from jaxdistill.samplers import quality
 from jaxdistill.training.loop import Outcome
+from jaxdistill.training.meaning import meaning
 from jaxdistill.training.report import Picture
 
 # Images that are shown, eigen-directions of a spectrum, weights at which an error is drawn, texts
@@ -213,7 +214,7 @@ def by_steps(plan: Plan, planned: Planned, outcomes: Mapping[str, Outcome]) -> P
         lines[f"{part}, samples"] = (steps, [values[f"{part}/{kind}_{n}"] for n in steps])
         lines[f"{part}, floor"] = (steps, [values[f"{part}/{floor}"]] * len(steps))
     title = f"{planned.name}: quality by the number of steps"
-    return Picture(title, "curves", {f"{kind} by steps": lines})
+    return Picture(title, "curves", {f"{meaning(kind).words} by steps": lines})
 
 
 def _sampled(planned: Planned) -> Mapping[str, Any]:

@@ -173,13 +173,16 @@ def _learning_rate(settings: Mapping[str, Any]) -> dict[str, tuple[list[int], li
     rate, steps = (settings["optimizer"] or {}).get("learning_rate"), settings["steps"]
     if rate is None or steps < 2:
         return {}
-    shown = np.unique(np.linspace(0, steps - 1, RATES).round().astype(int)).tolist()
+    places = set(np.linspace(0, steps - 1, RATES).round().astype(int).tolist())
     if isinstance(rate, Mapping):
+        # Its corners too: without them its peak would be drawn a little too low.
+        corners = [rate.get("warmup") or 0, *(rate.get("milestones") or ())]
+        places |= {int(step) for step in corners if step < steps}
         schedule = scheduled("'learning_rate'", steps, rate)
-        values = [float(schedule(step)) for step in shown]
+        values = [float(schedule(step)) for step in sorted(places)]
     else:
-        values = [float(rate)] * len(shown)
-    return {"learning_rate": (shown, values)}
+        values = [float(rate)] * len(places)
+    return {"learning_rate": (sorted(places), values)}
 
 
 def _size(planned: Planned, result: Any) -> dict[str, int]:

@@ -220,13 +220,19 @@ def _scale(axes: Any, values: np.ndarray, whole: bool) -> None:
         axes.set_yscale("log")
         wide = values.max() > 300 * values.min()
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 3.0), numticks=5))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.minorticks_off()
     else:
         if values.size and 0 < values.max() == values.min():
             axes.set_ylim(0, 1.25 * values.max())
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _short(value: float) -> str:
+    """A number beside an axis of many sizes: 1e6, not 1e+06."""
+    digits, _, power = f"{value:g}".partition("e")
+    return f"{digits}e{int(power)}" if power else digits
 
 
 @contextlib.contextmanager

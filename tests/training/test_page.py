@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from jaxdistill.present import _learning_rate
 from jaxdistill.training import _curves, _drawing, _strips, _style
 from jaxdistill.training.report import Picture, write_claim, write_report
 
@@ -189,6 +190,17 @@ def test_a_teacher_measured_beside_its_student_is_one_level():
     assert re.findall(r'aria-label="(acc[^"]*)"', found) == [
         "accuracy, validation by step: distil from 0.5000 to 0.6000; teacher 0.9000"
     ]
+
+
+@pytest.mark.parametrize("steps", [150, 299, 4001])
+def test_the_peak_of_a_learning_rate_is_drawn(steps):
+    rate = {"schedule": "warmup_cosine", "peak": 3e-3, "warmup": steps // 3}
+    settings = {"optimizer": {"learning_rate": rate}, "steps": steps}
+    places, rates = _learning_rate(settings)["learning_rate"]
+    assert max(rates) == pytest.approx(3e-3, rel=1e-6)
+    assert places == sorted(set(places))
+    assert places[0] == 0
+    assert places[-1] == steps - 1
 
 
 def test_the_only_term_of_a_loss_is_drawn_once():
