@@ -32,7 +32,7 @@ from jaxdistill.presets import FULLY_SHARDED, at, chosen, language, recipe, writ
 from jaxdistill.presets.claims import above, reaches, within
 from jaxdistill.presets.language import learning
 
-SENTENCE = "What a long prompt brings out of a teacher, a student learns to do when barely asked."
+SENTENCE = "What a long prompt brings out of a teacher, a student does when barely asked."
 LLAMA_8B = {**language.LARGE, "width": 4096, "depth": 32, "heads": 32, "groups": 8}
 LLAMA_8B |= {"hidden": 14336, "theta": 5e5, "epsilon": 1e-5}
 STRICT = {"step": "read_marker", "marker": "The answer is"}
@@ -93,9 +93,11 @@ def small() -> dict:
 
 def claim() -> dict:
     alone = {"data/task/how": "alone", "stages/learn/evaluate/answers/new": 8}
-    easy = {**alone, "data/task/operations": (1, 1)}
+    more = {"operations": (1, 1), "count": 4000, "validation": 1024}
+    easy = {**alone, **at("data/task", **more), "stages/learn/steps": 1000}
     filtered = at("stages/write/work", after=FILTER)
-    by = ("learn/validation/lenient", "of the order of what sets of 512 differ by")
+    far, few = "a fifth of the problems", "three of 256 problems"
+    by = ("learn/validation/lenient", "about what sets of 1,024 and five seeds can tell")
     easy_arm, agree = "answers alone, one operation", "of one operation they agree with the teacher"
     return {
         "sentence": "A student of steps solves what a student of answers alone does not.",
@@ -108,16 +110,16 @@ def claim() -> dict:
             easy_arm: easy,
         },
         "contrasts": {
-            "steps": above("steps", "answers alone", "steps beat answers alone by far", 0.2),
-            "filtered": above("steps, filtered", "steps", "filtered ones are no worse", -0.01),
-            "ceiling": within(easy_arm, 1 - WRONG + 0.05, f"{agree} no more than it is right", *by),
-            "reached": reaches(easy_arm, 1 - WRONG - 0.05, f"{agree} as often as it is right", *by),
+            "steps": above("steps", "answers alone", "by far", 0.2, origin=far),
+            "filtered": above("steps, filtered", "steps", "no worse filtered", -0.01, origin=few),
+            "ceiling": within(easy_arm, 1 - WRONG + 0.06, f"{agree} no more than it is right", *by),
+            "reached": reaches(easy_arm, 1 - WRONG - 0.06, f"{agree} as often as it is right", *by),
         },
     }
 
 
 def small_density() -> dict:
-    denser = above("last summary", "first summary", "more names a word than of first ones", 0.1)
+    denser = above("last", "first", "they are denser", 0.1, origin="a third of the names at stake")
     first = {"stages/write/work/after": ({"step": "read_summary", "which": "first"},)}
     how = {"steps": 300, "batch_size": 32}
     return recipe(
@@ -134,7 +136,7 @@ def small_density() -> dict:
             "sentence": "A student of the last summaries packs more into as many words.",
             "metric": "learn/test/density",
             "held_equal": ("reports, student, steps, batches, optimizer and rate",),
-            "arms": {"last summary": {}, "first summary": first},
+            "arms": {"last": {}, "first": first},
             "contrasts": {"density": denser},
         },
     )

@@ -91,6 +91,7 @@ def small() -> dict:
 def claim() -> dict:
     whole = at("stages/write/work/teachers/teacher/script", wrong=WORSE)
     raw = at("stages/write/work", before=(), after=())
+    few = "three of 256 problems"
     kept = "of what was planted, as the paper asks of its pipeline"
     gain = {"filtered": 1, "raw": -1}
     more = {"filtered, worse teacher": 1, "raw, worse teacher": -1}
@@ -114,12 +115,13 @@ def claim() -> dict:
             "complete": of_records("complete", 0.99, "what is right is kept"),
             "near copies": of_records("near_copies_found", 0.9, "near copies are found"),
             "leaks": of_records("leaks_gone", 0.99, "leaked questions are gone"),
-            "filtered": above("filtered", "raw", "filtered traces beat raw ones", 0.01),
+            "filtered": above("filtered", "raw", "filtered traces beat raw ones", 0.01, origin=few),
             "worse teacher": above(
                 "filtered, worse teacher",
                 "raw, worse teacher",
                 "so they do of a worse teacher",
-                0.02,
+                0.01,
+                origin=few,
             ),
             "the more": {
                 "sentence": "the more the worse the teacher",
