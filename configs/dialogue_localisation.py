@@ -84,13 +84,13 @@ def small() -> dict:
     return recipe(
         title="Localised dialogues in small",
         sentence=SENTENCE,
-        data=written.requests("localised_dialogues", 144, words=1024, **task),
+        data=written.requests("localised_dialogues", 112, words=1024, **task),
         stages={
             "write": written.writing(teacher, steps, measures=MEASURED, pack=True),
             "learn": written.from_records(
                 "write",
-                {"service": service(128, 40)},
-                steps=600,
+                {"service": service(96, 24)},
+                steps=400,
                 batch_size=16,
                 distiller={"chunk": 4096},
             ),

@@ -62,16 +62,17 @@ def published() -> dict:
 
 
 def small() -> dict:
+    data = written.requests("gradings", 64, count=400, held_out=500, form="parts")
     return recipe(
         title="A judge in small",
         sentence=SENTENCE,
-        data=written.requests("gradings", 96, count=400, held_out=500, form="parts"),
+        data={**data, "tokenizer": {**data["tokenizer"], "digits_apart": False}},
         stages={
             "write": written.writing({"teacher": written.script("grader", error=0.1)}, KEPT),
             "learn": written.from_records(
                 "write",
-                {"grades": written.answers("rank_agreement", 48)},
-                steps=500,
+                {"grades": written.answers("rank_agreement", 40)},
+                steps=400,
                 batch_size=32,
                 distiller={"chunk": 4096},
             ),

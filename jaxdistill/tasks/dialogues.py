@@ -14,6 +14,7 @@ References:
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -29,9 +30,10 @@ History = Literal["compact", "full"]
 NOTHING = "none"
 """What a state without values, or no change, is written as."""
 _ACTS = 2  # so many acts of the agent stand before what the user says
-_KIND = re.compile(r"\( ([\w ]+?) \)((?: [\w ]+? = \" [^\"]* \")*)")
-_SLOT = re.compile(r" ([\w ]+?) = \" ([^\"]*) \"")
-_ACT = re.compile(r"\( ([\w ]+?) \) (\w+)((?: [\w ]+? = \" [^\"]* \")*)")
+_PLAIN = r"[^\s,;:\"]+(?: [^\s,;:\"]+)*"
+_SLOT = re.compile(rf"([^\s,;:\"]+) ({_PLAIN}|\"(?:[^\"\\]|\\.)*\")")
+_KIND = re.compile(rf"({_PLAIN}) : ({_SLOT.pattern}(?: , {_SLOT.pattern})*)")
+_STATE = re.compile(rf"{_KIND.pattern}(?: ; {_KIND.pattern})*")
 
 
 # --- states and acts as text -------------------------------------------------------------------
@@ -41,41 +43,52 @@ def state_text(state: Mapping[str, Mapping[str, str]]) -> str:
     """A state as a student reads and writes it: kinds and slots in the order of the alphabet.
 
     Example:
-        >>> state_text({"hotel": {"price": "cheap", "area": "north"}}), state_text({})
-        ('( hotel ) area = " north " price = " cheap "', 'none')
+        >>> state_text({"hotel": {"price": "cheap", "area": "north"}, "sight": {"area": "east"}})
+        'hotel : area north , price cheap ; sight : area east'
+        >>> state_text({})
+        'none'
     """
-    said = [f"( {kind} ){_slots_text(slots)}" for kind, slots in sorted(state.items()) if slots]
-    return " ".join(said) or NOTHING
+    said = [f"{kind} : {_slots_text(slots)}" for kind, slots in sorted(state.items()) if slots]
+    return " ; ".join(said) or NOTHING
 
 
 def read_state(text: str) -> State | None:
     """What :func:`state_text` has written, None of any other text.
 
     Example:
-        >>> read_state('( hotel ) area = " north "'), read_state("none"), read_state("( hotel")
+        >>> read_state("hotel : area north"), read_state("none"), read_state("hotel :")
         ({'hotel': {'area': 'north'}}, {}, None)
     """
     text = " ".join(text.split())
     if text == NOTHING:
         return {}
-    found = {kind: dict(_SLOT.findall(slots)) for kind, slots in _KIND.findall(text)}
-    whole = " ".join(f"( {k} )" + _slots_text(v, ordered=False) for k, v in found.items())
-    return found if found and whole == text and all(found.values()) else None
+    if not _STATE.fullmatch(text):
+        return None
+    found: State = {}
+    for kind, slots, *_ in _KIND.findall(text):
+        for slot, value in _SLOT.findall(slots):
+            known = json.loads(value, strict=False) if value.startswith('"') else value
+            found.setdefault(kind, {})[slot] = known
+    return found
 
 
 def act_text(kind: str, what: str, slots: Mapping[str, str]) -> str:
     """An act of an agent as a student reads and writes it.
 
     Example:
-        >>> act_text("hotel", "ask", {"area": ""})
-        '( hotel ) ask area = "  "'
+        >>> act_text("hotel", "ask", {"area": ""}), act_text("hotel", "offer", {"name": "lotus"})
+        ('hotel ask area', 'hotel offer name lotus')
     """
-    return f"( {kind} ) {what}{_slots_text(slots)}"
+    return f"{kind} {what} {_slots_text(slots)}"
 
 
-def _slots_text(slots: Mapping[str, str], ordered: bool = True) -> str:
-    items = sorted(slots.items()) if ordered else slots.items()
-    return "".join(f' {slot} = " {value} "' for slot, value in items)
+def _slots_text(slots: Mapping[str, str]) -> str:
+    return " , ".join(f"{slot} {_quoted(value)}".strip() for slot, value in sorted(slots.items()))
+
+
+def _quoted(value: str) -> str:
+    """A value as it is, or where it could be read in another way, as JSON writes it."""
+    return value if not value or re.fullmatch(_PLAIN, value) else json.dumps(value)
 
 
 def changed(before: State, after: State) -> State:
@@ -130,7 +143,7 @@ def state_prompt(seen: Seen, history: History) -> str:
 
 def act_prompt(seen: Seen, after: State, known: Mapping[str, str], history: History) -> str:
     """Asks what the agent is to do, given the state after the user's words and what was found."""
-    found = _slots_text(known).strip() or NOTHING
+    found = _slots_text(known) or NOTHING
     if history == "full":
         return f"act : {found} ; {_whole(seen)}"
     before = " ".join(seen.acts[-_ACTS:]) or NOTHING

@@ -4,8 +4,8 @@ The grade of a whole is hard to learn; what it is made of is less so. A judge is
 look, whether they are what the caption names, and how they lie to each other, explains each answer
 before its number, and grades the whole last. A picture is given in words: records hold text.
 
-In the world below a caption names two things and how they lie; a picture has them with a colour, a
-state and a place, or lacks one, and has others besides. Grades are whole numbers from 0 to 10.
+In the world below a caption names two things and how they lie; a picture has them with a state, a
+colour and a place, or lacks one. Grades are whole numbers from 0 to 10.
 
 References:
     Tu et al. Automatic evaluation for text-to-image generation: task-decomposed framework,
@@ -80,8 +80,8 @@ class Scene(NamedTuple):
         """As it is shown to judges and students."""
         (colour, shape), (other_colour, other) = self.wanted
         caption = f"{shape} {colour} {self.side} of {other} {other_colour}"
-        seen = ", ".join(f"{t.shape} {t.state} {t.colour} at {t.place}" for t in self.things)
-        return f"Caption: {caption}. Picture: {seen}."
+        seen = ", ".join(f"{t.shape} {t.state} {t.colour} {t.place}" for t in self.things)
+        return f"Caption: {caption}. Picture: {seen or 'nothing'}."
 
 
 # --- asking ------------------------------------------------------------------------------------
@@ -103,9 +103,9 @@ def gradings(
     Example:
         >>> last = gradings(count=1, held_out=1)[-1]
         >>> print(last.prompt[0].content)
-        Caption: circle green right of triangle green. Picture: circle clean green at 8, ...
+        Caption: circle orange right of triangle yellow. Picture: circle dusty orange 9, ...
         >>> print(last.reference)
-        Seen: circle clean green for green at 8, ... right. Look: 10, 10. ... Overall: 10
+        Seen: dusty orange for orange 9, ... Look: 8, 10. Kind: 10, 10. Place: 10. Overall: 10
     """
     found = []
     for split, size in (("train", count), ("validation", held_out), ("test", held_out)):
@@ -170,25 +170,21 @@ def drawn(draw: random.Random) -> Scene:
     Args:
         draw: what it is drawn from.
     """
-    shapes = draw.sample(SHAPES, 4)
-    colours = [draw.choice(COLOURS) for _ in shapes]
-    wanted = tuple(zip(colours[:2], shapes[:2], strict=True))
+    shapes = draw.sample(SHAPES, 2)
+    colours = draw.choices(COLOURS, k=2)
+    first, second = zip(colours, shapes, strict=True)
     side = draw.choice(("left", "right"))
     low, high = sorted(draw.sample(range(1, 10), 2))
     places = [low, high] if (side == "left") == (draw.random() < 0.8) else [high, low]
-    free = [place for place in range(1, 10) if place not in places]
-    places += draw.sample(free, 2)
     things = []
-    for number, (shape, colour, place) in enumerate(zip(shapes, colours, places, strict=True)):
-        other = draw.choice([c for c in COLOURS if c != colour])
+    for (colour, shape), place in zip((first, second), places, strict=True):
+        other = draw.choice([each for each in COLOURS if each != colour])
         seen = other if draw.random() < 0.2 else colour
-        spoilt = draw.choice(("dusty", "scratched", "torn", "broken"))
+        spoilt = draw.choice([each for each in STATES if each != "clean"])
         state = spoilt if draw.random() < 0.3 else "clean"
-        there = draw.random() < (0.95 if number < 2 else 0.5)
-        if there:
+        if draw.random() < 0.95:
             things.append(Thing(shape, seen, state, place))
-    draw.shuffle(things)
-    return Scene(wanted, side, tuple(things))  # type: ignore[arg-type]
+    return Scene((first, second), side, tuple(things))
 
 
 def graded(scene: Scene, form: Form = "parts") -> str:
@@ -206,7 +202,7 @@ def graded(scene: Scene, form: Form = "parts") -> str:
         >>> things = (Thing("star", "red", "torn", 2), Thing("moon", "blue", "clean", 7))
         >>> scene = Scene((("red", "star"), ("green", "moon")), "left", things)
         >>> print(graded(scene))
-        Seen: star torn red for red at 2, moon clean blue for green at 7, left. Look: 3, 10. ...
+        Seen: torn red for red 2, clean blue for green 7. Look: 3, 10. Kind: 10, 5. Place: 10. ...
         >>> graded(scene, "numbers"), graded(scene, "overall")
         ('Look: 3, 10. Kind: 10, 5. Place: 10. Overall: 8', 'Overall: 8')
     """
@@ -214,7 +210,7 @@ def graded(scene: Scene, form: Form = "parts") -> str:
     seen, look, kind = [], [], []
     for colour, shape in scene.wanted:
         thing = there.get(shape)
-        seen.append(f"{shape} {_words_of(thing, colour)}")
+        seen.append(_words_of(thing, colour))
         look.append(STATES[thing.state] if thing else 0)
         kind.append(_alike(colour, thing.colour) if thing else 0)
     places = [there[shape].place for _, shape in scene.wanted if shape in there]
@@ -223,12 +219,12 @@ def graded(scene: Scene, form: Form = "parts") -> str:
     whole = math.floor((sum(look) / 2 + sum(kind) / 2 + place[0]) / 3 + 0.5)
     parts = {"Look": look, "Kind": kind, "Place": place}
     grades = [f"{name}: {', '.join(map(str, part))}." for name, part in parts.items()]
-    first = [f"Seen: {', '.join((*seen, scene.side))}."] if form == "parts" else []
+    first = [f"Seen: {', '.join(seen)}."] if form == "parts" else []
     return " ".join([*first, *(grades if form != "overall" else ()), f"Overall: {whole}"])
 
 
 def _words_of(thing: Thing | None, colour: str) -> str:
-    return f"{thing.state} {thing.colour} for {colour} at {thing.place}" if thing else "missing"
+    return f"{thing.state} {thing.colour} for {colour} {thing.place}" if thing else "missing"
 
 
 def _alike(colour: str, other: str) -> int:
@@ -279,7 +275,7 @@ def _seen(thing: Thing, draw: random.Random, error: float) -> Thing:
 
 
 _CAPTION = re.compile(r"Caption: (\w+) (\w+) (left|right) of (\w+) (\w+)\. Picture: (.*)\.")
-_THING = re.compile(r"(\w+) (\w+) (\w+) at (\d)")
+_THING = re.compile(r"(\w+) (\w+) (\w+) (\d)")
 
 
 def read(text: str) -> Scene | None:

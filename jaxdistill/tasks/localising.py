@@ -50,7 +50,8 @@ def localised_dialogues(
     held-out dialogues are in the second language.
 
     What is known of the dialogue stands in ``meta``, in the words of the second language. A
-    held-out request is the first thing that is said in a dialogue, which its ``meta`` has whole.
+    held-out request is the first question about a dialogue, which its ``meta`` has whole; its
+    ``reference`` is the last state and all acts.
 
     Args:
         count: dialogues to learn from.
@@ -210,11 +211,13 @@ def _entity(told: str, word: str, value: str, alternatives: int) -> Request:
 
 
 def _held_out(turns: Sequence[Mapping[str, Any]], where: str, split: str) -> Request:
+    first = Seen((turns[0]["user"],), {}, ())
+    acts = [act_text(*each["act"]) for each in turns]
     return Request.of(
-        turns[0]["user"],
+        state_prompt(first, "compact"),
         source=where,
         split=split,
-        reference=state_text(turns[-1]["state"]),
+        reference=" ; ".join((state_text(turns[-1]["state"]), *acts)),
         task="dialogue",
         meta={"dialogue": where, "turns": turns},
     )

@@ -42,16 +42,16 @@ def test_states_are_read_as_they_are_written():
     for _ in range(100):
         for turn in world.drawn(draw):
             assert dialogues.read_state(dialogues.state_text(turn.state)) == turn.state
-    spaced = {"a kind": {"the slot": "two words, and (more) ; = x"}}
+    spaced = {"a kind": {"slot": 'two words, and: (more) ; "x"', "other": "né so"}}
     assert dialogues.read_state(dialogues.state_text(spaced)) == spaced
-    swapped = '( b ) z = " 1 " a = " 2 " ( a ) c = " 3 "'
+    swapped = "b : z 1 , a 2 ; a : c 3"
     assert dialogues.read_state(swapped) == {"b": {"z": "1", "a": "2"}, "a": {"c": "3"}}
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "nothing", "( hotel )", '( hotel ) area = " north', 'area = " north "',
-     '( hotel ) area = " north " none', '( hotel ) area = " north " and more'],
+    ["", "nothing", "hotel :", "hotel : area", "area north", "hotel : area north ;",
+     "hotel : area north , none", 'hotel : area "north', "hotel : area north ; and more"],
 )  # fmt: skip
 def test_what_is_no_state_is_not_read(text):
     assert dialogues.read_state(text) is None
@@ -234,8 +234,8 @@ def test_dialogues_of_a_file(tmp_path):
     assert "German" in user.messages[0].content
     assert user.meta["after"] == {"hotel": {"area": "norden"}}
     assert user.reference is None
-    assert agent.meta["act"] == '( hotel ) offer name = " krug "'
-    assert test.reference == '( hotel ) area = " norden "'
+    assert agent.meta["act"] == "hotel offer name krug"
+    assert test.reference == "hotel : area norden ; hotel offer name inn"
     assert test.split == "test"
     assert [(e.messages[-1].content, e.meta["entities"]) for e in entities] == [
         ("inn", ["krug"]), ("north", ["norden"])
