@@ -109,7 +109,7 @@ def small(data: dict) -> dict:
         },
         order=("plain", "distil"),
         claim=claim(seen),
-        tune=tuned("distil", claim(seen)["arms"], (1e-2, 3e-2, 1e-1)),
+        tune=tuned("distil", claim(seen)["arms"], (3e-2, 1e-1, 3e-1)),
     )
 
 
