@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from jaxdistill._errors import unknown
 from jaxdistill.records.answers import Answers, Teacher, ask
@@ -214,7 +214,7 @@ def question_of(text: str, sampling: Sampling) -> Callable[[Record], Request]:
         )
 
     def asks(record: Record) -> Request:
-        said = _BRACED.sub(lambda found: text_of(record, found[1]), text)
+        said = _BRACED.sub(lambda found: text_of(record, cast("Text", found[1])), text)
         return Request.of(said, source=record.id, sampling=sampling)
 
     return asks

@@ -152,10 +152,9 @@ def _read(row: dict[str, Any], where: str, form: Form) -> Request:
         if not isinstance(row.get(key), str):
             raise ValueError(f"{where} has no text under {key!r}")
     split, grade = row.get("split", "train"), row.get("grade")
-    if split != "train":
-        sound = isinstance(grade, (int, float)) and not isinstance(grade, bool)
-        if not sound or not 0 <= grade <= 10:
-            raise ValueError(f"{where}, of {split!r}: 'grade' is {grade!r}, no number from 0 to 10")
+    sound = isinstance(grade, (int, float)) and not isinstance(grade, bool) and 0 <= grade <= 10
+    if split != "train" and not sound:
+        raise ValueError(f"{where}, of {split!r}: 'grade' is {grade!r}, no number from 0 to 10")
     text = f"Caption: {row['caption']}\nPicture: {row['picture']}"
     right = None if split == "train" else f"Overall: {grade}"
     return _request(text, form, where, split, right)
@@ -351,7 +350,7 @@ def rank_agreement(
         >>> found["coverage"], round(found["error"], 2), found["rare_error"]
         (0.75, 1.42, 1.0)
     """
-    from scipy.stats import kendalltau, spearmanr
+    from scipy import stats
 
     given = [last_score(each.answer) for each in answers]
     right = [last_score(each.reference) for each in answers]
@@ -366,10 +365,13 @@ def rank_agreement(
         for error, each in zip(errors, right, strict=True)
         if often[math.floor(float(each))] < rare * len(right)  # type: ignore[arg-type]
     ]
+    ranks: dict[str, Any] = {"spearman": stats.spearmanr, "kendall": stats.kendalltau}
     ordered = len(set(known)) > 1 and len(set(right)) > 1
     return {
-        "spearman": float(spearmanr(known, right).statistic) if ordered else 0.0,
-        "kendall": float(kendalltau(known, right).statistic) if ordered else 0.0,
+        **{
+            name: float(of(known, right).statistic) if ordered else 0.0
+            for name, of in ranks.items()
+        },
         "coverage": sum(each is not None for each in given) / len(given),
         "error": math.fsum(errors) / len(errors),
         "rare_error": math.fsum(seldom or errors) / len(seldom or errors),
