@@ -27,9 +27,11 @@ from jaxdistill.registry.objectives import (
 )
 from jaxdistill.registry.optimizers import OPTIMIZERS, transformation
 from jaxdistill.registry.record_steps import EMBEDDERS, STEPS, steps
+from jaxdistill.registry.record_teachers import TEACHERS
 from jaxdistill.registry.records import pool, records
 from jaxdistill.registry.samplers import BACKBONES, DENSITIES
 from jaxdistill.registry.schedules import SCHEDULES
+from jaxdistill.registry.tasks import MEASURES, PLAYS, SCORES, SCRIPTS, TASKS
 from jaxdistill.registry.views import (
     AUGMENTATIONS,
     MASKS,
@@ -40,7 +42,6 @@ from jaxdistill.registry.views import (
     view,
 )
 from jaxdistill.registry.works import BETWEEN, WORKS, between, needed, work
-from jaxdistill.registry.written import MEASURES, PLAYS, SCORES, SCRIPTS, TASKS, TEACHERS
 
 TABLES = {
     "augmentation": AUGMENTATIONS,

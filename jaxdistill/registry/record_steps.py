@@ -26,6 +26,7 @@ from jaxdistill.records.canonical import identity
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding
 from jaxdistill.registry.language import tokenizer_of
+from jaxdistill.registry.record_teachers import TEACHERS
 from jaxdistill.settings import Count
 from jaxdistill.tasks import commonsense, dialogue_world, entities, frontier, localising
 
@@ -191,9 +192,6 @@ def _asked(
 
 
 def _fixed_teacher(name: str, part: Mapping[str, Any]) -> records.Teacher:
-    # Who answers is known there, and what is known there has steps.
-    from jaxdistill.registry.written import TEACHERS
-
     made = call("teacher of records", TEACHERS, part, Context(term=name), "teacher")
     if not isinstance(made, records.Teacher):
         raise ValueError("a judge is asked within a step: a decoder of an earlier stage is not")

@@ -1,4 +1,4 @@
-"""Teacher-written data in configs: tasks, scripts, teachers, measures, scores, and the work.
+"""Teacher-written data in configs: the requests, the work that writes, what students answer.
 
 ``data`` names a task or a file of requests; ``work`` of a stage names who answers them, and the
 steps; ``evaluate`` of a stage that learns from what was written names a score of answers.
@@ -6,8 +6,7 @@ steps; ``evaluate`` of a stage that learns from what was written names a score o
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,103 +14,15 @@ from jaxdistill import language, records
 from jaxdistill.data import split
 from jaxdistill.data.documents import json_rows
 from jaxdistill.distiller import Work
-from jaxdistill.evaluation.measuring import measuring
-from jaxdistill.records.canonical import identity, read
+from jaxdistill.records.canonical import read
 from jaxdistill.records.stages import written
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding
 from jaxdistill.registry.language import chat_of
 from jaxdistill.registry.record_steps import steps
+from jaxdistill.registry.record_teachers import TEACHERS
+from jaxdistill.registry.tasks import MEASURES, PLAYS, SCORES, TASKS
 from jaxdistill.settings import Count, Earlier
-from jaxdistill.tasks import (
-    answered,
-    commonsense,
-    dialogue_world,
-    dialogues,
-    entities,
-    frontier,
-    gradings,
-    localising,
-    reasoning,
-)
-
-
-def plain(function: Callable[..., Any]) -> Entry:
-    """A function of settings alone as an entry."""
-
-    @forwarding(function)
-    def entry(context: Context, **settings: Any) -> Any:
-        return function(**settings)
-
-    return entry
-
-
-def settled(function: Callable[..., Any]) -> Entry:
-    """A function with settings as an entry that gives it with these, not called yet."""
-
-    @forwarding(function)
-    def entry(context: Context, **settings: Any) -> Any:
-        made = functools.partial(function, **settings)
-        names = getattr(function, "metrics", None)
-        return made if names is None else measuring(names, made)
-
-    return entry
-
-
-def drawn(function: Callable[..., Any]) -> Entry:
-    """A task whose world is drawn from the seed of the run as an entry."""
-
-    @forwarding(function, "seed")
-    def entry(context: Context, **settings: Any) -> Any:
-        return function(seed=context.seed, **settings)
-
-    return entry
-
-
-TASKS: dict[str, Entry] = {
-    "commonsense": drawn(commonsense.commonsense),
-    "dialogues_of_file": plain(localising.dialogues_of_file),
-    "entities": drawn(entities.entities),
-    "gradings": drawn(gradings.gradings),
-    "gradings_of_file": plain(gradings.gradings_of_file),
-    "localised_dialogues": drawn(localising.localised_dialogues),
-    "reports": drawn(frontier.reports),
-    "traces": drawn(reasoning.traces),
-    "worked": drawn(frontier.worked),
-}
-"""``(**settings) -> requests``, all parts of the data set."""
-
-SCRIPTS: dict[str, Entry] = {
-    "confirm_tails": settled(commonsense.confirm_tails),
-    "grader": settled(gradings.grader),
-    "name_entities": settled(entities.name_entities),
-    "solver": settled(frontier.solver),
-    "summariser": settled(frontier.summariser),
-    "tell_tails": settled(commonsense.tell_tails),
-    "thinker": settled(reasoning.thinker),
-    "translator": settled(dialogue_world.translator),
-}
-"""``(question, **settings) -> text``, a teacher of known errors."""
-
-SCORES: dict[str, Entry] = {
-    "density": settled(frontier.density),
-    "exact": settled(answered.exact),
-    "numbers": settled(frontier.numbers),
-    "rank_agreement": settled(gradings.rank_agreement),
-    "right_share": settled(commonsense.right_share),
-    "set_f1": settled(entities.set_f1),
-    "solved": settled(reasoning.solved),
-}
-"""``(answers, **settings) -> {name: number}``."""
-
-MEASURES: dict[str, Entry] = {
-    "acceptance": settled(commonsense.acceptance),
-    "entity_truth": settled(entities.entity_truth),
-    "planted": settled(reasoning.planted),
-    "translations": settled(localising.translations),
-}
-"""``(written, requests, **settings) -> {name: number}``."""
-
 
 # --- data ---------------------------------------------------------------------------------------
 
@@ -143,49 +54,6 @@ def _requests(
 
 
 DATA: dict[str, Entry] = {"requests": _requests}
-
-
-# --- teachers -----------------------------------------------------------------------------------
-
-
-@forwarding(records.served, "name")
-def _server(context: Context, *, server: records.Server, **rest: Any) -> Any:
-    return records.served(server, name=context.term, **rest)
-
-
-@forwarding(records.replay)
-def _replay(context: Context, *, path: str, **rest: Any) -> Any:
-    return records.replay(path, **rest)._replace(name=context.term)
-
-
-def _scripted(context: Context, *, script: Mapping[str, Any]) -> Any:
-    function = call("script", SCRIPTS, script, context, "script")
-    revision = identity(dict(script))[:12]
-    return records.scripted(function, name=context.term, revision=revision)
-
-
-@forwarding(language.decoder_teacher, "name", "revision", "mesh", "context")
-def _decoder(context: Context, *, length: Count, **rest: Any) -> Any:
-    """``length`` are the most tokens of a question and its answer together."""
-    if context.teacher is None:
-        raise ValueError("teacher 'decoder' is the net of an earlier stage: name it by 'decoder'")
-
-    def made(results: Mapping[str, Any]) -> records.Teacher:
-        variables = results[context.teacher_name]
-        chat = context.info["chat"]
-        return language.decoder_teacher(
-            context.teacher, variables, chat, name=context.term, context=length, **rest
-        )
-
-    return made
-
-
-TEACHERS: dict[str, Entry] = {
-    "decoder": _decoder,
-    "replay": _replay,
-    "scripted": _scripted,
-    "server": _server,
-}
 
 
 @forwarding(written)
@@ -230,19 +98,6 @@ def _answered(context: Context, *, score: Mapping[str, Any], **rest: Any) -> Any
         raise ValueError("'answered' asks held-out requests: take the data set 'requests'")
     made = call("score of answers", SCORES, score, context, "score")
     return language.answered(context.net, chat, context.info["tasks"], made, **rest)
-
-
-def _service(
-    context: Context, *, history: dialogues.History = "compact", places: str = ""
-) -> language.Play:
-    """Whole dialogues, ``places`` being a file of what can be found; the world's by default."""
-    find = dialogues.places_of(places) if places else dialogue_world.foreign_place
-    start = functools.partial(dialogues.served, history=history, find=find)
-    return language.Play(start, dialogues.service, dialogues.SERVICE)
-
-
-PLAYS: dict[str, Entry] = {"service": _service}
-"""``(**settings) -> Play``, conversations that a student's own answers lead."""
 
 
 @forwarding(language.conversed)

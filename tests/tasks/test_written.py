@@ -13,7 +13,7 @@ from jaxdistill.presets import recipe as whole
 from jaxdistill.presets import written as presets
 from jaxdistill.records import Decision, Request, open_written
 from jaxdistill.records.canonical import line
-from jaxdistill.registry import record_steps, written
+from jaxdistill.registry import record_steps, tasks
 from jaxdistill.settings import Count, Share
 
 
@@ -44,8 +44,8 @@ def right(records, seed):
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch):
-    monkeypatch.setitem(written.TASKS, "sums", written.plain(sums))
-    monkeypatch.setitem(written.SCRIPTS, "adder", written.settled(adder))
+    monkeypatch.setitem(tasks.TASKS, "sums", tasks.plain(sums))
+    monkeypatch.setitem(tasks.SCRIPTS, "adder", tasks.settled(adder))
     monkeypatch.setitem(record_steps.STEPS, "right", record_steps._plain(right))
 
 
@@ -100,7 +100,7 @@ def test_a_run_that_was_killed_before_it_had_written_asks_nobody_again(tmp_path,
     def nobody(question, *, errors: Share = 0.0) -> str:
         raise AssertionError("this was answered before")
 
-    monkeypatch.setitem(written.SCRIPTS, "adder", written.settled(nobody))
+    monkeypatch.setitem(tasks.SCRIPTS, "adder", tasks.settled(nobody))
     again = recipe.run(recipe.plan(made), tmp_path, stages=["write"], quiet=True)["write"]
     assert json.loads((stage / "records" / "manifest.json").read_text()) == manifest
     for name, column in first.result.items():
