@@ -76,7 +76,7 @@ def density() -> dict:
 
 def small() -> dict:
     world = {"how": "steps", "operations": (2, 2), "most": 9, "taught": WRONG}
-    sizes = {"count": 1500, "validation": 512, "test": 256}
+    sizes = {"count": 1500, "validation": 64, "test": 256}
     teacher = {"teacher": written.script("solver", wrong=WRONG, unmarked=0.05)}
     answers = written.answers("numbers", 24)
     return recipe(
@@ -93,8 +93,8 @@ def small() -> dict:
 
 def claim() -> dict:
     alone = {"data/task/how": "alone", "stages/learn/evaluate/answers/new": 8}
-    more = {"operations": (1, 1), "count": 4000, "validation": 1024}
-    easy = {**alone, **at("data/task", **more), "stages/learn/steps": 1000}
+    more = {"operations": (1, 1), "most": 5, "count": 4000, "validation": 1024}
+    easy = {**alone, **at("data/task", **more), "stages/learn/steps": 400}
     filtered = at("stages/write/work", after=FILTER)
     far, few = "a fifth of the problems", "three of 256 problems"
     by = ("learn/validation/lenient", "about what sets of 1,024 and five seeds can tell")
