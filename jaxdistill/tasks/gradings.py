@@ -34,8 +34,10 @@ whole.
 """
 SHAPES = ("circle", "square", "triangle", "star", "heart", "moon")
 """Of the things in a picture; no two of one picture are alike in it."""
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
+COLOURS = ("red", "yellow", "green", "blue")
 """Each is near to those beside it."""
+PLACES = (1, 2, 3, 4, 5)
+"""From left to right."""
 STATES = {"clean": 10, "dusty": 8, "scratched": 6, "torn": 3, "broken": 1}
 """How a thing may look, and what that is worth."""
 _WORDS = "You grade how well a picture shows what its caption asks for, from 0 (not at all) to 10."
@@ -46,7 +48,7 @@ _PARTS = (
     "is missing gets 0. End with 'Overall: ' and the number for the whole alone."
 )
 ASKED = {
-    "parts": _PARTS.format(how="Say of each what you see and what was asked for, as 'Seen: '. "),
+    "parts": _PARTS.format(how="Say of each what you see, and what is not as asked, as 'Seen: '. "),
     "numbers": _PARTS.format(how=""),
     "overall": f"{_WORDS} Answer with 'Overall: ' and the number alone.",
 }
@@ -92,7 +94,8 @@ def gradings(
 ) -> list[Request]:
     """Pictures of the world to be graded.
 
-    The teacher is told how to grade; the student is shown caption and picture alone.
+    The teacher is told how to grade; the student is shown caption and picture alone. No picture is
+    there twice.
 
     Args:
         count: pictures to learn from.
@@ -101,17 +104,20 @@ def gradings(
         seed: of the world.
 
     Example:
-        >>> last = gradings(count=1, held_out=1)[-1]
-        >>> print(last.prompt[0].content)
-        Caption: circle orange right of triangle yellow. Picture: circle dusty orange 9, ...
-        >>> print(last.reference)
-        Seen: dusty orange for orange 9, ... Look: 8, 10. Kind: 10, 10. Place: 10. Overall: 10
+        >>> first = gradings(count=1, held_out=1)[0]
+        >>> print(first.prompt[0].content)
+        Caption: star blue left of heart green. Picture: star clean blue 2.
+        >>> print(first.reference)
+        Seen: clean blue 2, missing. Look: 10, 0. Kind: 10, 0. Place: 0. Overall: 3
     """
-    found = []
-    for split, size in (("train", count), ("validation", held_out), ("test", held_out)):
+    found, known = [], set()
+    for split, size in (("validation", held_out), ("test", held_out), ("train", count)):
         for number in range(size):
             source = f"gradings/{seed}/{split}/{number}"
-            scene = drawn(random.Random(source))
+            draw = random.Random(source)
+            while (scene := drawn(draw)).text in known:
+                pass
+            known.add(scene.text)
             right = None if split == "train" else graded(scene, form)
             found.append(_request(scene.text, form, source, split, right))
     return found
@@ -173,7 +179,7 @@ def drawn(draw: random.Random) -> Scene:
     colours = draw.choices(COLOURS, k=2)
     first, second = zip(colours, shapes, strict=True)
     side = draw.choice(("left", "right"))
-    low, high = sorted(draw.sample(range(1, 10), 2))
+    low, high = sorted(draw.sample(PLACES, 2))
     places = [low, high] if (side == "left") == (draw.random() < 0.8) else [high, low]
     things = []
     for (colour, shape), place in zip((first, second), places, strict=True):
@@ -198,10 +204,10 @@ def graded(scene: Scene, form: Form = "parts") -> str:
         form: see :data:`Form`.
 
     Example:
-        >>> things = (Thing("star", "red", "torn", 2), Thing("moon", "blue", "clean", 7))
+        >>> things = (Thing("star", "red", "torn", 2), Thing("moon", "blue", "clean", 4))
         >>> scene = Scene((("red", "star"), ("green", "moon")), "left", things)
         >>> print(graded(scene))
-        Seen: torn red for red 2, clean blue for green 7. Look: 3, 10. Kind: 10, 5. Place: 10. ...
+        Seen: torn red 2, clean blue not green 4. Look: 3, 10. Kind: 10, 5. Place: 10. Overall: 8
         >>> graded(scene, "numbers"), graded(scene, "overall")
         ('Look: 3, 10. Kind: 10, 5. Place: 10. Overall: 8', 'Overall: 8')
     """
@@ -223,7 +229,10 @@ def graded(scene: Scene, form: Form = "parts") -> str:
 
 
 def _words_of(thing: Thing | None, colour: str) -> str:
-    return f"{thing.state} {thing.colour} for {colour} {thing.place}" if thing else "missing"
+    if thing is None:
+        return "missing"
+    unlike = "" if thing.colour == colour else f" not {colour}"
+    return f"{thing.state} {thing.colour}{unlike} {thing.place}"
 
 
 def _alike(colour: str, other: str) -> int:
@@ -269,7 +278,7 @@ def _seen(thing: Thing, draw: random.Random, error: float) -> Thing:
         thing.shape,
         other(thing.colour, COLOURS),
         other(thing.state, list(STATES)),
-        other(thing.place, range(1, 10)),
+        other(thing.place, PLACES),
     )
 
 

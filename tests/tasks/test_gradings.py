@@ -47,12 +47,12 @@ def test_parts_of_a_grade_are_what_the_whole_is_made_of():
 
 
 def test_a_picture_is_graded_by_what_it_shows():
-    star, moon = tasks.Thing("star", "red", "clean", 2), tasks.Thing("moon", "blue", "clean", 7)
+    star, moon = tasks.Thing("star", "red", "clean", 2), tasks.Thing("moon", "blue", "clean", 4)
     scene = tasks.Scene((("red", "star"), ("blue", "moon")), "left", (moon, star))
     assert last_score(tasks.graded(scene)) == 10
-    swapped = scene._replace(things=(star._replace(place=8), moon))
+    swapped = scene._replace(things=(star._replace(place=5), moon))
     assert tasks.graded(swapped, "numbers") == "Look: 10, 10. Kind: 10, 10. Place: 1. Overall: 7"
-    near = scene._replace(things=(star._replace(colour="orange"), moon._replace(colour="red")))
+    near = scene._replace(things=(star._replace(colour="yellow"), moon._replace(colour="red")))
     assert tasks.graded(near, "numbers") == "Look: 10, 10. Kind: 5, 1. Place: 10. Overall: 8"
     gone = scene._replace(things=(moon,))
     assert tasks.graded(gone, "numbers") == "Look: 0, 10. Kind: 0, 10. Place: 0. Overall: 3"
@@ -61,7 +61,8 @@ def test_a_picture_is_graded_by_what_it_shows():
 def test_the_world_is_a_function_of_its_seed_and_mostly_good():
     one, again, other = (tasks.gradings(count=50, held_out=300, seed=s) for s in (1, 1, 2))
     assert [r.id for r in one] == [r.id for r in again]
-    assert {r.messages for r in one}.isdisjoint(r.messages for r in other)
+    assert len({r.messages for r in one}) == len(one)
+    assert len({r.messages for r in one} & {r.messages for r in other}) < 20
     assert collections.Counter(r.split for r in one) == {
         "train": 50,
         "validation": 300,
@@ -74,7 +75,7 @@ def test_the_world_is_a_function_of_its_seed_and_mostly_good():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_judge_errs_as_often_as_it_is_told_to(form):
-    requests = tasks.gradings(count=1, held_out=300, form=form)[1:]
+    requests = tasks.gradings(count=1, held_out=300, form=form)[:-1]
     assert answers(requests, error=0.0) == [r.reference for r in requests]
     said = answers(requests, error=0.3, silent=0.2)
     assert said == answers(requests, error=0.3, silent=0.2)
