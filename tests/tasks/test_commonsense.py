@@ -5,6 +5,8 @@ import json
 import pytest
 
 from jaxdistill import records
+from jaxdistill.registry import steps
+from jaxdistill.registry.context import Context
 from jaxdistill.tasks import commonsense
 from jaxdistill.tasks.answered import Answered
 from jaxdistill.tasks.commonsense import RELATIONS, Critic, accepted_share, right_tails, stays
@@ -157,3 +159,26 @@ def test_bad_settings_are_refused():
         truth("teapot")
     with pytest.raises(ValueError, match="no sentence of the small world"):
         commonsense.tell_tails(records.Request.of("Hello.").questions()[0])
+
+
+@pytest.mark.parametrize(
+    ("critic", "message"),
+    [
+        ({"teacher": "scripted", "script": {"script": "confirm_tail"}}, "did you mean 'confirm_"),
+        ({"teacher": "scripted", "script": {"script": "confirm_tails", "error": 2}}, "error"),
+        ({"teacher": "nobody"}, "unknown teacher of records 'nobody'"),
+        ({"teacher": "decoder", "length": 8}, "decoder"),
+    ],
+)
+def test_a_critic_that_cannot_be_is_refused_before_anything_is_asked(critic, message):
+    with pytest.raises(ValueError, match=message):
+        steps([{"step": "confirmed", "critic": critic}], Context())
+
+
+def test_a_critic_of_a_config_is_known_by_its_name():
+    said = {"teacher": "scripted", "script": {"script": "confirm_tails"}}
+    (found,) = steps(
+        [{"step": "confirmed", "critic": said, "called": "second", "votes": 5}], Context()
+    )
+    assert found.described()["settings"]["critic"]["critic"] == "second"
+    assert found.described()["settings"]["votes"] == 5
