@@ -337,6 +337,7 @@ def _metrics(plan: Plan, student: Planned, rows: Sequence[Mapping[str, Any]]) ->
     match = _STEPS.fullmatch(claimed)
     first = [name for name in (claimed, match[1] if match else "") if name in own]
     others = [row["values"] for row in rows if row["name"] != student.name]
+    first = [_where_most_have(name, own, others) for name in first]
     rest = [name for name in own if meaning(name).better] or own
     # What is best on the way was chosen by the very records that it is measured on.
     rest.sort(
@@ -353,6 +354,13 @@ def _metrics(plan: Plan, student: Planned, rows: Sequence[Mapping[str, Any]]) ->
             theirs.sort(key=lambda n: not n.startswith("test/"))
             names = [*names[: METRICS - 1], theirs[0]]
     return names
+
+
+def _where_most_have(name: str, own: Sequence[str], others: Sequence[Mapping[str, float]]) -> str:
+    """The metric on the set on which most others have it too: a teacher may be measured on the
+    validation set alone, and a student's values on another are not to be compared with that."""
+    same = [one for one in own if one.rpartition("/")[2] == name.rpartition("/")[2]]
+    return max(same, key=lambda one: (sum(one in values for values in others), one == name))
 
 
 def _once(names: Iterable[str]) -> list[str]:

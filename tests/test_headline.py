@@ -120,6 +120,20 @@ def test_what_is_measured_before_it_learns_is_not_the_student(started):
     assert "validation/accuracy" in rows[0]["values"]
 
 
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_teacher_and_student_are_compared_on_one_set(part):
+    """That of the claim, if the teacher was measured on it."""
+    own = {"test/probe_accuracy": 0.4, "validation/probe_accuracy": 0.6}
+    theirs = {name: 0.5 for name in own if part == "test" or name.startswith(part)}
+    rows = [
+        {"name": "teacher", "role": "teacher", "values": theirs},
+        {"name": "distil", "role": "student", "values": own},
+    ]
+    plan = SimpleNamespace(config={"claim": {"metric": "distil/test/probe_accuracy"}})
+    found = headline._metrics(plan, SimpleNamespace(name="distil"), rows)
+    assert found == [f"{part}/probe_accuracy"]
+
+
 def test_report_and_card_say_what_was_measured_once(started):
     answer, times, root = started
     assert times == 2  # the teacher, and a student whose form stays
