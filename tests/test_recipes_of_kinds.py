@@ -249,10 +249,12 @@ def test_what_was_planned_is_not_traced_again_when_it_runs(monkeypatch, tmp_path
         "objective": {"kd": {"loss": "hinton_kd", "temperature": 2.0}},
         "initial": {"stage": "teacher"},
     }
-    plain = {"data": {"name": "digits", "validation": 0.1, "test": 0.2}}
+    plain = {"data": {"name": "digits", "validation": 0.1, "test": 0.2}, "mesh": {"data": 1}}
     config = {**plain, "recipe": ("teacher", "student")}
     config["stages"] = {"teacher": learns, "student": {**learns, **follows}}
-    recipe.run(recipe.plan(config), tmp_path, quiet=True)
+    plan = recipe.plan(config)
+    recipe.summary(plan)
+    recipe.run(plan, tmp_path, quiet=True)
     assert traced == ["teacher", "student"]
 
 

@@ -43,6 +43,8 @@ from jaxdistill.training.sharding import (
     batch_sharding,
     make_mesh,
     memory_of_a_device,
+    shapes_of_batch,
+    shapes_on,
     shardings,
 )
 from jaxdistill.training.tracking import Tracker
@@ -265,7 +267,15 @@ def compiled_step(plan: Plan, name: str) -> Any:
             f"the step of stage {name!r} is known when {plan.stage(name).needs} have run"
         )
     stage, state, batch, _ = found[name]
-    lowered = jax.jit(stage.distiller.step).lower(state, dict(stage.frozen), batch)
+    frozen, where = dict(stage.frozen), contextlib.nullcontext()
+    mesh, rules = _where(plan).values()
+    if mesh.size == 1:
+        # It is the device that the step was traced for.
+        state, frozen = shapes_on(mesh, state, rules), shapes_on(mesh, frozen, rules)
+        batch = shapes_of_batch(batch, batch_sharding(mesh, stage.distiller.takes))
+        where = jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+    with where:
+        lowered = jax.jit(stage.distiller.step).lower(state, frozen, batch)
     return lowered.compile(_UNOPTIMISED if jax.default_backend() == "cpu" else None)
 
 
