@@ -210,12 +210,12 @@ def test_what_is_not_written_yet_is_planned_and_not_traced(kind):
 
 def test_a_plan_traces_a_stage_once_and_compiles_what_takes_steps(monkeypatch):
     from jaxdistill.presets.images import classifier
-    from jaxdistill.recipe import running
+    from jaxdistill.recipe import planning
 
     traced = []
-    checked = running.check
+    checked = planning.check
     monkeypatch.setattr(
-        running, "check", lambda *args, **where: [traced.append(1), checked(*args, **where)][1]
+        planning, "check", lambda *args, **where: [traced.append(1), checked(*args, **where)][1]
     )
     learns = classifier({"net": "mlp", "widths": (4,)}, steps=60)
     stages = {"start": {**learns, "steps": 0}, "learnt": {**learns, "initial": {"stage": "start"}}}

@@ -63,7 +63,7 @@ def sweep(
     """
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(variables)):
         for batch in data:
-            jax.eval_shape(step, variables, _seen(batch), np.uint32(0))
+            jax.eval_shape(step, variables, _place(variables, _seen(batch)), np.uint32(0))
             break
         raise _Traced
     last = None

@@ -129,13 +129,19 @@ def remembered(measure: Callable[[Any, Iterable[Any]], Features], data: Iterable
     """
     last: list[Any] = [(), None]
 
+    def forget(_: Any) -> None:
+        last[:] = [(), None]
+
     def known(result: Any) -> Features:
         leaves = jax.tree.leaves(result)
         same = len(leaves) == len(last[0]) > 0
         if not (same and all(seen() is leaf for seen, leaf in zip(last[0], leaves, strict=True))):
             found = measure(result, data)
-            fixed = all(isinstance(leaf, jax.Array) for leaf in leaves)
-            last[:] = [[weakref.ref(leaf) for leaf in leaves] if fixed else (), found]
+            if not all(isinstance(leaf, jax.Array) for leaf in leaves):
+                return found
+            # Nothing is kept longer than the weights it is of.
+            last[:] = [[weakref.ref(leaf, forget) for leaf in leaves], found]
+            return found
         return last[1]
 
     return known

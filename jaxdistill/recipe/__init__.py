@@ -7,16 +7,9 @@ result.
 
 from jaxdistill.recipe.arms import check_claim, metrics
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
+from jaxdistill.recipe.planning import plan, refuse_too_large, shapes, step_flops
 from jaxdistill.recipe.resolving import resolve, settled
-from jaxdistill.recipe.running import (
-    finished,
-    plan,
-    refuse_too_large,
-    restore,
-    run,
-    shapes,
-    step_flops,
-)
+from jaxdistill.recipe.running import finished, restore, run
 from jaxdistill.recipe.stage_cache import cache_of, cached_stages, open_cache, write_cache
 from jaxdistill.recipe.stages import stage_of
 from jaxdistill.recipe.student import costs_of, write_student

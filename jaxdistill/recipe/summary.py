@@ -11,7 +11,7 @@ import jax
 from jaxdistill.models import pretrained
 from jaxdistill.progress import shown
 from jaxdistill.recipe.planned import Plan
-from jaxdistill.recipe.running import compiled_step, shapes
+from jaxdistill.recipe.planning import compiled_step, shapes
 
 
 class Row(NamedTuple):
