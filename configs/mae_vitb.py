@@ -149,13 +149,13 @@ def claim() -> dict:
 
 
 def fashion_mnist() -> dict:
-    """What the small run becomes on Fashion-MNIST."""
-    ninety, longer = {"stages/distil/view/mask/ratio": 0.9}, {"stages/distil/steps": 900}
+    """What the small run becomes on Fashion-MNIST. A mask of 80 % leaves 10 patches of 49."""
+    eighty, longer = {"stages/distil/view/mask/ratio": 0.8}, {"stages/distil/steps": 900}
     arms = {"alone": ALONE, "alone longer": {**ALONE, **longer}}
-    arms |= {"ninety": ninety, "ninety alone": {**ALONE, **ninety}}
-    beats = "distilled beats alone at 90 % masking"
-    against = "at 90 % masking the student loses at most two points against 75 %"
-    work = "a step at 90 % masking has fewer floating point operations"
+    arms |= {"eighty": eighty, "eighty alone": {**ALONE, **eighty}}
+    beats = "distilled beats alone at 80 % masking"
+    against = "at 80 % masking the student loses at most two points against 75 %"
+    work = "a step at 80 % masking has fewer floating point operations"
     found = {
         "data/test": 0.0,
         "stages/teacher/steps": 1200,
@@ -167,11 +167,12 @@ def fashion_mnist() -> dict:
         PEAK: 3e-3,
         "claim/held_equal": (
             "net, steps, batches, masks, optimizer and learning rate of the student",
+            "the labels of the ten probes, of 1,000 labels each, the same for all arms of a seed",
         ),
         **{f"claim/arms/{name}": arm for name, arm in arms.items()},
-        "claim/contrasts/ninety": above("ninety", "ninety alone", beats),
-        "claim/contrasts/ninety against 75": above("ninety", "distilled", against, -0.02, **SEEDS),
-        "claim/contrasts/work": above("distilled", "ninety", work, metric="distil/step_flops"),
+        "claim/contrasts/eighty": above("eighty", "eighty alone", beats),
+        "claim/contrasts/eighty against 75": above("eighty", "distilled", against, -0.02, **SEEDS),
+        "claim/contrasts/work": above("distilled", "eighty", work, metric="distil/step_flops"),
     }
     for stage in ("distil", "finetune"):
         found |= at(f"stages/{stage}/student", width=48)
@@ -179,6 +180,7 @@ def fashion_mnist() -> dict:
         found |= at(f"stages/{stage}/student", patch=4)
     for stage in ("teacher", "distil"):
         found |= at(f"stages/{stage}/view/mask", patch=4)
+        found |= at(f"stages/{stage}/evaluate/probe", labelled=10_000, parts=10)
     return found
 
 
