@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from jaxdistill._errors import unknown
+from jaxdistill._errors import listed, unknown
 from jaxdistill.overrides import override
 from jaxdistill.settings import Count, Natural, NonNegative, Scheduled, Share, fault, fields
 
@@ -248,7 +248,10 @@ def _handed_faults(name: str, settings: Mapping[str, Any]) -> list[str]:
         where = f"key of 'data' of stage {name!r}, which an earlier stage leaves"
         found += [unknown(where, key, ("stage",)) for key in extra]
     elif data and "name" not in data:
-        found.append(f"'data' of stage {name!r} needs 'name', or the 'stage' that leaves it")
+        found.append(
+            f"'data' of stage {name!r} has {listed(data)}: it needs 'name', or the 'stage' that "
+            "leaves it"
+        )
     for path, source in (settings["chosen"] or {}).items():
         if "/" not in source:
             found.append(

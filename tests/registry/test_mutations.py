@@ -20,7 +20,7 @@ from jaxdistill.data.split import PARTS
 from jaxdistill.records import Request, chat, plain, request_splits
 from jaxdistill.registry import record_steps
 from jaxdistill.registry.entries import forwarding
-from jaxdistill.settings import keys
+from jaxdistill.settings import Count, keys
 
 COUNT = 300
 # What a config may call as it likes, or say as it likes: no misspelling of these is a mistake.
@@ -151,7 +151,7 @@ def reviews() -> Any:
 def requests(real: Any) -> Any:
     """A reader of requests: those of a world are real, those of a file a few that are made here."""
 
-    def read(context: Any, *, length: int, task: Any = None, **rest: Any) -> Any:
+    def read(context: Any, *, length: Count, task: Any = None, **rest: Any) -> Any:
         if task is not None and "path" not in task:
             rest.pop("path", None)
             return real(context, length=length, task=task, **rest)
