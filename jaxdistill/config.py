@@ -249,8 +249,8 @@ def _handed_faults(name: str, settings: Mapping[str, Any]) -> list[str]:
         found += [unknown(where, key, ("stage",)) for key in extra]
     elif data and "name" not in data:
         found.append(
-            f"'data' of stage {name!r} has {listed(sorted(data))}: it needs 'name', or the 'stage' that "
-            "leaves it"
+            f"'data' of stage {name!r} has {listed(sorted(data))}: it needs 'name', or the "
+            "'stage' that leaves it"
         )
     for path, source in (settings["chosen"] or {}).items():
         if "/" not in source:
