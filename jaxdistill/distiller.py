@@ -240,9 +240,31 @@ def net_of(student: Student, frozen: Mapping[str, Any]) -> Net:
     return student if isinstance(student, Net) else student(frozen)
 
 
+def on_shared(make: Callable[[Net], Distiller], student: Student) -> Distiller:
+    """An algorithm for a net, for a student that may be built on what is frozen instead.
+
+    Args:
+        make: gives the algorithm for a net; at every call it is made anew, for the net that the
+            student is on what was given. Its ``result`` may not depend on the net.
+        student: the net, or a function of the frozen variables to it.
+    """
+    if isinstance(student, Net):
+        return make(student)
+    said = make(with_base(student, ("what is frozen",)))
+
+    def init(key: Any, frozen: Any, batch: Any) -> Any:
+        return make(student(frozen)).init(key, frozen, batch)
+
+    def step(state: Any, frozen: Any, batch: Any) -> tuple[Any, Metrics]:
+        return make(student(frozen)).step(state, frozen, batch)
+
+    return said._replace(init=init, step=step)
+
+
 def with_base(student: Callable[[Mapping[str, Any]], Net], names: Sequence[str]) -> Net:
     """A student that is built on what is frozen, as a net of both: its parameters are
-    ``{"own": ..., "base": {name: variables}}``, see :func:`on_base`."""
+    ``{"own": ..., "base": {name: variables}}``, see :func:`on_base`. Its ``back`` is that of the
+    student."""
 
     def init(key: Any, inputs: Any) -> Any:
         raise ValueError(f"a net that shares weights with {', '.join(names)} starts from these")
@@ -250,7 +272,11 @@ def with_base(student: Callable[[Mapping[str, Any]], Net], names: Sequence[str])
     def apply(params: Any, state: Any, inputs: Any, **how: Any) -> Any:
         return student(params["base"]).apply(params["own"], state, inputs, **how)
 
-    return Net(init, apply)
+    def back(variables: Any) -> Any:
+        params, state = variables
+        return student(params["base"]).back((params["own"], state))
+
+    return Net(init, apply, back)
 
 
 def on_base(result: Any, frozen: Mapping[str, Any], names: Sequence[str]) -> Any:

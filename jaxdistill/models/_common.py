@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill import settings
+from jaxdistill.models.layouts import ADAPTERS
 
 # Configs give names; code may give jnp.bfloat16 just as well.
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def scan_layers(
 
     run = nn.scan(
         one,
-        variable_axes={"params": 0, "batch_stats": 0, "cache": 0, "intermediates": 0},
+        variable_axes={"params": 0, "batch_stats": 0, "cache": 0, "intermediates": 0, ADAPTERS: 0},
         split_rngs={"params": True, "dropout": True},
         length=depth,
     )

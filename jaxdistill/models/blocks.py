@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 from jaxdistill.models._common import Dtype, Identity, divisors
-from jaxdistill.models.layouts import STACK
+from jaxdistill.models.layouts import ADAPTERS, STACK
 from jaxdistill.settings import Count, Finite, Positive
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -255,11 +255,12 @@ class Stack(nn.Module, kw_only=True):
             keys = jax.random.split(key, self.depth)
             return jax.vmap(lambda one: block.init(one, example)["params"])(keys)
 
-        def step(tokens: jax.Array, layer: tuple[Any, Any]) -> tuple[Any, None]:
-            params, gates = layer
-            return block.apply({"params": params}, tokens, gates, mask), None
+        def step(tokens: jax.Array, layer: tuple[Any, Any, Any]) -> tuple[Any, None]:
+            params, gates, adapters = layer
+            own = {"params": params, ADAPTERS: adapters}
+            return block.apply(own, tokens, gates, mask), None
 
-        layers = self.param(STACK, init), gates
+        layers = self.param(STACK, init), gates, self.get_variable(ADAPTERS, STACK, {})
         body = jax.checkpoint(step, prevent_cse=False) if self.remat else step
         tapped = sorted(set(_block_ids(self.taps)))
         start = 0

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 STACK = "blocks"
+# The collection of variables in which layers find adapters, also within loops over layers.
+ADAPTERS = "adapters"
 # What layers are called one by one, and stacked: those of transformers, and of decoders.
 _STACKS = {"block": STACK, "layers": "layers"}
 

@@ -35,6 +35,8 @@ class Planned:
         weighs: the entries of a later objective that its choice multiplies.
         student: what is trained: the net, or a function to it of the results of ``shares``.
         shares: the earlier stages that the student shares weights with.
+        module: the Linen module that the variables of its net are of, see :meth:`plain`; None where
+            the net was made otherwise.
         awaits: the earlier stages whose results say what it is trained on or what its settings are,
             as long as they are not there, see :func:`jaxdistill.recipe.settled`.
     """
@@ -51,6 +53,14 @@ class Planned:
     student: Student | None = None
     shares: tuple[str, ...] = ()
     awaits: tuple[str, ...] = ()
+    module: Any = None
+
+    def plain(self, result: Any) -> Any:
+        """A result as later stages read it, as variables of its module: adapters in its weights."""
+        if not self.shares or self.module is None:
+            return result
+        variables = dict(self.net.back(result))
+        return variables.pop("params"), variables
 
     def handed_on(self, result: Any, results: Mapping[str, Any]) -> Any:
         """The result as later stages read it: a student with the weights that it shares."""

@@ -52,6 +52,7 @@ def resolve(config: Mapping[str, Any], read: dict[str, split.Splits] | None = No
         settings = stage_settings(config)
         hashes = identities(config)
     nets: dict[str, Net] = {}
+    modules: dict[str, Any] = {}
     planned: list[Planned] = []
     faults: list[str] = []
     read = {} if read is None else read
@@ -65,7 +66,7 @@ def resolve(config: Mapping[str, Any], read: dict[str, split.Splits] | None = No
         try:
             stage = Planned(name, own, None, needs, hashes[name], sets, awaits=_awaited(own))
             with blamed("its part of the config"):
-                stage = _resolved(stage, config, nets)
+                stage = _resolved(stage, config, nets, modules)
                 _check_weights(stage, planned)
                 given.check(stage, planned)
                 _check_handed(stage, planned)
@@ -74,7 +75,7 @@ def resolve(config: Mapping[str, Any], read: dict[str, split.Splits] | None = No
             continue
         planned.append(stage)
         if stage.net is not None:
-            nets[name] = stage.net
+            nets[name], modules[name] = stage.net, stage.module
     if faults:
         raise ValueError("\n".join(faults))
     return Plan(config, tuple(planned), read)
@@ -90,7 +91,9 @@ def _read(part: Mapping[str, Any], seed: int, read: dict[str, split.Splits]) -> 
     return read[name]
 
 
-def _resolved(stage: Planned, config: Mapping[str, Any], nets: Mapping[str, Net]) -> Planned:
+def _resolved(
+    stage: Planned, config: Mapping[str, Any], nets: Mapping[str, Net], modules: Mapping[str, Any]
+) -> Planned:
     """The stage with its net, once all its names are found and its values are within their domains.
 
     Raises:
@@ -104,7 +107,10 @@ def _resolved(stage: Planned, config: Mapping[str, Any], nets: Mapping[str, Net]
     else:
         student, shares = net_of(settings, stage.info, nets), registry.shared(settings["student"])
         net = with_base(student, shares) if shares else student  # type: ignore[arg-type]
-        stage = dataclasses.replace(stage, student=student, net=net, shares=shares)
+        adapts = registry.adapts(settings["student"])
+        module = modules.get(adapts) if adapts else module_of(settings, stage.info)
+        parts = {"student": student, "net": net, "shares": shares, "module": module}
+        stage = dataclasses.replace(stage, **parts)
         stage = dataclasses.replace(stage, kind=_kind_of(stage, nets, seed))
         numbers = ()
     told = (settings["student"] or {}).get("classes")
@@ -181,7 +187,7 @@ def settled(plan: Plan, results: Mapping[str, Any]) -> Plan:
     for planned in plan.stages:
         if planned.awaits and all(name in results for name in planned.awaits):
             try:
-                planned = _settled(plan, planned, results, {p.name: p.net for p in stages if p.net})
+                planned = _settled(plan, planned, results, stages)
             except ValueError as fault:
                 raise ValueError(f"stage {planned.name!r}: {fault}") from fault
         stages.append(planned)
@@ -189,7 +195,7 @@ def settled(plan: Plan, results: Mapping[str, Any]) -> Plan:
 
 
 def _settled(
-    plan: Plan, planned: Planned, results: Mapping[str, Any], nets: Mapping[str, Net]
+    plan: Plan, planned: Planned, results: Mapping[str, Any], earlier: Sequence[Planned]
 ) -> Planned:
     settings, sets = with_choices(planned.settings, results), planned.data
     source = data_stage(settings)
@@ -198,7 +204,8 @@ def _settled(
         sets = split.Splits({**sets, "train": written})
         check_sets(sets)
     stage = dataclasses.replace(planned, settings=settings, data=sets, awaits=())
-    return _resolved(stage, plan.config, nets)
+    nets = {each.name: each.net for each in earlier if each.net}
+    return _resolved(stage, plan.config, nets, {each.name: each.module for each in earlier})
 
 
 def _source(stage: str, kind: Kind, result: Any, info: Mapping[str, Any]) -> Source:

@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxdistill import models, registry, students
 from jaxdistill.config import frozen_stages, target_stages
+from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.recipe.planned import Plan, Planned
-from jaxdistill.recipe.resolving import module_of
 from jaxdistill.students.seeing import Arrays, Images, Seeing, Texts
 from jaxdistill.training.costs import Costs, costs
 from jaxdistill.training.loop import Outcome
@@ -93,12 +93,13 @@ def write_student(
         name: (plan.stage(name).net, outcomes[name].result, inputs_of(plan.stage(name)))
         for name in taught
     }
-    module = module_of(last.settings, last.info)
-    result = outcomes[last.name].result
+    result, net = outcomes[last.name].result, last.net
+    if last.shares and last.module is not None:
+        result, net = last.plain(result), from_linen(last.module)
     measured = measured or costs_of(plan, outcomes)
     known = {"student": measured(last.name), **{name: measured(name) for name in taught}}
-    how = {"module": module, "teachers": teachers, "measured": known}
-    return [students.save(Path(root) / "student", last.net, result, seen, about, **how)]
+    how = {"module": last.module, "teachers": teachers, "measured": known}
+    return [students.save(Path(root) / "student", net, result, seen, about, **how)]
 
 
 def inputs_of(planned: Planned) -> Any:
@@ -106,7 +107,7 @@ def inputs_of(planned: Planned) -> Any:
     that the data name."""
     records = planned.data["train"].gather(np.arange(1))
     if "vocabulary" in planned.info:
-        if isinstance(module_of(planned.settings, planned.info), models.Decoder):
+        if isinstance(planned.module, models.Decoder):
             return records["tokens"]
         return {name: records[name] for name in ("tokens", "mask", "types") if name in records}
     view = registry.view({"augment": (planned.settings["view"] or {}).get("augment")}, planned.info)
@@ -167,7 +168,7 @@ def _output(planned: Planned, result: Any, seen: Any) -> tuple[str, students.Kin
     """Where the output is read, what it is, and what its columns are called."""
     settings, info = planned.settings, planned.info
     net: Any = planned.net
-    module = module_of(settings, info)
+    module = planned.module
     out = jax.eval_shape(lambda v, x: net.apply(*v, x).out, result, seen)
     if (settings["distiller"] or {}).get("name") in _SAMPLERS:
         return "out", "samples", ()

@@ -13,7 +13,7 @@ from jaxdistill.registry.distillers import DISTILLERS, distiller
 from jaxdistill.registry.entries import checked, named, record, schedule, without
 from jaxdistill.registry.evaluators import BATCH, EVALUATORS, Evaluated, evaluated, evaluator
 from jaxdistill.registry.language import TOKENIZERS
-from jaxdistill.registry.nets import NETS, lifted, net, net_module, shared
+from jaxdistill.registry.nets import NETS, adapts, lifted, net, net_module, shared
 from jaxdistill.registry.objectives import (
     CRITICS,
     LOSSES,
@@ -81,6 +81,7 @@ __all__ = [
     "TABLES",
     "Context",
     "Evaluated",
+    "adapts",
     "between",
     "checked",
     "data",

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxdistill.distiller import Distiller
+from jaxdistill.distiller import Distiller, on_shared
 from jaxdistill.registry import condense, language, samplers
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding, less
@@ -41,4 +41,9 @@ def distiller(part: Mapping[str, Any], context: Context) -> Distiller:
         ValueError: for an unknown name or key, with the nearest valid one.
     """
     context = dataclasses.replace(context, frozen=tuple(part.get("frozen") or ()))
-    return call("distiller", DISTILLERS, less(part, *SHARED), context)
+
+    def made(net: Any) -> Distiller:
+        own = dataclasses.replace(context, student_net=net)
+        return call("distiller", DISTILLERS, less(part, *SHARED), own)
+
+    return made(None) if context.student_net is None else on_shared(made, context.student_net)

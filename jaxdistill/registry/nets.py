@@ -8,7 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxdistill import connectors, models
+from jaxdistill import connectors, lora, models
 from jaxdistill.distiller import Student
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import pretrained
@@ -16,7 +16,7 @@ from jaxdistill.net import Net
 from jaxdistill.registry import pools, samplers
 from jaxdistill.registry.condense import kernel_named
 from jaxdistill.registry.context import Context
-from jaxdistill.registry.entries import Entry, call, module, stages_in
+from jaxdistill.registry.entries import Entry, call, forwarding, module, stages_in
 from jaxdistill.settings import Earlier
 from jaxdistill.theory import machines
 
@@ -47,6 +47,12 @@ def _extended(context: Context, *, stage: Earlier, tap: str, head: Mapping[str, 
     return connectors.extended(context.net_of(stage), stage, tap, own)
 
 
+@forwarding(lora.adapted)
+def _lora(context: Context, *, base: Earlier, **rest: Any) -> Any:
+    """An earlier net that stays as it is, and low-rank adapters of its kernels that learn."""
+    return lora.adapted(context.net_of(base), base, **rest)
+
+
 NETS: dict[str, Entry] = {
     "mlp": module(models.MLP),
     "convnet": module(models.ConvNet),
@@ -59,6 +65,7 @@ NETS: dict[str, Entry] = {
     "mixer": module(models.Mixer),
     "wide_resnet": module(models.WideResNet),
     "extended": _extended,
+    "lora": _lora,
     "kernel_machine": _kernel_machine,
     "published": _published,
     **samplers.NETS,
@@ -111,6 +118,11 @@ def shared(part: Mapping[str, Any] | None) -> tuple[str, ...]:
     keywords; such an entry gives a function of their results to a net."""
     entry = NETS.get((part or {}).get("net", ""))
     return stages_in(entry, part) if entry is not None and part is not None else ()
+
+
+def adapts(part: Mapping[str, Any] | None) -> str | None:
+    """The earlier stage whose net that of a stage is, with adapters; None for any other net."""
+    return part["base"] if part and part.get("net") == "lora" else None
 
 
 def _made(part: Mapping[str, Any], info: Mapping[str, Any], nets: Mapping[str, Net]) -> Any:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.distiller import entry, transplant
+from jaxdistill.lora import BASES
 from jaxdistill.net import Net
 from jaxdistill.samplers.denoisers import noised
 
@@ -56,13 +57,13 @@ def starting(
 
 def _begin(key: jax.Array, net: Net, inputs: Any, frozen: Mapping[str, Any], initial: Any) -> Any:
     params, state = net.init(key, inputs)
-    if jax.tree.leaves(state):
+    if jax.tree.leaves({name: each for name, each in state.items() if name != BASES}):
         raise ValueError("a denoiser keeps no statistics: take a net without batch statistics")
     if initial is None:
-        return params, {}
+        return params, state
     earlier = entry("initial denoiser", initial, frozen)[0]
     # A copy: the step gives its buffers away.
-    return jax.tree.map(jnp.copy, transplant(params, earlier)), {}
+    return jax.tree.map(jnp.copy, transplant(params, earlier)), state
 
 
 def averages(ema: Any) -> dict[str, Any]:

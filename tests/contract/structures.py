@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ from contract.parts import (
     trained_teacher,
 )
 
-from jaxdistill import targets
+from jaxdistill import lora, targets
 from jaxdistill.data.sources import arrays
 from jaxdistill.data.stream import stream
 from jaxdistill.distiller import model_to_model
@@ -37,33 +36,11 @@ from jaxdistill.net import Forward, Net
 from jaxdistill.objective import per_example
 
 
-def adapted_on(net: Net, base: str, rank: int) -> Callable[[Any], Net]:
-    """Low-rank adapters on the frozen weights of a name, of which nothing is copied."""
-
-    def adapted(frozen):
-        weights, moving = frozen[base]
-
-        def init(key, inputs):
-            def pair(place, weight):
-                down = jax.random.normal(jax.random.fold_in(key, place), (len(weight), rank))
-                return {"down": down, "up": jnp.zeros((rank, weight.shape[1]))}
-
-            return {n: pair(i, weights[n]) for i, n in enumerate(sorted(weights))}, {}
-
-        def apply(params, state, inputs, *, taps=(), train=False, rng=None):
-            whole = {n: weights[n] + pair["down"] @ pair["up"] for n, pair in params.items()}
-            return net.apply(whole, moving, inputs, taps=taps)._replace(state=state)
-
-        return Net(init, apply)
-
-    return adapted
-
-
 def low_rank_adapters() -> Trial:
     """Adapters on a base that is there once: the student is built on its frozen teacher."""
     frozen = {"teacher": trained_teacher()}
     kept = jax.tree.map(np.array, frozen)
-    adapted = adapted_on(TEACHER, "teacher", rank=1)
+    adapted = lora.adapted(TEACHER, "teacher", at=("first", "second"), rank=1)
 
     def objective(forward, goal, batch):
         return agreement(forward, goal, batch) | cross_entropy(forward, goal, batch)

@@ -70,7 +70,7 @@ def export(
         ImportError: without the extra ``export``.
     """
     family = family_of(architecture)
-    module, tree = _plain(module, variables)
+    module, tree = plain(module, variables)
     config = _config(architecture, family, module, tree)
     flat = by_path(tree)
     tensors: dict[str, np.ndarray] = {}
@@ -106,7 +106,7 @@ def forms_of(module: Any, variables: tuple[Any, Any]) -> Forms:
         >>> forms_of(module, shapes).there
         ()
     """
-    module, tree = _plain(module, variables)
+    module, tree = plain(module, variables)
     there, lacking = [], {}
     for name in sorted(FAMILIES, key=lambda name: not name.startswith("timm:")):
         try:
@@ -151,7 +151,7 @@ def with_positions(
     return module.clone(positions="learned"), ({**params, "encoder": encoder}, state)
 
 
-def _plain(module: Any, variables: tuple[Any, Any]) -> tuple[Any, dict[str, Any]]:
+def plain(module: Any, variables: tuple[Any, Any]) -> tuple[Any, dict[str, Any]]:
     """A module without a loop over its blocks, and its variables as one tree."""
     params, state = variables
     if getattr(module, "scan", False):

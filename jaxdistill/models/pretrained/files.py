@@ -111,20 +111,45 @@ def write(folder: Path | str, config: Mapping[str, Any], tensors: Mapping[str, n
     Raises:
         ImportError: without the extra ``export``.
     """
+    folder = Path(folder)
+    write_beside(folder / "config.json", config, folder / WHOLE, tensors)
+
+
+def write_beside(
+    note: Path, config: Mapping[str, Any], path: Path, tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Writes a note and the tensors that it is about; these last, under their name at once.
+
+    Raises:
+        ImportError: without the extra ``export``.
+    """
     try:
         from safetensors.numpy import save_file
     except ImportError as fault:
         raise ImportError(f"writing weights needs {_EXTRA}") from fault
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", config)
-    temporary = folder / (WHOLE + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(note, config)
+    temporary = path.with_name(f"{path.name}.part")
     # Transformers wants to be told of what framework the arrays once were.
     whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     save_file(whole, temporary, {"format": "pt"})
     # It lets nobody else read what it writes, as temporary files are.
-    shutil.copymode(folder / "config.json", temporary)
-    temporary.replace(folder / WHOLE)
+    shutil.copymode(note, temporary)
+    temporary.replace(path)
+
+
+def read_file(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of one file by name, as maps of it.
+
+    Raises:
+        ValueError: for a file that is truncated or no safetensors file.
+        ImportError: without the extra ``export``.
+    """
+    _open(path)
+    return {
+        name: np.memmap(path, kind, "r", start, shape) if 0 not in shape else np.empty(shape, kind)
+        for name, (kind, shape, start) in _spans(path).items()
+    }
 
 
 def _index(folder: Path) -> dict[str, Path]:

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from contract.parts import perceptron
 from contract.recipes.parts import LABELLED, TAUGHT, TEACHER, Kind, recipe
-from contract.structures import adapted_on
-
-from jaxdistill.settings import Count, Earlier
-
-
-def adapted(context, *, base: Earlier, hidden: Count, rank: Count = 1):
-    """A net whose weights are those of an earlier stage and what adapters add."""
-    return adapted_on(perceptron(hidden, context.classes), base, rank)
-
 
 ADAPTED = {
     **TAUGHT,
-    "student": {"net": "adapted", "base": "teacher", "hidden": 32},
+    "student": {"net": "lora", "base": "teacher", "at": ("first", "second"), "rank": 1},
     "objective": {"kd": {"loss": "hinton_kd", "weight": 0.5}, **LABELLED},
     "evaluate": {"accuracy": {"evaluator": "classification"}},
 }
@@ -34,7 +24,7 @@ def right(plan, outcomes):
 
 KIND = Kind(
     recipe(teacher=TEACHER, adapted=ADAPTED),
-    {("net", "adapted"): adapted},
+    {},
     {"teacher": "net", "adapted": "net"},
     right,
 )
