@@ -252,22 +252,36 @@ def on_shared(make: Callable[[Net], Distiller], student: Student) -> Distiller:
         return make(student)
     said = make(with_base(student, ("what is frozen",)))
 
+    def of(frozen: Any) -> Distiller:
+        net = student(frozen)
+        # What a config says is checked by its values, also while a step is traced.
+        with jax.ensure_compile_time_eval():
+            return make(net)
+
     def init(key: Any, frozen: Any, batch: Any) -> Any:
-        return make(student(frozen)).init(key, frozen, batch)
+        return of(frozen).init(key, frozen, batch)
 
     def step(state: Any, frozen: Any, batch: Any) -> tuple[Any, Metrics]:
-        return make(student(frozen)).step(state, frozen, batch)
+        return of(frozen).step(state, frozen, batch)
 
     return said._replace(init=init, step=step)
 
 
-def with_base(student: Callable[[Mapping[str, Any]], Net], names: Sequence[str]) -> Net:
+def with_base(
+    student: Callable[[Mapping[str, Any]], Net],
+    names: Sequence[str],
+    nets: Mapping[str, Net] | None = None,
+) -> Net:
     """A student that is built on what is frozen, as a net of both: its parameters are
     ``{"own": ..., "base": {name: variables}}``, see :func:`on_base`. Its ``back`` is that of the
-    student."""
+    student; given the nets of these names, it has a start, too."""
 
     def init(key: Any, inputs: Any) -> Any:
-        raise ValueError(f"a net that shares weights with {', '.join(names)} starts from these")
+        if nets is None or any(name not in nets for name in names):
+            raise ValueError(f"a net that shares weights with {', '.join(names)} starts from these")
+        base = {name: nets[name].init(key, inputs) for name in names}
+        own, state = student(base).init(key, inputs)
+        return {"own": own, "base": base}, state
 
     def apply(params: Any, state: Any, inputs: Any, **how: Any) -> Any:
         return student(params["base"]).apply(params["own"], state, inputs, **how)

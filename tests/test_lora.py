@@ -14,6 +14,7 @@ import jaxdistill as jd
 from jaxdistill import from_linen, lora, models
 from jaxdistill.lora import students
 from jaxdistill.objective import per_example
+from jaxdistill.training.sharding import make_mesh
 
 KEY = jax.random.key(0)
 GOLDEN = pathlib.Path(__file__).parent / "goldens" / "lora_forward_distillation.npz"
@@ -296,3 +297,29 @@ def test_optimizer_and_result_hold_adapters_alone():
     moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt) if leaf.ndim)
     assert moments == 2 * lora.numbers(state.params["net"])
     assert distiller.result(state)[0] is state.params["net"]
+
+
+def test_slices_on_a_mesh_give_the_same_adapters():
+    net = from_linen(SMALL)
+    images, times = np.tile(np.asarray(IMAGES), (2, 1, 1, 1)), np.linspace(0.1, 1, 4, dtype="f4")
+    variables = drawn(net.init(KEY, SEEN), 0.1)
+    student = lora.adapted(net, "teacher", at=("in/", "head"), rank=1)
+
+    def objective(forward, goal, batch):
+        gap = forward.out - batch["image"]
+        return {"l2": per_example(1.0, (gap**2).reshape(4, -1).mean(-1))}
+
+    def both(batch, key):
+        return {**batch, "seen": {"image": batch["image"], "time": batch["time"]}}
+
+    how = {"inputs": "seen", "prepare": both}
+    distiller = jd.model_to_model(student, lambda *_: {}, objective, optax.sgd(0.1), **how)
+    rules = ((r"/(down|up)$", "replicated"), ("kernel$", ("fsdp", "model")))
+    ways = {"batch_size": 4, "log_every": 2, "quiet": True}
+    frozen, data = {"teacher": variables}, {"image": images, "time": times}
+    alone = jd.fit(distiller, frozen, data, 2, mesh=make_mesh(devices=jax.devices()[:1]), **ways)
+    sizes = {"data": 2, "fsdp": 2, "model": 2}
+    sliced = jd.fit(distiller, frozen, data, 2, mesh=make_mesh(sizes), rules=rules, **ways)
+    near = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
+    jax.tree.map(near, alone.result[0], sliced.result[0])
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(sliced.result[0]["head"]["kernel"]["up"]))

@@ -8,11 +8,21 @@ them to the weights for good, :func:`together` makes one set of several, and
 
 from jaxdistill.lora.files import CONFIG, Published, load_adapters, save_adapters
 from jaxdistill.lora.students import BASES, adapted, adapters_of
-from jaxdistill.lora.trees import check_fit, kernels, merged, numbers, start, together, unmerged
+from jaxdistill.lora.trees import (
+    Kernel,
+    check_fit,
+    kernels,
+    merged,
+    numbers,
+    start,
+    together,
+    unmerged,
+)
 
 __all__ = [
     "BASES",
     "CONFIG",
+    "Kernel",
     "Published",
     "adapted",
     "adapters_of",

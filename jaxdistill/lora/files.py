@@ -24,6 +24,7 @@ from jaxdistill.models.pretrained.forms import CONVOLUTION, LINEAR, SAME, Entry,
 
 Style = Literal["peft", "diffusers"]
 CONFIG = "adapter_config.json"
+"""The note in which peft says what its adapters are."""
 # The tensors of each style, and the note beside them.
 _FILES = {
     "peft": ("adapter_model.safetensors", CONFIG),
@@ -190,16 +191,21 @@ def _named(entry: Entry, style: str, prefix: str) -> list[_Name]:
         else ("lora_A.weight", "lora_B.weight")
     )
     ours = entry.names == (entry.path,)
-    names = [entry.path.removeprefix("params/").replace("/", ".")] if ours else entry.names
+    names = [_path_of(entry)] if ours else entry.names
     form = entry.form if len(entry.names) == 1 and entry.form is not SAME else LINEAR
     found = []
     for name in names:
         layer, _, weight = name.rpartition(".")
-        if weight != "weight" and not ours:
+        if entry.path.endswith("/bias") or weight != "weight":
             return []
         tensors = f"{root}.{layer}.{below}", f"{root}.{layer}.{above}"
         found.append(_Name(layer, tensors, form, entry.form))
     return found
+
+
+def _path_of(entry: Entry) -> str:
+    """What a weight is called that has no published name: its path, or that of its layer."""
+    return entry.path.removeprefix("params/").replace("/", ".").removesuffix(".kernel") + ".weight"
 
 
 def _written(named: Sequence[_Name], down: Any, up: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -243,14 +249,14 @@ def _read(
     ups = [up.reshape(up.shape[:2]).T for _, up in there]
     if len(named) == 1:
         return {"down": downs[0], "up": ups[0]}
-    widths = [part.shape[0] for part in named[0].whole.write(np.zeros(shape, np.int8))]
-    starts = dict(enumerate(np.cumsum([0, *widths])))
+    widths = [len(part) for part in named[0].whole.write(np.zeros(shape, np.int8))]
+    starts = [0, *np.cumsum(widths)]
     alike = all(np.array_equal(downs[0], down) for down in downs)
     ranks = [0, *np.cumsum([0 if alike else down.shape[-1] for down in downs])]
     whole = np.zeros((downs[0].shape[-1] if alike else ranks[-1], sum(widths)), ups[0].dtype)
     places = [place for place, part in enumerate(parts) if part is not None]
     for place, up, top in zip(places, ups, ranks[: len(ups)], strict=True):
-        whole[top : top + len(up), starts[place] : starts[place] + up.shape[1]] = up
+        whole[top : top + len(up), starts[place] : starts[place + 1]] = up
     return {"down": downs[0] if alike else np.concatenate(downs, -1), "up": whole}
 
 

@@ -86,8 +86,11 @@ def adapted(
 
     def student(frozen: Mapping[str, Any]) -> Net:
         def init(key: jax.Array, inputs: Any) -> tuple[Any, Any]:
-            del inputs  # the net is there already
             params, state = frozen[stage]
+            # A cache of keys and values is as long as the inputs say, and no part of what is kept.
+            there = jax.eval_shape(base.init, key, inputs)[1]
+            if there.keys() - state.keys():
+                state = {**base.init(key, inputs)[1], **state}
             how = {"at": at, "rank": rank, "basis": basis, "stacked": stacked}
             own, bases = trees.parted(trees.start(key, params, **how), basis)
             return own, {**state, BASES: bases} if basis else dict(state)

@@ -264,13 +264,14 @@ def _kernel(
     path: Path, shape: Sequence[int], flat: Mapping[Path, Any], stacked: Sequence[str]
 ) -> Kernel | None:
     """What the axes of an array are, or None for vectors and numbers."""
+    layer, own = ("", *path)[-2:]
     names = zip(path, (*path[1:], ""), strict=True)
     # Layers in a list are numbered, and not stacked.
     stack = sum(name in stacked and not after.isdecimal() for name, after in names)
-    if (*path[:-2], "router", "kernel") in flat and path[-2] != "router" and len(path) > 2:
+    if layer != "router" and (*path[:-2], "router", "kernel") in flat:
         stack += 1
     rest = len(shape) - stack
-    if rest < 2 or path[-1] == "bias":
+    if rest < 2 or own == "bias":
         return None
     bias = flat.get((*path[:-1], "bias"))
     if _outputs_first("/".join(path)):
@@ -278,7 +279,7 @@ def _kernel(
     elif bias is not None and 0 < bias.ndim - stack < rest:
         inputs = rest - (bias.ndim - stack)
     else:
-        inputs = 1 if path[-2:-1] and path[-2] in _TO_HEADS else rest - 1
+        inputs = 1 if layer in _TO_HEADS else rest - 1
     return Kernel("/".join(path), tuple(shape), stack, inputs)
 
 

@@ -106,7 +106,7 @@ def _resolved(
         numbers = tuple(f"{work.kind}/{name}" for name in work.metrics)
     else:
         student, shares = net_of(settings, stage.info, nets), registry.shared(settings["student"])
-        net = with_base(student, shares) if shares else student  # type: ignore[arg-type]
+        net = with_base(student, shares, nets) if shares else student  # type: ignore[arg-type]
         adapts = registry.adapts(settings["student"])
         module = modules.get(adapts) if adapts else module_of(settings, stage.info)
         parts = {"student": student, "net": net, "shares": shares, "module": module}

@@ -176,13 +176,15 @@ def restore(workdir: Path | str, stage: str | None = None) -> Restored:
         raise ValueError(f"stage {stage!r} trains no net: what it leaves is {kind}")
     shares = registry.shared(settings["student"])
     base = {other: restore(workdir, other) for other in shares}
-    net: Any = net_of(settings, info[stage], {name: own.net for name, own in base.items()})
+    nets = {name: own.net for name, own in base.items()}
+    net: Any = net_of(settings, info[stage], nets)
     where = settings["checkpoint"] or folder(root, stage, hashes[stage])
     params, state = _loaded(where, info[stage])
     module = module_of(settings, info[stage])
     if shares:
         frozen = {name: (own.params, own.state) for name, own in base.items()}
-        net, (params, state) = with_base(net, shares), on_base((params, state), frozen, shares)
+        net = with_base(net, shares, nets)
+        params, state = on_base((params, state), frozen, shares)
     return Restored(net, params, state, config, module)
 
 
