@@ -32,6 +32,18 @@ _FILES = {
 }
 # What peft writes in front of all names.
 _ROOT = "base_model.model"
+# What Transformers 5 calls layers of some networks; their published weights keep the older names.
+_ATTENTION = (
+    (r"\.attention\.attention\.(q|k|v)(uery|ey|alue)$", r".attention.\1_proj"),
+    (r"\.attention\.output\.dense$", ".attention.o_proj"),
+)
+_BLOCKS = (
+    *_ATTENTION,
+    (r"\.intermediate\.dense$", ".mlp.fc1"),
+    (r"\.output\.dense$", ".mlp.fc2"),
+    (r"(^|\.)encoder\.layer\.(\d+)", r"\1layers.\2"),
+)
+_RENAMED = {"ViT": _BLOCKS, "DeiT": _BLOCKS, "Dinov2": _ATTENTION}
 # What peft can do besides, and what it says where it does not.
 _PLAIN = {
     "peft_type": "LORA",
@@ -67,6 +79,7 @@ def save_adapters(
     style: Style = "peft",
     prefix: str = "transformer",
     base: str = "",
+    published_names: bool = False,
 ) -> Path:
     """Writes adapters as ``peft`` or ``diffusers`` read them.
 
@@ -83,6 +96,8 @@ def save_adapters(
         prefix: of all names for diffusers, the part of a pipeline, such as ``"unet"`` or
             ``"text_encoder"``.
         base: the name of the published net, for peft to find it.
+        published_names: whether all layers are called as in the published weights. Transformers 5
+            calls those of ViT, DeiT, MAE and DINOv2 otherwise, and so do its adapters.
 
     Returns:
         The folder.
@@ -98,19 +113,21 @@ def save_adapters(
     entries = {entry.path: entry for entry in _entries(net)}
     scanned = getattr(net.module, "scan", False)
     own = jax.device_get(unstack_blocks(adapters) if scanned else adapters)
+    root = _ROOT if style == "peft" else prefix
     tensors: dict[str, np.ndarray] = {}
     ranks: dict[str, int] = {}
     for path, pair in trees.pairs(own).items():
         up = pair["up"] if style == "peft" else pair["up"] * np.asarray(scale, pair["up"].dtype)
-        named = _named(entries["/".join(("params", *path))], style, prefix)
+        named = _named(entries["/".join(("params", *path))], net.architecture)
         if not named:
             raise ValueError(
                 f"{'/'.join(path)} is no weight of a layer in {net.architecture}, so that no file "
                 "of adapters can hold its own"
             )
         for name, part in zip(named, _written(named, pair["down"], up), strict=True):
-            tensors |= dict(zip(name.tensors, part, strict=True))
-            ranks[name.layer] = pair["down"].shape[-1]
+            layer = name.layers[0 if published_names else -1]
+            tensors |= dict(zip(name.tensors(root, layer), part, strict=True))
+            ranks[layer] = pair["down"].shape[-1]
     folder = Path(folder)
     file, note = (folder / each for each in _FILES[style])
     write_beside(note, _note(ranks, scale if style == "peft" else 1.0, base, net), file, tensors)
@@ -145,11 +162,12 @@ def load_adapters(
     path = folder / _FILES[style][0]
     tensors = read_file(path)
     said = _said(folder / CONFIG) if style == "peft" else {}
+    root = _ROOT if style == "peft" else prefix
     shapes = by_path({"params": plain(net.module, net.variables)[1]["params"]})
     found: dict[trees.Path, dict[str, np.ndarray]] = {}
     for entry in _entries(net):
-        named = _named(entry, style, prefix) if entry.path in shapes else []
-        parts = [_pair_of(tensors, name, said) for name in named]
+        named = _named(entry, net.architecture) if entry.path in shapes else []
+        parts = [_pair_of(tensors, name, root, said) for name in named]
         if any(part is not None for part in parts):
             own = tuple(entry.path.split("/")[1:])
             found[own] = _read(named, parts, shapes[entry.path].shape)
@@ -165,12 +183,24 @@ def load_adapters(
 
 
 class _Name(NamedTuple):
-    """A layer as it is published: its name, its two tensors, and the forms of its weight."""
+    """A layer as it is published.
 
-    layer: str
-    tensors: tuple[str, str]
+    Attributes:
+        layers: what it is called: as published first, and as by Transformers 5 last.
+        suffixes: of its two tensors.
+        form: of its weight.
+        whole: of the weights of all layers that are one here.
+    """
+
+    layers: tuple[str, ...]
+    suffixes: tuple[str, str]
     form: Form
     whole: Form
+
+    def tensors(self, root: str, layer: str) -> tuple[str, str]:
+        """The names of its two tensors under one of its own."""
+        below, above = self.suffixes
+        return f"{root}.{layer}.{below}", f"{root}.{layer}.{above}"
 
 
 def _entries(net: Published) -> list[Entry]:
@@ -181,15 +211,12 @@ def _entries(net: Published) -> list[Entry]:
     return [entry for entry in entries if entry.path.startswith("params/")]
 
 
-def _named(entry: Entry, style: str, prefix: str) -> list[_Name]:
+def _named(entry: Entry, architecture: str) -> list[_Name]:
     """The layers that a kernel is published as; none for what is no layer's weight there."""
-    root = _ROOT if style == "peft" else prefix
     embedding = entry.path.endswith("/embedding")
-    below, above = (
-        ("lora_embedding_A", "lora_embedding_B")
-        if embedding
-        else ("lora_A.weight", "lora_B.weight")
-    )
+    kind, weight = ("lora_embedding", "") if embedding else ("lora", ".weight")
+    suffixes = f"{kind}_A{weight}", f"{kind}_B{weight}"
+    others = next((own for start, own in _RENAMED.items() if architecture.startswith(start)), ())
     ours = entry.names == (entry.path,)
     names = [_path_of(entry)] if ours else entry.names
     form = entry.form if len(entry.names) == 1 and entry.form is not SAME else LINEAR
@@ -198,8 +225,10 @@ def _named(entry: Entry, style: str, prefix: str) -> list[_Name]:
         layer, _, weight = name.rpartition(".")
         if entry.path.endswith("/bias") or weight != "weight":
             return []
-        tensors = f"{root}.{layer}.{below}", f"{root}.{layer}.{above}"
-        found.append(_Name(layer, tensors, form, entry.form))
+        now = layer
+        for pattern, other in others:
+            now = re.sub(pattern, other, now)
+        found.append(_Name((layer, now), suffixes, form, entry.form))
     return found
 
 
@@ -221,19 +250,21 @@ def _form(name: _Name, axes: int) -> Form:
 
 
 def _pair_of(
-    tensors: dict[str, np.ndarray], name: _Name, said: Mapping[str, Any]
+    tensors: dict[str, np.ndarray], name: _Name, root: str, said: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """What a file holds of a layer, taken out of it, with its scale in the second."""
-    if name.tensors[0] not in tensors:
+    layer = next((own for own in name.layers if name.tensors(root, own)[0] in tensors), None)
+    if layer is None:
         return None
-    if name.tensors[1] not in tensors:
-        raise ValueError(f"adapters hold {name.tensors[0]!r} without {name.tensors[1]!r}")
-    down, up = (np.asarray(tensors.pop(tensor)) for tensor in name.tensors)
+    both = name.tensors(root, layer)
+    if both[1] not in tensors:
+        raise ValueError(f"adapters hold {both[0]!r} without {both[1]!r}")
+    down, up = (np.asarray(tensors.pop(tensor)) for tensor in both)
     rank = down.shape[0]
     own = (said.get("alpha_pattern") or {}).items()
-    others = (each for key, each in own if re.fullmatch(rf"(.*\.)?({key})", name.layer))
+    others = (each for key, each in own if re.fullmatch(rf"(.*\.)?({key})", layer))
     alpha = next(others, said.get("lora_alpha", rank))
-    given = tensors.pop(name.tensors[0].partition(".lora_")[0] + ".alpha", None)
+    given = tensors.pop(f"{root}.{layer}.alpha", None)
     alpha = alpha if given is None else float(given)
     scale = alpha / (rank**0.5 if said.get("use_rslora") else rank)
     return down, up * np.asarray(scale, up.dtype)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from contract.recipes.parts import LABELLED, TAUGHT, TEACHER, Kind, recipe
 
+from jaxdistill import lora
+from jaxdistill.settings import Count, Earlier
+
+
+def adapted(context, *, base: Earlier, rank: Count = 1):
+    """A net whose weights are those of an earlier stage and what adapters add."""
+    return lora.adapted(context.net_of(base), base, at=("first", "second"), rank=rank)
+
+
 ADAPTED = {
     **TAUGHT,
-    "student": {"net": "lora", "base": "teacher", "at": ("first", "second"), "rank": 1},
+    "student": {"net": "adapted", "base": "teacher"},
     "objective": {"kd": {"loss": "hinton_kd", "weight": 0.5}, **LABELLED},
     "evaluate": {"accuracy": {"evaluator": "classification"}},
 }
@@ -24,7 +33,7 @@ def right(plan, outcomes):
 
 KIND = Kind(
     recipe(teacher=TEACHER, adapted=ADAPTED),
-    {},
+    {("net", "adapted"): adapted},
     {"teacher": "net", "adapted": "net"},
     right,
 )

@@ -25,7 +25,7 @@ CASES = {
     ),
     "vit": (
         "AutoModelForImageClassification",
-        {"target_modules": ["query", "value", "projection"], "r": 2, "lora_alpha": 1},
+        {"target_modules": ["q_proj", "v_proj", "fc1", "projection"], "r": 2, "lora_alpha": 1},
     ),
     "clip_text": (
         "CLIPTextModelWithProjection",
