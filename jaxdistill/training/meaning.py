@@ -101,6 +101,9 @@ _ENDS: dict[str, tuple[str, Better]] = {
     "train_error": ("error on the training set", _DOWN),
     "moved": ("how far a step moves", _NEITHER),
     "gradient_norm": ("norm of the gradient", _NEITHER),
+    "gradient": ("squared difference of teacher and estimate", _NEITHER),
+    "fake": ("loss of the estimate", _NEITHER),
+    "tangent": ("squares of the tangent", _NEITHER),
     "step_flops": ("operations of a step", _DOWN),
 }
 _LONGEST_FIRST = sorted(_ENDS, key=len, reverse=True)
