@@ -93,7 +93,9 @@ EVALUATORS = {
 
 
 def test_every_evaluator_is_listed():
-    assert EVALUATORS.keys() == registry.evaluators.EVALUATORS.keys()
+    # What these measure is named by the score or the play that a config gives them.
+    others = {"answered", "conversed"}
+    assert EVALUATORS.keys() | others == registry.evaluators.EVALUATORS.keys()
 
 
 @pytest.mark.parametrize("name", EVALUATORS)
