@@ -187,7 +187,7 @@ def _repeats(planned: Planned) -> bool:
 
 def _data_name(plan: Plan, planned: Planned) -> str:
     data = planned.settings["data"] or plan.config.get("data") or {}
-    return str(data.get("name") or "data")
+    return str(data.get("name") or data.get("stage") or "data")
 
 
 def _how(plan: Plan, student: Planned) -> str:
@@ -243,10 +243,8 @@ def _nets(
 
 def _records(planned: Planned, outcome: Outcome) -> dict[str, Any]:
     """What teachers wrote, beside the student that learnt it."""
-    size = sum(np.asarray(each).nbytes for each in outcome.result.values())
-    count = int(outcome.values["records/kept"])
     row = {"name": planned.name, "what": described(planned), "role": "teacher", "values": {}}
-    return {**row, "records": count, "bytes": size}
+    return {**row, "records": int(outcome.values["records/kept"])}
 
 
 def _in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

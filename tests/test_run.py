@@ -82,7 +82,8 @@ def test_report(smoked):
     for row in rows:
         assert row["values"] or row["role"] in ("teacher", "real data")
         assert row.get("records") or (row["seconds"] > 0 and row["operations"] > 0)
-        assert row["bytes"] > 0
+        # Records that a teacher wrote have no size that a student's could be compared with.
+        assert row.get("bytes", row.get("records")) > 0
     assert rows[0]["role"] in ("teacher", "real data")
     page = (workdir / "report.html").read_text()
     assert config["title"] in page
