@@ -60,15 +60,14 @@ NARROW = ("unet", "dit", "flax", "vit", "vit, scanned")
 
 def drawn(tree, scale=0.3):
     """Arrays at random in place of a start of zeros."""
-    leaves, form = jax.tree.flatten(tree)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    new = [
-        leaf + scale * jax.random.normal(key, leaf.shape, leaf.dtype)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-        else leaf
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(form, new)
+    noise = np.random.default_rng(7)
+
+    def moved(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        return jnp.asarray(np.asarray(leaf) + scale * noise.normal(size=leaf.shape), leaf.dtype)
+
+    return jax.tree.map(moved, tree)
 
 
 def started(module, inputs, at, **how):
@@ -77,7 +76,7 @@ def started(module, inputs, at, **how):
     variables = drawn(jax.jit(net.init)(KEY, inputs), 0.1)
     student = lora.adapted(net, "teacher", at=at, **{"rank": 1, "scale": 0.7, **how})
     own = student({"teacher": variables})
-    params, state = own.init(jax.random.key(1), inputs)
+    params, state = jax.jit(own.init)(jax.random.key(1), inputs)
     return net, variables, student, (drawn(params), state)
 
 

@@ -15,6 +15,15 @@ from jaxdistill.samplers.denoisers import (
 )
 from jaxdistill.samplers.distribution_matching import Discriminator, Noise, distribution_matching
 from jaxdistill.samplers.guidance import guidance_embedding, guided, scale_of_weight
+from jaxdistill.samplers.jumps import (
+    Trajectory,
+    adaptive_square,
+    guided_velocity,
+    mean_velocity_target,
+    segment_ends,
+    shortcut_target,
+    trajectory,
+)
 from jaxdistill.samplers.mixtures import (
     Mixture,
     denoise,
@@ -32,6 +41,7 @@ from jaxdistill.samplers.paths import (
     convert,
     edm,
     flow,
+    flow_as_trigflow,
     on_path,
     trigflow,
     variance_exploding,
@@ -56,6 +66,7 @@ from jaxdistill.samplers.solvers import (
     euler,
     heun,
     sample,
+    trajectory_consistency,
     transition,
 )
 from jaxdistill.samplers.teaching import denoising
@@ -70,7 +81,9 @@ __all__ = [
     "Path",
     "Solver",
     "Teacher",
+    "Trajectory",
     "adaptive",
+    "adaptive_square",
     "add_noise",
     "as_function",
     "consistency",
@@ -90,14 +103,17 @@ __all__ = [
     "euler",
     "fitted",
     "flow",
+    "flow_as_trigflow",
     "guidance_embedding",
     "guided",
     "guided_denoise",
+    "guided_velocity",
     "heun",
     "karras",
     "latent_scalings",
     "logit_normal",
     "lognormal",
+    "mean_velocity_target",
     "mixture",
     "on_path",
     "ring",
@@ -105,7 +121,11 @@ __all__ = [
     "sample",
     "scale_of_weight",
     "scalings",
+    "segment_ends",
+    "shortcut_target",
     "teacher_net",
+    "trajectory",
+    "trajectory_consistency",
     "transition",
     "trigflow",
     "variance_exploding",

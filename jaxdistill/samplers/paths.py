@@ -292,6 +292,34 @@ def quotient(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
     return jnp.where(none, 0, numerator / jnp.where(none, 1, denominator))
 
 
+def flow_as_trigflow(velocity: Denoise) -> Denoise:
+    r"""The net of TrigFlow from one of straight lines, without training.
+
+    .. math:: t' = \frac{\sin t}{\sin t + \cos t}, \quad
+        F(x, t) = \frac{(1 - 2 t') x' + (1 - 2 t' + 2 t'^2)\, v(x', t')}
+        {\sqrt{t'^2 + (1 - t')^2}}, \quad x' = \sqrt{t'^2 + (1 - t')^2}\, x
+
+    Args:
+        velocity: ``(x [B, ...], t [B]) -> noise less data`` on the path :func:`flow`.
+
+    Returns:
+        F on the path :func:`trigflow` with ``sigma_data=1``: at time t the data is
+        ``cos(t) x - sin(t) F(x, t)``.
+
+    References:
+        Chen et al., SANA-Sprint, 2025, section 3.1.
+    """
+
+    def moved(x, t):
+        there = jnp.sin(t) / (jnp.sin(t) + jnp.cos(t))
+        own = over(there, x)
+        size = jnp.sqrt(own**2 + (1 - own) ** 2)
+        said = velocity(size * x, there)
+        return ((1 - 2 * own) * size * x + (1 - 2 * own + 2 * own**2) * said) / size
+
+    return moved
+
+
 def on_path(denoise: Denoise, own: Path, other: Path) -> Denoise:
     """A denoiser that was made for one path, on another.
 

@@ -219,12 +219,44 @@ def consistency(denoise: Denoise, path: Path) -> Solver:
     return _forgetful(step)
 
 
-SolverName = Literal["ddim", "euler", "heun", "dpm_solver", "consistency"]
+def trajectory_consistency(denoise: Denoise, path: Path, *, eta: NonNegative = 0.3) -> Solver:
+    r"""TCD: on beyond where a step ends, without noise, and back to there with new noise.
+
+    With ``eta`` 0 it is DDIM, with 1 multistep consistency sampling; a step to the data itself
+    draws nothing.
+
+    Args:
+        denoise: the denoiser.
+        path: which.
+        eta: the step goes to the time ``(1 - eta) s`` first.
+
+    References:
+        Zheng et al., Trajectory Consistency Distillation, 2024, algorithm 4.
+    """
+
+    def step(x, t, s, key):
+        data = denoise(x, _all(t, x))
+        beyond = (1 - eta) * s
+        reached = transition(path, x, data, t, beyond)
+        return _renoised(path, reached, beyond, s, jax.random.normal(key, x.shape, x.dtype)), data
+
+    return _forgetful(step)
+
+
+def _renoised(path: Path, x: jax.Array, t: Any, s: Any, noise: jax.Array) -> jax.Array:
+    """A point with as much new noise as leads from t to the later time s."""
+    ratio = path.alpha(s) / path.alpha(t)
+    fresh = jnp.maximum(path.sigma(s) ** 2 - (ratio * path.sigma(t)) ** 2, 0)
+    return ratio * x + jnp.sqrt(fresh) * noise
+
+
+SolverName = Literal["ddim", "euler", "heun", "dpm_solver", "consistency", "trajectory_consistency"]
 SOLVERS: dict[str, Callable[..., Solver]] = {
     "ddim": ddim,
     "euler": euler,
     "heun": heun,
     "dpm_solver": dpm_solver,
     "consistency": consistency,
+    "trajectory_consistency": trajectory_consistency,
 }
 """Solvers by name."""
