@@ -62,7 +62,7 @@ def published() -> dict:
 
 
 def small() -> dict:
-    data = written.requests("gradings", 64, count=400, held_out=500, form="parts")
+    data = written.requests("gradings", 64, count=600, held_out=500, form="parts")
     return recipe(
         title="A judge in small",
         sentence=SENTENCE,
@@ -82,7 +82,7 @@ def small() -> dict:
 
 
 def claim() -> dict:
-    balanced = at("stages/write/work", after=BALANCED)
+    rare = {"metric": "learn/test/rare_error"}
     return {
         "sentence": "Parts first beat the whole alone; balance makes rare grades right.",
         "metric": "learn/test/spearman",
@@ -92,16 +92,12 @@ def claim() -> dict:
         "arms": {
             "parts": {},
             "whole alone": {"data/task/form": "overall"},
-            "parts, balanced": balanced,
-            "whole alone, balanced": {**balanced, "data/task/form": "overall"},
+            "parts, balanced": at("stages/write/work", after=BALANCED),
         },
         "contrasts": {
-            "parts": above("parts", "whole alone", "parts first beat the whole alone", 0.1),
+            "parts": above("parts", "whole alone", "parts first beat the whole alone"),
             "balanced": above(
-                "parts",
-                "parts, balanced",
-                "re-balancing lowers the error of rare grades",
-                metric="learn/test/rare_error",
+                "parts", "parts, balanced", "balance lowers the error of rare grades", **rare
             ),
         },
     }
