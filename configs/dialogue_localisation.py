@@ -15,13 +15,13 @@ words in place of sentence embeddings, and a decoder of mBART-50's size:
         --config.data.tokenizer.path=<folder>
         --config.stages.write.work.after.1.embedder.path=<file.json>
 
-A world of places to be found, a translator of known errors; minutes:
+A world of places to be found, a translator of known errors; 2.3 minutes a seed on one core:
 
     python -m jaxdistill.main --config=configs/dialogue_localisation.py:small --workdir=runs/small
     python -m jaxdistill.claim --config=configs/dialogue_localisation.py:small --workdir=runs/claim
 
-Expect ``records/precision`` near 1 and ``joint_goal`` above that of a student that sees all that
-was said.
+Expect ``records/precision`` near 1, ``joint_goal`` between 0.7 and 1, and about 0.6 for a student
+that sees all that was said.
 """
 
 from ml_collections import ConfigDict
