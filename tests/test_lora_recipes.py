@@ -58,13 +58,15 @@ def test_a_run_leaves_adapters_and_a_student_with_all_in_its_weights(tmp_path):
 def test_other_kinds_of_distillation_take_them_as_well(name, base, stage, at):
     config = config_files.load(name)
     changes = {
-        f"stages.{stage}.student": {"net": "lora", "base": base, "at": at, "rank": 2},
         f"stages.{stage}.initial": None,
     }
-    plan = recipe.resolve(override(config, changes))
+    # As on the command line.
+    said = f"{{'net': 'lora', 'base': {base!r}, 'at': {at!r}, 'rank': 2}}"
+    config = override(config_files.changed(config, [f"stages.{stage}.student={said}"]), changes)
+    plan = recipe.resolve(config)
     planned = plan.stage(stage)
     assert base in planned.needs
-    traced = recipe.plan(override(config, changes)).traced[stage]
+    traced = recipe.plan(config).traced[stage]
     own = traced.result[0]["own"]
     assert {path[-1] for path in lora.trees.pairs(own)} == {"kernel"}
     frozen = jax.tree.leaves(dict(traced.stage.frozen)[base])

@@ -268,3 +268,40 @@ def test_two_steps_of_euler_in_one(golden):
     np.testing.assert_allclose(value, stored["out__loss"], rtol=1e-6)
     for slope, name in zip(slopes, "Ab", strict=True):
         np.testing.assert_allclose(slope, stored[f"grad__{name}"], rtol=1e-5, atol=1e-8)
+
+
+def test_a_step_of_a_quarter_of_a_circle(golden, monkeypatch):
+    stored = golden("scm_step_diffusers")
+    given = wide(stored)
+    t, s = (
+        jnp.asarray(each, float) for each in golden("scm_timesteps_diffusers")["out__timesteps"][:2]
+    )
+    path = samplers.trigflow(sigma_data=0.5)
+    monkeypatch.setattr(jax.random, "normal", lambda *_: given["noise"])
+
+    def data_of(output):
+        return jnp.cos(t) * given["sample"] - jnp.sin(t) * output
+
+    def both(output):
+        solver = samplers.consistency(lambda *_: data_of(output), path)
+        _, reached, data = solver.step((), given["sample"], t, s, None)
+        return reached, data
+
+    reached, data = both(given["model_output"])
+    np.testing.assert_allclose(data, stored["out__denoised"], rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(reached, stored["out__prev_sample"], rtol=1e-6, atol=1e-6)
+
+
+def test_tangents_by_the_root_mean_square(golden):
+    stored = golden("scm_mnist_loss")
+    given, params, out = wide(stored), wide(stored, "param"), wide(stored, "out")
+    t = given["t"].reshape(-1)
+    x = jnp.cos(given["t"]) * given["x0"] + jnp.sin(given["t"]) * given["z"]
+    # Theirs is divided by the root of the mean square, ours by that of the sum.
+    root = 4.0
+    how = {"sigma_data": 0.5, "ramp": 0.4, "c": 0.1 * root}
+    found = root * losses.tangent_target(x, t, out["F"], out["F_dot"], given["u"], **how)
+    np.testing.assert_allclose(found, out["g"], rtol=1e-6, atol=1e-8)
+    log = params["lv"] + params["lv1"] * t
+    squares = (found**2).mean((1, 2, 3))
+    np.testing.assert_allclose((squares / jnp.exp(log) + log).mean(), out["loss"], rtol=1e-6)

@@ -1,0 +1,108 @@
+"""What a student costs that is its teacher with low-rank adapters, against one that is trained
+whole from a copy of it: numbers trained, bytes of the state and of the step.
+
+Nothing is run: the steps are compiled for shapes, and XLA says what they hold. Both learn the
+teacher's logits by AdamW; the one trained whole holds its teacher besides. The target is that what
+is held between steps (weights, optimizer, teacher) is at most 0.6 of the other's.
+
+    python benchmarks/adapters.py [--smoke]
+
+Prints a table, then one JSON object; exits with 1 when the target is missed.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from _measure import compiled, finish, parser, table
+
+import jaxdistill as jd
+from jaxdistill import lora, models
+from jaxdistill.losses import hinton_kd
+
+TARGET, RANK = 0.6, 8
+
+
+def nets(smoke: bool) -> dict[str, tuple[Any, Any, tuple[str, ...]]]:
+    """By name a module, what it sees, and where it gets adapters."""
+    small = {"width": 32, "depth": 2, "heads": 2}
+    vit = small if smoke else {"width": 384, "depth": 12, "heads": 6}
+    decoder = small if smoke else {"width": 512, "depth": 12, "heads": 8}
+    unet = {"width": 16, "multipliers": (1, 2), "depth": 1, "attention": (16,)}
+    unet = unet if smoke else {**unet, "width": 96, "multipliers": (1, 2, 2), "depth": 2}
+    images = jnp.zeros((2 if smoke else 4, 224, 224, 3))
+    tokens = jnp.zeros((2, 128), jnp.int32)
+    noised = {"image": jnp.zeros((8, 32, 32, 3)), "time": jnp.zeros(8)}
+    return {
+        "ViT-S/16, scanned": (
+            models.ViT(patch=16, classes=1000, scan=True, **vit),
+            images,
+            ("attn", "mlp"),
+        ),
+        "decoder of 12 layers, scanned": (
+            models.Decoder(vocabulary=16_000, scan=True, **decoder),
+            tokens,
+            ("_proj",),
+        ),
+        "U-Net at 32 pixels": (models.UNet(**unet), noised, ("conv_", "qkv", "proj")),
+    }
+
+
+def objective(forward: Any, goal: Any, batch: Any) -> dict[str, Any]:
+    if forward.out.ndim == 4:
+        gap = (forward.out - goal["out"]) ** 2
+        return {"l2": jd.per_example(1.0, gap.mean((1, 2, 3)))}
+    width = forward.out.shape[-1]
+    own, theirs = forward.out.reshape(-1, width), goal["out"].reshape(-1, width)
+    return {"kd": jd.per_example(1.0, hinton_kd(own, theirs, temperature=2.0))}
+
+
+def held(student: Any, net: Any, variables: Any, inputs: Any) -> dict[str, float]:
+    """What a step of a student holds, as XLA plans it."""
+    distiller = jd.model_to_model(student, jd.targets.live(net), objective, optax.adamw(1e-3))
+    frozen, batch = {"teacher": variables}, {"image": inputs}
+    state = jax.eval_shape(distiller.init, jax.random.key(0), frozen, batch)
+    made = compiled(distiller.step, state, frozen, batch, donate_argnums=0)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.opt))
+    return {
+        "trained": lora.numbers(state.params["net"]),
+        "optimizer_mib": size / 2**20,
+        **made.memory,
+    }
+
+
+def main() -> int:
+    arguments = parser(__doc__, "tiny nets").parse_args()
+    found, rows, missed = {}, [], []
+    for name, (module, inputs, at) in nets(arguments.smoke).items():
+        net = jd.from_linen(module)
+        inputs = jax.eval_shape(lambda x=inputs: x)
+        variables = jax.eval_shape(net.init, jax.random.key(0), inputs)
+        adapted = lora.adapted(net, "teacher", at=at, rank=RANK)
+        each = {
+            "whole": held(net, net, variables, inputs),
+            "adapters": held(adapted, net, variables, inputs),
+        }
+        between = {kind: own["peak_mib"] - own["temporary_mib"] for kind, own in each.items()}
+        share = between["adapters"] / between["whole"]
+        found[name] = {**each, "share": share}
+        for kind, own in each.items():
+            numbers = f"{own['trained'] / 1e6:.2f} M", f"{own['optimizer_mib']:.1f}"
+            numbers = *numbers, f"{between[kind]:.0f}"
+            rows.append(
+                (name, kind, *numbers, f"{own['temporary_mib']:.0f}", f"{own['peak_mib']:.0f}")
+            )
+        if share > TARGET:
+            missed.append(f"{name}: with adapters {share:.2f} of the other is held")
+    heads = ("net", "student", "trained", "optimizer, MiB", "held, MiB")
+    heads = (*heads, "within a step, MiB", "in all, MiB")
+    print(table(heads, rows), end="\n\n")
+    return finish("adapters", arguments, found, missed if not arguments.smoke else [])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
