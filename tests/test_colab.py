@@ -14,7 +14,7 @@ from jaxdistill.notebook import report
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
-FAMILIES = {"quickstart", "vision", "language", "sampler", "data_set", "theory"}
+FAMILIES = {"quickstart", "vision", "language", "records", "sampler", "data_set", "theory"}
 
 
 def program():
