@@ -2,13 +2,14 @@
 
 import pathlib
 
+import equinox
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import traverse_util
+from flax import nnx, traverse_util
 
 import jaxdistill as jd
 from jaxdistill import from_linen, lora, models
@@ -322,3 +323,20 @@ def test_slices_on_a_mesh_give_the_same_adapters():
     near = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
     jax.tree.map(near, alone.result[0], sliced.result[0])
     assert any(np.any(leaf) for leaf in jax.tree.leaves(sliced.result[0]["head"]["kernel"]["up"]))
+
+
+def test_modules_of_other_frameworks():
+    x = wide((4, 8))
+    linear = jd.from_nnx(lambda rngs: nnx.Linear(8, 3, rngs=rngs))
+    other = jd.from_equinox(lambda key: equinox.nn.Linear(8, 3, key=key))
+    for net in (linear, other):
+        variables = net.init(KEY, x)
+        student = lora.adapted(net, "teacher", at=("kernel|weight",), rank=2, scale=0.5)
+        adapted = student({"teacher": variables})
+        params, state = adapted.init(KEY, x)
+        own = drawn(params)
+        merged = net.apply(lora.merged(variables[0], own, 0.5), variables[1], x).out
+        np.testing.assert_allclose(adapted.apply(own, state, x).out, merged, atol=1e-5)
+        module = adapted.back((own, state))
+        found = module(x) if net is linear else jax.vmap(module)(x)
+        np.testing.assert_allclose(found, merged, atol=1e-5)

@@ -81,3 +81,17 @@ def test_patterns_without_a_path_are_refused_at_planning():
     config = {"data": {"name": "digits"}, "recipe": tuple(stages), "stages": stages}
     with pytest.raises(ValueError, match=r"'student'.*unknown path of kernels.*'atn'.*attn"):
         recipe.plan(config)
+
+
+def test_a_later_stage_goes_on_with_adapters():
+    stages = {
+        "teacher": classifier(VIT, steps=3, warmup=1),
+        "first": classifier(ADAPTED, steps=3, warmup=1),
+        "second": classifier(ADAPTED, steps=3, warmup=1),
+    }
+    stages["second"]["initial"] = {"stage": "first", "parts": {"encoder": "own/encoder"}}
+    config = {"data": {"name": "digits"}, "recipe": tuple(stages), "stages": stages}
+    traced = recipe.plan(config).traced["second"]
+    assert set(traced.result[0]) == {"own", "base"}
+    (started, _) = traced.stage.initial["initial"]
+    assert jax.tree.structure(started) == jax.tree.structure(traced.result[0]["own"])
