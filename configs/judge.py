@@ -72,7 +72,7 @@ def small() -> dict:
             "learn": written.from_records(
                 "write",
                 {"grades": written.answers("rank_agreement", 40)},
-                steps=400,
+                steps=300,
                 batch_size=32,
                 distiller={"chunk": 4096},
             ),
