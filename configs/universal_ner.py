@@ -76,13 +76,13 @@ def small() -> dict:
     return recipe(
         title="UniversalNER in small",
         sentence=SENTENCE,
-        data=written.requests("entities", 96, words=800, **world),
+        data=written.requests("entities", 96, words=600, **world),
         stages={
             "write": written.writing(tagger, asked, measures=measured),
             "learn": written.from_records(
                 "write",
                 {"answers": {**written.answers("set_f1", 16), "prompt": 64}},
-                steps=250,
+                steps=300,
                 batch_size=32,
             ),
         },

@@ -69,7 +69,7 @@ def entities(
     Example:
         >>> found = entities(train=3, validation_passages=1, test_passages=0)
         >>> [m.content for m in found[-1].messages[2:]]
-        ["I've read this text.", 'What describes southern ship in the text?']
+        ["I've read this text.", 'What describes southern river in the text?']
     """
     wanted = train + validation_passages + test_passages
     passages = tagged(path) if path else invented(wanted, seed)

@@ -70,7 +70,7 @@ _CLAUSES = {
 _JOINTS = (" and ", " while ", ", and later ", " because ")
 _SYLLABLES = (("Bre", "Dor", "Hal", "Kel", "Lan", "Mir"), ("nov", "tar", "sin", "dal"))
 _ENDINGS = {"northern": ("vik", "gard"), "southern": ("ara", "ello"), "eastern": ("ov", "anka")}
-_EACH = 12
+_EACH = 4
 
 
 @functools.cache
