@@ -82,7 +82,7 @@ def small() -> dict:
             "learn": written.from_records(
                 "write",
                 {"answers": {**written.answers("set_f1", 16), "prompt": 64}},
-                steps=300,
+                steps=500,
                 batch_size=32,
             ),
         },
