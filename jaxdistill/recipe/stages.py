@@ -229,7 +229,7 @@ def _of_all_weights(planned: Planned, evaluator: Evaluator) -> Evaluator:
         return evaluator
 
     @functools.wraps(evaluator)
-    def measure(result: Any, frozen: Mapping[str, Any], data: Any) -> dict[str, float]:
+    def measure(result: Any, frozen: Mapping[str, Any], data: Any) -> Mapping[str, float]:
         return evaluator(planned.handed_on(result, frozen), frozen, data)
 
     return measure
