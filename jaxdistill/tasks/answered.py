@@ -8,6 +8,7 @@ from typing import NamedTuple
 from jaxdistill.evaluation.measuring import measuring
 
 Score = Callable[..., dict[str, float]]
+"""``answers -> {name: number}``, of all answers of a set together."""
 
 
 class Answered(NamedTuple):

@@ -57,6 +57,7 @@ _OFFERS = ("how about {}", "i suggest {}", "you could try {}")
 _TELLS = ("it is at {}", "you find it at {}")
 
 State = dict[str, dict[str, str]]
+"""What a user wishes: by kind of place, the value of each slot."""
 
 
 class Turn(NamedTuple):

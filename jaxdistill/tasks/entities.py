@@ -25,6 +25,7 @@ from jaxdistill.tasks.passages import gazetteer, invented, tagged
 SYSTEM = "A virtual assistant answers questions from a user based on the provided text."
 """What a student is told first; this line and the next two are published."""
 READ = "I've read this text."
+"""What a conversation says before the first question."""
 QUESTION = "What describes {kind} in the text?"
 """Of one type."""
 TASK, UNSEEN = "entities", "unseen"

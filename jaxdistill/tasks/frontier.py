@@ -24,6 +24,7 @@ from jaxdistill.tasks import problems
 from jaxdistill.tasks.answered import Answered, scoring
 
 How = Literal["steps", "alone", "denser"]
+"""How a teacher is asked."""
 ASKED: dict[str, str] = {
     "steps": (
         "Solve the task step by step, one operation or inference at a time. End with a sentence of "
@@ -39,6 +40,7 @@ ASKED: dict[str, str] = {
 }
 """What the teacher is asked besides the task; the student is asked the task alone."""
 MARKER = "The answer is "
+"""What stands before the answer of a chain of thought."""
 _STRICT = re.compile(r"(?s).*?The answer is (?P<answer>(?:(?!\. )[^\n])+?)\.\s*")
 _ENTITY = re.compile(r"\b[A-Z][a-z]+\b")
 _WORD = re.compile(r"\w+")

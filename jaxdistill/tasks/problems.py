@@ -18,6 +18,7 @@ NAMES = (
     "Umar", "Vera", "Wanda", "Xavier", "Yusuf", "Zoe", "Anton", "Bianca", "Carlos", "Daria",
     "Emil", "Fiona", "Goran", "Hanna", "Igor", "Julia", "Kasper", "Lucia", "Marek", "Noemi",
 )  # fmt: skip
+"""Who has things."""
 THINGS = (
     "apples", "books", "coins", "drums", "eggs", "flags", "grapes", "hats", "inkpots", "jars",
     "kites", "lamps", "melons", "nails", "oranges", "pencils", "quilts", "ropes", "stamps",
@@ -25,6 +26,7 @@ THINGS = (
     "candles", "dolls", "erasers", "feathers", "gloves", "hammers", "icicles", "jewels", "keys",
     "lemons", "marbles", "needles", "onions",
 )  # fmt: skip
+"""What they have."""
 PLACES = (
     "market", "library", "harbour", "station", "museum", "orchard", "stadium", "bakery", "castle",
     "bridge", "garden", "school", "theatre", "airport", "chapel", "factory", "fountain",
@@ -32,6 +34,7 @@ PLACES = (
     "palace", "quarry", "river", "stable", "tower", "university", "village", "workshop", "zoo",
     "attic", "barn", "cellar", "ditch", "embassy", "forest",
 )  # fmt: skip
+"""Where they get or lose them."""
 SENTENCES: Mapping[str, tuple[str, ...]] = {
     "+": (
         "buys {n} more at the {place}",
@@ -54,12 +57,14 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
         "has {n} times as many after the {place}",
     ),
 }
+"""What happens to things, by operation."""
 _BEGINS = (
     "{who} starts at the {place} with {n} {thing}.",
     "In the {place} {who} has {n} {thing}.",
     "{who} comes from the {place} with {n} {thing}.",
 )
 LINKS = ("Then", "Afterwards", "Later", "Next", "Soon", "Thereupon", "Finally")
+"""What a sentence behind another may begin with."""
 _ENDS = (
     "How many {thing} does {who} have now?",
     "How many {thing} are with {who} in the end?",

@@ -31,6 +31,7 @@ KINDS = ("clean", "copy", "near copy", "leak")
 
 
 MEASURED = ("precision", "complete", "copies_found", "near_copies_found", "leaks_gone")
+"""The numbers of :func:`planted`."""
 
 
 def request(text: str, answer: str | None = None, **fields: Any) -> Request:
