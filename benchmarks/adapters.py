@@ -30,10 +30,10 @@ TARGET, RANK = 0.6, 8
 
 def nets(smoke: bool) -> dict[str, tuple[Any, Any, tuple[str, ...]]]:
     """By name a module, what it sees, and where it gets adapters."""
-    small = {"width": 32, "depth": 2, "heads": 2}
-    vit = small if smoke else {"width": 384, "depth": 12, "heads": 6}
-    decoder = small if smoke else {"width": 512, "depth": 12, "heads": 8}
-    unet = {"width": 16, "multipliers": (1, 2), "depth": 1, "attention": (16,)}
+    small: dict[str, Any] = {"width": 32, "depth": 2, "heads": 2}
+    vit: dict[str, Any] = small if smoke else {"width": 384, "depth": 12, "heads": 6}
+    decoder: dict[str, Any] = small if smoke else {"width": 512, "depth": 12, "heads": 8}
+    unet: dict[str, Any] = {"width": 16, "multipliers": (1, 2), "depth": 1, "attention": (16,)}
     unet = unet if smoke else {**unet, "width": 96, "multipliers": (1, 2, 2), "depth": 2}
     images = jnp.zeros((2 if smoke else 4, 224, 224, 3))
     tokens = jnp.zeros((2, 128), jnp.int32)

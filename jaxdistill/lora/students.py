@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -130,11 +130,13 @@ def adapters_of(variables: tuple[Any, Any]) -> Any:
     return trees.whole(params, state.get(BASES, {}))
 
 
-class _Run:
-    """One call of a net with adapters: beside its layers, or else within their kernels."""
+class _Run(NamedTuple):
+    """How a net is called with adapters: beside its layers, or else within their kernels."""
 
-    def __init__(self, base: Net, scale: float, dropout: float, rng: Any) -> None:
-        self.base, self.scale, self.dropout, self.rng = base, scale, dropout, rng
+    base: Net
+    scale: float
+    dropout: float
+    rng: Any
 
     def __call__(self, weights: Any, adapters: Any, state: Any, inputs: Any, **how: Any) -> Forward:
         paths = trees.pairs(adapters)
