@@ -83,7 +83,7 @@ class _Traced(Exception):
 
 
 def trace(
-    evaluator: Evaluator, result: Any, frozen: Mapping[str, Any], data: Iterable[Any]
+    evaluator: Callable[..., Any], result: Any, frozen: Mapping[str, Any], data: Iterable[Any]
 ) -> None:
     """Traces the first sweep of an evaluator on shapes, so that taps, heads and outputs that do not
     fit are told before anything is trained; one that does not begin with a sweep is left alone.
