@@ -56,7 +56,6 @@ def small(data, student, labelled, **flags) -> dict:
 def built(seen, larger, most, batch, *, data, labelled, **flags) -> dict:
     """The recipe for a teacher and images; what is not said of them is read from their folders."""
     teacher, student, loss, logits, cached, steps, size, given = (flags[key] for key in FLAGS)
-    batch = given or batch
     steps, classes, where = steps or most, classes_of(data), data.get("dir", "")
     seen = seen._replace(size=size, resize=size) if size else seen
     own.refuse_untaught(teacher, where, classes)
@@ -73,7 +72,7 @@ def built(seen, larger, most, batch, *, data, labelled, **flags) -> dict:
         "objective": families.learnt(loss, net, about.architecture if about else larger),
         "optimizer": adamw(1e-3, min(steps // 10, 500), weight_decay=0.05),
         "view": {"augment": own.drawn(seen.size, seen.normalise(), small=tiny)},
-        "batch_size": batch,
+        "batch_size": given or batch,
         "log_every": min(50, max(steps // 20, 1)),
     }
     if soft:
