@@ -59,7 +59,7 @@ def rewarded(
         >>> from jaxdistill.models import Decoder
         >>> net = from_linen(Decoder(vocabulary=11, width=8, depth=1, heads=2))
         >>> tokens = jnp.ones((3, 2, 4), jnp.int32)
-        >>> batch = {"tokens": tokens, "label": tokens + jnp.arange(2)[:, None]}
+        >>> batch = {"tokens": tokens, "label": tokens + jnp.arange(2)[None, :, None]}
         >>> batch |= {"counted": tokens > 0, "reward": jnp.tile(jnp.array([1.0, 0.0]), (3, 1))}
         >>> start = {"start": net.init(jax.random.key(0), {"tokens": tokens[:, 0]})}
         >>> distiller = rewarded(net, optax.sgd(0.1), "dpo", "start", "start")

@@ -89,9 +89,10 @@ def test_float32(name):
 
 
 def test_every_case_is_met_or_listed():
-    # Met in tests/store, tests/samplers, tests/condense, tests/data and tests/models.
+    # Met in tests of stores, samplers, condensing, data, models and adapters.
     elsewhere = ("bitpack_", "logprob_compress_", "lcm_", "guidance_scale_", "gradient_match_")
-    elsewhere += ("fmu_", "pmu_", "random_masking_", "ofa_sepconv", "ofa_patch_merging")
+    elsewhere += ("fmu_", "pmu_", "random_masking_", "ofa_sepconv", "ofa_patch_merging", "scm_")
+    elsewhere += ("ctm_", "meanflow", "pcm_", "progressive_", "sana_", "shortcut", "tcd_", "lora_")
     names = (path.stem for path in GOLDENS.glob("*.npz"))
     stored = {name for name in names if not name.startswith(elsewhere)}
     assert stored == CASES.keys()

@@ -28,6 +28,9 @@ from jaxdistill.registry.context import Context
 # Settings without defaults, and what some steps need to decide anything.
 SETTINGS = {
     "capped": {"most": 7},
+    "confirmed": {
+        "critic": {"teacher": "scripted", "script": {"script": "confirm_tails"}},
+    },
     "decontaminated": {"against": ["the word 3 stands here " * 4]},
     "judged": {
         "judge": {

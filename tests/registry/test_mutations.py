@@ -27,6 +27,7 @@ COUNT = 300
 FREE_KEYS = (
     "objective", "evaluate", "members", "arms", "contrasts", "variants", "outputs", "sources",
     "stages", "coefficients", "grid", "shares", "spans", "parts", "common", "mesh", "rules",
+    "teachers",
 )  # fmt: skip
 FREE_TEXT = (
     "title", "sentence", "held_equal", "dir", "path", "pattern", "text", "prompt", "end", "start",
