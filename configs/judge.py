@@ -18,7 +18,8 @@ Pictures of a world whose grades are known, a teacher that errs at a known rate;
     python -m jaxdistill.main --config=configs/judge.py:small --workdir=runs/judge_small
     python -m jaxdistill.claim --config=configs/judge.py:small --workdir=runs/judge_claim
 
-Expect ``spearman`` of a student of parts far above that of one of the whole alone, ``coverage`` 1.
+Expect ``spearman`` of a student of parts near 0.7, far above that of one of the whole alone, and a
+``coverage`` of 1.
 """
 
 from ml_collections import ConfigDict
