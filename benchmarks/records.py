@@ -49,6 +49,8 @@ FEWER = {
     "verified_code": 100,
     "verified_mathematics": 2000,
 }
+# Steps that ask a teacher, or read what only one kind of task has.
+LEFT_OUT = ("aligned", "asked_by_type", "confirmed", "joined", "judged", "localised")
 SETTINGS: dict[str, dict[str, Any]] = {
     "capped": {"most": 1000},
     "decontaminated": {"against": [" ".join(WORDS[i : i + 20]) for i in range(0, 2000, 20)]},
@@ -214,7 +216,8 @@ def main() -> int:
         return 0
     sizes = [200] if options.smoke else sorted(options.sizes)
     extra = ["datatrove's MinHash"] if importlib.util.find_spec("datatrove") else []
-    wanted = options.steps or [*STEPS, "asking and writing", *extra]
+    every = [name for name in STEPS if name not in LEFT_OUT]
+    wanted = options.steps or [*every, "asking and writing", *extra]
     asked = {}
     for name in wanted:
         for size in sizes:
