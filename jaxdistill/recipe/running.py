@@ -27,19 +27,13 @@ from jaxdistill.recipe import given, stage_cache
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
 from jaxdistill.recipe.planning import checked, placement, refuse_too_large
 from jaxdistill.recipe.resolving import module_of, net_of, sees, settled
-from jaxdistill.recipe.stages import (
-    measured_of,
-    stage_of,
-    work_of,
-)
+from jaxdistill.recipe.stages import measured_of, stage_of, work_of
 from jaxdistill.training.checkpoint import load_record, refuse_other_arrays
 from jaxdistill.training.fit import load_result
 from jaxdistill.training.loop import Outcome, Stage, run_stage
 from jaxdistill.training.metrics import Writer
 from jaxdistill.training.processes import is_first
-from jaxdistill.training.sharding import (
-    shardings,
-)
+from jaxdistill.training.sharding import shardings
 from jaxdistill.training.tracking import Tracker
 from jaxdistill.training.works import refuse_other_kind, run_work
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -58,18 +58,13 @@ def curate(
             raise ValueError(f"the question does not ask for {key!r}: write {{{key}}} into it")
         if not grid[key]:
             raise ValueError(f"{key!r} has no values")
-    drawn = sampling or Sampling()
-    drawn = Sampling(**{**_fields(drawn), "n": each})
+    drawn = dataclasses.replace(sampling or Sampling(), n=each)
     found = []
     for values in itertools.product(*grid.values()):
         cell = dict(zip(grid, values, strict=True))
         source = "/".join([name, *map(str, values)])
         found.append(Request.of(question.format(**cell), source=source, sampling=drawn, meta=cell))
     return found
-
-
-def _fields(sampling: Sampling) -> dict[str, Any]:
-    return {name: getattr(sampling, name) for name in Sampling.__dataclass_fields__}
 
 
 @checked

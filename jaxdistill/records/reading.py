@@ -8,7 +8,7 @@ import json
 import math
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from jaxdistill.records.cleaning import tags_pattern
@@ -110,15 +110,7 @@ def first_score(text: str) -> float | None:
         >>> first_score("Score: 7"), first_score("8/10"), first_score("nan")
         (7.0, None, None)
     """
-    for each in text.split():
-        if each == "N/A":
-            return None
-        try:
-            found = float(each)
-        except ValueError:
-            continue
-        return found if math.isfinite(found) else None
-    return None
+    return _first_number(text.split(), ("N/A",))
 
 
 def last_score(text: str) -> float | None:
@@ -130,8 +122,13 @@ def last_score(text: str) -> float | None:
         >>> last_score("Look: torn 3. Overall: 7"), last_score("3 and then N/A"), last_score("8/10")
         (7.0, None, None)
     """
-    for each in reversed(text.split()):
-        if each in ("N/A", "None"):
+    return _first_number(reversed(text.split()), ("N/A", "None"))
+
+
+def _first_number(pieces: Iterable[str], none: Sequence[str]) -> float | None:
+    """The first piece that is a number, unless one that stands for none comes before it."""
+    for each in pieces:
+        if each in none:
             return None
         try:
             found = float(each)
