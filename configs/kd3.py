@@ -87,12 +87,14 @@ def small(data: dict, web: str) -> dict:
         mine, elsewhere, seen = {"share": (0.0, 0.5)}, "photographs", {}
         part = {**digits, "share": (0.5, 1.0)}
         other = {"name": "photographs", "size": 8, "grey": True, "share": (0.0, 0.2), "test": 0.0}
-        data = {**digits, **data}
+        data, how_long = {**digits, **data}, {"steps": 600}
     else:
         mine, elsewhere, seen = None, "clothes", {"augment": ({"name": "resize", "size": 14},)}
         part = {**digits, "validation": 0.0, "test": 0.0, "frame": 4}
-        other = {"name": "fashion_mnist", "dir": web, "test": 0.0, "share": (0.0, 0.08)}
+        other = {"name": "fashion_mnist", "dir": web, "test": 0.0, "share": (0.0, 0.6)}
         data = {"dir": "", "validation": 0.05, "test": 0.0, **data}
+        # As of the web, the student sees but a part of the pool: a quarter.
+        how_long = {"steps": 150, "peak": 1e-2}
     parts = {"digits": part, elsewhere: other}
     parts |= {f"{kind} digits": {**part, "change": kind} for kind in ("inverted", "noisy")}
     large = {"net": "convnet", "width": 24, "depth": 2}
@@ -108,7 +110,7 @@ def small(data: dict, web: str) -> dict:
             "teacher": classifier(large, 600, records=mine, **how),
             "distil": classifier(
                 sharing({**large, "width": 8}, "features", "relu_0"),
-                600,
+                **how_long,
                 data={"name": "pool", "tested": data, "parts": parts},
                 targets={"kind": "live", "stage": "teacher"},
                 objective=remembered("features", 1.0, 0.1),
