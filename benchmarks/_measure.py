@@ -128,16 +128,27 @@ def memory(program: Any) -> dict[str, float]:
 
 
 def alone(
-    script: str, names: Sequence[str], options: Iterable[str] = ()
+    script: str, names: Sequence[str], options: Iterable[str] = (), keep: str = ""
 ) -> tuple[dict[str, Any], list[str]]:
     """Runs a benchmark with ``--one`` for every name, each in a process of its own, where no other
     has left its memory behind.
 
+    Args:
+        script: the benchmark.
+        names: what it is told by ``--one``.
+        options: what else it is told.
+        keep: a file of what was found before, which is not measured again, and is added to.
+
     Returns:
         What each printed as its last line, by name, and what was wrong.
     """
-    rows, faults = {}, []
+    kept = Path(keep) if keep else None
+    lines = kept.read_text().splitlines() if kept and kept.exists() else []
+    rows = {name: row for name, row in map(json.loads, lines) if name in names}
+    faults = []
     for number, name in enumerate(names):
+        if name in rows:
+            continue
         print(f"{number + 1}/{len(names)} {name}", file=sys.stderr, flush=True)
         command = [sys.executable, script, "--one", name, *options]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -145,7 +156,10 @@ def alone(
             faults.append(f"{name}: ended with status {done.returncode}")
         else:
             rows[name] = json.loads(done.stdout.splitlines()[-1])
-    return rows, faults
+            if kept:
+                with kept.open("a") as file:
+                    file.write(json.dumps([name, rows[name]]) + "\n")
+    return {name: rows[name] for name in names if name in rows}, faults
 
 
 def resident() -> int:

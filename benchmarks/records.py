@@ -1,7 +1,8 @@
 """What teacher-written records cost: records a second and memory of every step.
 
     python benchmarks/records.py                    # 10,000 and 100,000 records
-    python benchmarks/records.py --sizes 1000000    # where memory allows
+    python benchmarks/records.py --sizes 10000 100000 1000000 --keep found.jsonl
+                                                    # hours; goes on where it was broken off
     python benchmarks/records.py --smoke            # small sizes, no target is checked
 
 Records are short: a prompt of 12 to 30 words of 3,000, of which one in six is a near-duplicate of
@@ -208,6 +209,7 @@ def main() -> int:
     made = parser(__doc__)
     made.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     made.add_argument("--steps", nargs="+", default=[])
+    made.add_argument("--keep", default="", help="a file of what was found; read if it is there")
     made.add_argument("--one", help=argparse.SUPPRESS)
     options = made.parse_args()
     if options.one:
@@ -219,15 +221,16 @@ def main() -> int:
     every = [name for name in STEPS if name not in LEFT_OUT]
     wanted = options.steps or [*every, "asking and writing", *extra]
     asked = {}
-    for name in wanted:
-        for size in sizes:
-            size = min(size, FEWER.get(name, size))
-            asked[json.dumps([name, size])] = (name, size)
+    for size in sizes:
+        for name in wanted:
+            fewer = min(size, FEWER.get(name, size))
+            asked[json.dumps([name, fewer])] = (name, fewer)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    rows, faults = alone(__file__, list(asked))
+    rows, faults = alone(__file__, list(asked), keep=options.keep)
     found: dict[str, list[dict[str, float]]] = {}
     for key, row in rows.items():
         found.setdefault(asked[key][0], []).append(row)
+    found = {name: found[name] for name in wanted if name in found}
     shown = [
         (name, f"{r['records']:,}", f"{r['a_second']:,.0f}", f"{r['bytes'] / r['records']:,.0f}")
         for name, runs in found.items()
