@@ -42,6 +42,7 @@ def taught(block: int) -> dict:
     }
 
 
+RATE = "stages/specific/optimizer/learning_rate/peak"
 NKD = {
     "loss": "normalised_kd",
     "arguments": {"labels": "batch/soft_label"},
@@ -127,7 +128,7 @@ def small() -> dict:
         order=("teacher", "tutor", "generic", "specific"),
         variants={"fashion_mnist": fashion_mnist()},
         claim=claim(),
-        tune=tuned("specific", claim()["arms"], (2e-3, 5e-3, 1e-2)),
+        tune=tuned("specific", claim()["arms"], (2e-3, 5e-3, 1e-2, 2e-2)),
     )
 
 
@@ -150,17 +151,20 @@ def claim() -> dict:
         "metric": "specific/test/accuracy",
         "held_equal": (
             "net, labels, steps, batches and optimizer of the specific stage; its teacher",
+            "the rates tried, of which each arm has its best, on validation images",
             "steps, batches and masks of what comes before it, where something does",
         ),
         "arms": {
-            "generic, specific": {},
+            "generic, specific": {RATE: 1e-2},
             "masked, specific": {
                 "recipe": ("teacher", "tutor", "masked", "specific"),
                 "stages/specific/initial/stage": "masked",
+                RATE: 2e-2,
             },
             "specific": {
                 "recipe": ("teacher", "tutor", "specific"),
                 "stages/specific/initial": None,
+                RATE: 5e-3,
                 # Nothing is there yet that could be kept.
                 "stages/specific/optimizer/rates": (),
             },
