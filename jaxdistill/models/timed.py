@@ -28,7 +28,8 @@ class Conditioning(nn.Module):
     """Time, label and scale of guidance as one vector ``[B, width]``.
 
     Labels are 0 to ``classes - 1``, and -1 for none, as without an entry. A scale adds to the time
-    through a layer that is zero at the start, so that a net without it may be continued.
+    through a layer that is zero at the start, so that a net without it may be continued; where none
+    is given nothing is added, so that the layer of a net that never saw one stays zero.
 
     Attributes:
         width: of the vector.
@@ -56,8 +57,11 @@ class Conditioning(nn.Module):
             vector += nn.Embed(self.classes + 1, self.width, dtype=self.dtype, name="label")(label)
         if self.guidance:
             scale = inputs.get("guidance")
-            scale = jnp.ones(count, time.dtype) if scale is None else scale.astype(time.dtype)
-            features = time_features(scale, self.width)
+            features = (
+                jnp.zeros((count, self.width // 2 * 2), time.dtype)
+                if scale is None
+                else time_features(scale.astype(time.dtype), self.width)
+            )
             vector += nn.Dense(
                 self.width,
                 dtype=self.dtype,

@@ -18,7 +18,7 @@ from jaxdistill.net import Net
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding, less, module, offered, record
 from jaxdistill.registry.optimizers import transformation
-from jaxdistill.samplers import quality
+from jaxdistill.samplers import agreement, quality
 from jaxdistill.settings import Count, Natural
 
 BACKBONES: dict[str, Entry] = {
@@ -193,7 +193,14 @@ def _image_quality(
     )
 
 
+@forwarding(agreement.guidance_left)
+def _guidance_left(context: Context, *, guide: Mapping[str, Any], **rest: Any) -> Any:
+    teacher = _teacher(guide, context)
+    return agreement.guidance_left(context.net, teacher, context.prepare, **rest)
+
+
 EVALUATORS: dict[str, Entry] = {
+    "guidance_left": _guidance_left,
     "density_quality": _density_quality,
     "image_quality": _image_quality,
 }

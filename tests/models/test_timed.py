@@ -50,6 +50,15 @@ def test_it_listens_to_all_it_is_told(ready):
     np.testing.assert_allclose(run(first), out[:1], atol=1e-5)
 
 
+def test_without_a_scale_its_layer_stays_as_it_is(ready):
+    _, inputs, net, params = ready
+    alone = {name: each for name, each in inputs.items() if name != "guidance"}
+    slopes = jax.jit(jax.grad(lambda p: (net.apply(p, {}, alone).out ** 2).sum()))(params)
+    given = slopes["given"]
+    assert given["time"]["kernel"].any()
+    assert not given["guidance"]["kernel"].any()
+
+
 def test_forward_mode_agrees_with_differences(ready):
     run, inputs, _, _ = ready
 

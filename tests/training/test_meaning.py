@@ -8,7 +8,7 @@ from jaxdistill import condense, evaluation, language, registry, samplers, searc
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.language import domains
 from jaxdistill.net import from_function
-from jaxdistill.samplers import quality
+from jaxdistill.samplers import agreement, quality
 from jaxdistill.training import _page
 from jaxdistill.training.meaning import meaning
 
@@ -76,6 +76,11 @@ EVALUATORS = {
         ),
         "kid_real kid_1 kid_2 kid_teacher_1 kid_teacher_18 "
         "fid_real fid_1 fid_2 fid_teacher_1 fid_teacher_18",
+        "",
+    ),
+    "guidance_left": (
+        lambda: agreement.guidance_left(NET, None, scales=(1.0, 5.0)),
+        "guidance_left",
         "",
     ),
     "next_token": (lambda: language.next_token(NET, ("code",)), "loss perplexity code_loss", ""),
