@@ -87,8 +87,9 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "export": Command(
         "jaxdistill.export:main",
-        "take the student of a run to timm, Transformers, safetensors or StableHLO",
-        "export <workdir> --to=timm|transformers|safetensors|stablehlo --out=<folder>",
+        "take the student of a run to timm, Transformers, safetensors, StableHLO or peft",
+        "export <workdir> --to=timm|transformers|safetensors|stablehlo|peft|diffusers "
+        "--out=<folder>",
         ("jaxdistill.export", "jaxdistill._command_flags"),
     ),
     "compare": Command(

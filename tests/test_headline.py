@@ -35,6 +35,7 @@ FROM_WHAT_INTO_WHAT = {
     "ict": ("teacher", "student", ""),
     "judge": ("write", "learn", ""),
     "kip": ("", "distil", ""),
+    "lora_guidance": ("teacher", "student", ""),
     "mae_vitb": ("teacher", "distil", "finetune"),
     "meal_v2": ("deep residual wide", "distil", ""),
     "mtt": ("", "distil", ""),

@@ -1,12 +1,15 @@
 """Adapters as students in configs: an image net that is run, a decoder and samplers that are
 planned."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from jaxdistill import config_files, lora, main, recipe
+from jaxdistill.models import pretrained
 from jaxdistill.overrides import override
 from jaxdistill.presets.images import classifier
 from jaxdistill.recipe.running import restore
@@ -45,6 +48,36 @@ def test_a_run_leaves_adapters_and_a_student_with_all_in_its_weights(tmp_path):
         and np.allclose(array.T, weights["encoder"]["block_0"]["attn"]["qkv"]["kernel"])
         for array in written.values()
     )
+    # The adapters alone, for peft on the teacher as Transformers opens it.
+    folder = recipe.export_adapters(tmp_path, tmp_path / "adapter")
+    said = json.loads((folder / lora.CONFIG).read_text())
+    assert (said["r"], said["lora_alpha"]) == (2, 4.0)
+    names = load_file(folder / "adapter_model.safetensors")
+    first = "base_model.model.vit.layers.0.attention.q_proj.lora_A.weight"
+    assert first in names, sorted(names)
+    net = lora.Published(*positioned(base), "ViTForImageClassification")
+    again = lora.load_adapters(folder, net)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6),
+        lora.merged(base.params, again, 1.0),
+        weights,
+    )
+    with pytest.raises(ValueError, match="is there already"):
+        recipe.export_adapters(tmp_path, folder)
+
+
+def positioned(base):
+    """A net and its variables with positions as arrays, as they are published."""
+    return pretrained.with_positions(base.module, (base.params, base.state), (8, 8, 1))
+
+
+def test_a_run_without_adapters_has_none_to_export(tmp_path):
+    stages = {"student": classifier({"net": "mlp", "widths": (4,)}, steps=2, warmup=1)}
+    config = {"data": {"name": "digits"}, "recipe": ("student",), "stages": stages}
+    main.run(config, str(tmp_path), quiet=True)
+    with pytest.raises(ValueError, match="no adapters, as its net is 'mlp'"):
+        recipe.export_adapters(tmp_path, tmp_path / "adapter", style="diffusers")
+    assert not (tmp_path / "adapter").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ them to the weights for good, :func:`together` makes one set of several, and
 :func:`save_adapters` and :func:`load_adapters` write and read the files of peft and diffusers.
 """
 
-from jaxdistill.lora.files import CONFIG, Published, load_adapters, save_adapters
-from jaxdistill.lora.students import BASES, adapted, adapters_of
+from jaxdistill.lora.files import CONFIG, STYLES, Published, Style, load_adapters, save_adapters
+from jaxdistill.lora.students import BASES, adapted, adapters_of, scale_of
 from jaxdistill.lora.trees import (
     Kernel,
     check_fit,
@@ -22,8 +22,10 @@ from jaxdistill.lora.trees import (
 __all__ = [
     "BASES",
     "CONFIG",
+    "STYLES",
     "Kernel",
     "Published",
+    "Style",
     "adapted",
     "adapters_of",
     "check_fit",
@@ -32,6 +34,7 @@ __all__ = [
     "merged",
     "numbers",
     "save_adapters",
+    "scale_of",
     "start",
     "together",
     "unmerged",

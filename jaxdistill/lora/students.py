@@ -80,9 +80,7 @@ def adapted(
         >>> jax.tree.map(jnp.shape, params)
         {'layers_2': {'kernel': {'down': (4, 1), 'up': (1, 2)}}}
     """
-    if alpha is not None and scale is not None:
-        raise ValueError("adapters have either 'alpha' or 'scale', which is alpha / rank")
-    factor = scale if scale is not None else (alpha or rank) / rank
+    factor = scale_of(rank, alpha, scale)
 
     def student(frozen: Mapping[str, Any]) -> Net:
         def init(key: jax.Array, inputs: Any) -> tuple[Any, Any]:
@@ -121,6 +119,21 @@ def adapted(
         return Net(init, apply, back)
 
     return student
+
+
+def scale_of(rank: int = 8, alpha: float | None = None, scale: float | None = None) -> float:
+    """What the product of a pair is multiplied by, from what :func:`adapted` takes.
+
+    Raises:
+        ValueError: for both ``alpha`` and ``scale``.
+
+    Example:
+        >>> scale_of(4, alpha=8.0), scale_of(4)
+        (2.0, 1.0)
+    """
+    if alpha is not None and scale is not None:
+        raise ValueError("adapters have either 'alpha' or 'scale', which is alpha / rank")
+    return scale if scale is not None else (alpha or rank) / rank
 
 
 def adapters_of(variables: tuple[Any, Any]) -> Any:

@@ -5,6 +5,7 @@ the data, the seed, and the stages it builds on), so that arms and runs that sha
 result.
 """
 
+from jaxdistill.recipe.adapters import export_adapters
 from jaxdistill.recipe.arms import check_claim, metrics
 from jaxdistill.recipe.planned import Plan, Planned, Restored, folder
 from jaxdistill.recipe.planning import plan, refuse_too_large, shapes, step_flops
@@ -23,6 +24,7 @@ __all__ = [
     "cached_stages",
     "check_claim",
     "costs_of",
+    "export_adapters",
     "finished",
     "folder",
     "metrics",

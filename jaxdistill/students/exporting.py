@@ -53,9 +53,7 @@ def export(path: Path | str, *, to: str, out: Path | str, raw: bool = False) -> 
         raise ValueError(unknown("target of an export", to, TARGETS))
     if raw and to != "stablehlo":
         raise ValueError(f"raw images are for to='stablehlo', not {to!r}")
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already: take another folder")
+    out = refuse_filled(out)
     student = load(path)
     if to == "stablehlo":
         return _function(student, out, raw)
@@ -77,6 +75,18 @@ def export(path: Path | str, *, to: str, out: Path | str, raw: bool = False) -> 
     variables = jax.device_get((student.params, student.state))
     inputs = _example(student)
     return write(out, Written(student.net, student.module, variables, inputs, about, said), form)
+
+
+def refuse_filled(out: Path | str) -> Path:
+    """A folder that is empty or not there, as a path.
+
+    Raises:
+        ValueError: for any other, and for a file.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is there already: take another folder")
+    return out
 
 
 def _copied(folder: Path, out: Path) -> Path:

@@ -184,7 +184,11 @@ def test_the_commands(said, tmp_path):
         (("predict", folder, tmp_path / "lines.txt"), "cannot be decoded as an image"),
         (("predict", tmp_path / "absent", "x"), "there is no folder"),
         (("export",), "which student?"),
-        (("export", folder), "Give --to=<timm, transformers, safetensors, stablehlo>"),
+        (
+            ("export", folder),
+            "Give --to=<timm, transformers, safetensors, stablehlo, peft, diffusers>",
+        ),
+        (("export", folder, "--to=pft", "--out=x"), "did you mean 'peft'"),
         (("export", folder, "--to=timm"), "Give --out=<folder>"),
         (("export", folder, "--to=timm", f"--out={folder}"), "is there already"),
         (("export", folder, "--to=transformers", "--out=x"), "no published form"),
