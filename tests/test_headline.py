@@ -42,6 +42,7 @@ FROM_WHAT_INTO_WHAT = {
     "own_images": ("teacher", "distil", "finetune"),
     "own_text": ("teacher", "distil", ""),
     "reasoning_traces": ("write", "learn", ""),
+    "sana_sprint": ("teacher", "student", ""),
     "scm": ("teacher", "student", ""),
     "self_distill_deep": ("first", "guided", ""),
     "self_distill_kernel": ("", "best", ""),

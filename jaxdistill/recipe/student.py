@@ -22,7 +22,13 @@ from jaxdistill.training.meaning import meaning, measured_on
 # Records that show in which range pixels lie.
 _LOOKED_AT = 64
 # Algorithms whose net makes samples of noise.
-_SAMPLERS = ("denoising", "consistency", "continuous_consistency", "distribution_matching")
+_SAMPLERS = (
+    "denoising",
+    "consistency",
+    "continuous_consistency",
+    "distribution_matching",
+    "latent_adversarial",
+)
 # What of all that is measured a card shows, at most so many lines.
 _LINES = 10
 _NOT_SHOWN = ("teacher_", "agreement", "kl", "loyalty", "entropy", "errors")

@@ -19,6 +19,7 @@ from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding, less, module, offered, record
 from jaxdistill.registry.optimizers import transformation
 from jaxdistill.samplers import agreement, quality
+from jaxdistill.samplers.sprint import ADVERSARY
 from jaxdistill.settings import Count, Natural
 
 BACKBONES: dict[str, Entry] = {
@@ -100,21 +101,56 @@ def _taught(function: Callable[..., Distiller]) -> Entry:
     return entry
 
 
+def _differentiated(context: Context, algorithm: str) -> Net:
+    """The net inside of a student that is a denoiser, as that of TrigFlow."""
+    student = context.student
+    if student.get("net") != "denoiser" or student.get("time") not in ("angle", "flow"):
+        raise ValueError(
+            f"{algorithm!r} differentiates by the angle: its student must be the net 'denoiser' "
+            "with time='angle' or time='flow'"
+        )
+    classes = (context.classes or 0) if student.get("conditional") else 0
+    net = _backbone(student["backbone"], classes)
+    return samplers.as_trigflow(net) if student["time"] == "flow" else net
+
+
 @forwarding(samplers.continuous_consistency, "sigma_data")
 def _continuous_consistency(
     context: Context, *, teacher: Mapping[str, Any] | None = None, **rest: Any
 ) -> Distiller:
-    student = context.student
-    if student.get("net") != "denoiser" or student.get("time") != "angle":
-        raise ValueError(
-            "'continuous_consistency' differentiates by the angle: its student must be the net "
-            "'denoiser' with time='angle'"
-        )
-    classes = (context.classes or 0) if student.get("conditional") else 0
+    net = _differentiated(context, "continuous_consistency")
     return samplers.continuous_consistency(
-        _backbone(student["backbone"], classes), context.tx, _teacher(teacher, context),
-        context.prepare, context.initial, **rest,
-    )  # fmt: skip
+        net, context.tx, _teacher(teacher, context), context.prepare, context.initial, **rest
+    )
+
+
+@forwarding(samplers.latent_adversarial, "sigma_data")
+def _latent_adversarial(
+    context: Context,
+    *,
+    teacher: Mapping[str, Any],
+    features: str,
+    adversary: samplers.Adversary = ADVERSARY,
+    critic_optimizer: Mapping[str, Any] | None = None,
+    critic_updates: Count = 1,
+    **rest: Any,
+) -> Distiller:
+    found = _teacher(teacher, context)
+    assert found is not None  # the key is needed
+    trunk = context.net_of(features, "stage whose features are judged")
+    return samplers.latent_adversarial(
+        _differentiated(context, "latent_adversarial"),
+        context.tx,
+        transformation(critic_optimizer or context.optimizer or {}, context.steps * critic_updates),
+        found,
+        samplers.features_of(trunk, features, adversary.taps),
+        from_linen(models.CriticHead()),
+        context.prepare,
+        context.initial,
+        adversary=adversary,
+        critic_updates=critic_updates,
+        **rest,
+    )
 
 
 @forwarding(samplers.distribution_matching)
@@ -151,6 +187,7 @@ DISTILLERS: dict[str, Entry] = {
     "denoising": _taught(samplers.denoising),
     "consistency": _taught(samplers.consistency_training),
     "continuous_consistency": _continuous_consistency,
+    "latent_adversarial": _latent_adversarial,
     "distribution_matching": _distribution_matching,
 }
 

@@ -8,6 +8,7 @@ from jaxdistill.samplers.consistency_models import consistency_training, continu
 from jaxdistill.samplers.denoisers import (
     Teacher,
     as_function,
+    as_trigflow,
     denoiser,
     latent_scalings,
     scalings,
@@ -69,12 +70,14 @@ from jaxdistill.samplers.solvers import (
     trajectory_consistency,
     transition,
 )
+from jaxdistill.samplers.sprint import Adversary, features_of, latent_adversarial
 from jaxdistill.samplers.teaching import denoising
 
 __all__ = [
     "PATHS",
     "PREDICTIONS",
     "SOLVERS",
+    "Adversary",
     "Discriminator",
     "Mixture",
     "Noise",
@@ -86,6 +89,7 @@ __all__ = [
     "adaptive_square",
     "add_noise",
     "as_function",
+    "as_trigflow",
     "consistency",
     "consistency_training",
     "continuous_consistency",
@@ -101,6 +105,7 @@ __all__ = [
     "draw",
     "edm",
     "euler",
+    "features_of",
     "fitted",
     "flow",
     "flow_as_trigflow",
@@ -110,6 +115,7 @@ __all__ = [
     "guided_velocity",
     "heun",
     "karras",
+    "latent_adversarial",
     "latent_scalings",
     "logit_normal",
     "lognormal",

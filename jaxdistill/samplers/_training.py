@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from jaxdistill.distiller import entry, transplant
 from jaxdistill.lora import BASES
 from jaxdistill.net import Net
 from jaxdistill.samplers.denoisers import noised
+from jaxdistill.samplers.guidance import guided
 
 Prepare = Callable[[Any, jax.Array], Any]
 
@@ -64,6 +65,30 @@ def _begin(key: jax.Array, net: Net, inputs: Any, frozen: Mapping[str, Any], ini
     earlier = entry("initial denoiser", initial, frozen)[0]
     # A copy: the step gives its buffers away.
     return jax.tree.map(jnp.copy, transplant(params, earlier)), state
+
+
+def drawn_scale(key: jax.Array, scales: Sequence[float], data: jax.Array) -> jax.Array | None:
+    """A scale of guidance for every example, one of those given; None where there are none."""
+    if not scales:
+        return None
+    return jax.random.choice(key, jnp.asarray(scales, data.dtype), data.shape[:1])
+
+
+def guide(say: Callable[..., jax.Array], label: Any, scale: Any) -> Callable[..., jax.Array]:
+    """A teacher of ``(x, sigma, label)`` for labels, guided where there is a scale."""
+    if scale is None:
+        return lambda x, sigma: say(x, sigma, label)
+
+    def guided_say(x, sigma):
+        return guided(say(x, sigma, label), say(x, sigma, jnp.full_like(label, -1)), scale)
+
+    return guided_say
+
+
+def given(label: Any, scale: Any) -> dict[str, Any]:
+    """What a net is told besides the image and its noise."""
+    said = {"label": label, "guidance": scale}
+    return {name: each for name, each in said.items() if each is not None}
 
 
 def averages(ema: Any) -> dict[str, Any]:

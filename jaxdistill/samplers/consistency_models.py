@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -15,7 +15,7 @@ from jaxdistill._errors import unknown
 from jaxdistill.distiller import Distiller
 from jaxdistill.models.timed import time_features
 from jaxdistill.net import Net
-from jaxdistill.players import Player, players
+from jaxdistill.players import Nets, Player, Turn, players
 from jaxdistill.samplers import _training as common
 from jaxdistill.samplers import losses, schedules
 from jaxdistill.samplers._training import Prepare
@@ -154,6 +154,7 @@ def continuous_consistency(
     c: Positive = 0.1,
     weighting: Literal["learned", "tangent", "none"] = "learned",
     labels: bool = False,
+    scales: Sequence[Finite] = (),
     ema: Scheduled[Fraction] | None = None,
 ) -> Distiller:
     r"""sCM: a consistency model of continuous time, its tangent by one forward-mode derivative.
@@ -179,6 +180,8 @@ def continuous_consistency(
         weighting: ``"learned"``; or ``"tangent"``, without w; or ``"none"``, without
             :math:`1 / (\sigma_d \tan t)` too.
         labels: whether labels are inputs.
+        scales: of guidance (1 is none), one of which is drawn for every example: the teacher is
+            guided with it, and the net is given it as ``guidance``.
         ema: decay of the running average; with one the result is the average.
 
     Returns:
@@ -187,16 +190,53 @@ def continuous_consistency(
     References:
         Lu and Song, Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models, 2024.
     """
+    outer = denoiser(net, sigma_data=sigma_data, time="angle")
+    loss = continuous_loss(
+        net, teacher, prepare, sigma_data=sigma_data, mean=mean, std=std, high=high, warmup=warmup,
+        c=c, weighting=weighting, labels=labels, scales=scales,
+    )  # fmt: skip
+    begin = common.starting({"net": outer}, prepare, labels, initial, guidance=bool(scales))
+    learned = weighting == "learned"
+
+    def start(key, frozen, batch):
+        found = begin(key, frozen, batch)
+        return {**found, "weight": weight_of_times()} if learned else found
+
+    player = Player(loss, tx, trains=("net", "weight") if learned else ("net",))
+    return players({"net": player}, start, ema=common.averages(ema))
+
+
+def weight_of_times() -> tuple[jax.Array, dict[str, Any]]:
+    """Where the learned weight w starts, the part ``weight`` of :func:`continuous_loss`."""
+    return jnp.zeros(_FEATURES), {}
+
+
+def continuous_loss(
+    net: Net,
+    teacher: Teacher | None,
+    prepare: Prepare | None,
+    *,
+    sigma_data: float,
+    mean: float,
+    std: float,
+    high: float,
+    warmup: int,
+    c: float,
+    weighting: str,
+    labels: bool,
+    scales: Sequence[float],
+) -> Callable[[Nets, Turn], tuple]:
+    """The loss of :func:`continuous_consistency`, whose arguments these are, for a player.
+
+    Raises:
+        ValueError: for an unknown weighting; for scales without a teacher or without labels.
+    """
     weightings = ("learned", "tangent", "none")
     if weighting not in weightings:
         raise ValueError(unknown("weighting of continuous consistency", weighting, weightings))
-    learned = weighting == "learned"
-    outer = denoiser(net, sigma_data=sigma_data, time="angle")
+    if scales and (teacher is None or not labels):
+        raise ValueError("scales of guidance need a teacher, and labels")
     latest = math.atan(high / sigma_data)
-
-    def start(key, frozen, batch):
-        found = common.starting({"net": outer}, prepare, labels, initial)(key, frozen, batch)
-        return {**found, "weight": (jnp.zeros(_FEATURES), {})} if learned else found
 
     def loss(nets, turn):
         keys = jax.random.split(turn.key, 4)
@@ -204,11 +244,13 @@ def continuous_consistency(
         sigma = schedules.lognormal(keys[1], data.shape[:1], mean, std).astype(data.dtype)
         t = jnp.minimum(jnp.arctan(sigma / sigma_data), latest)
         noise = sigma_data * jax.random.normal(keys[2], data.shape, data.dtype)
-        say = None if teacher is None else functools.partial(teacher(turn.frozen), label=label)
+        scale = common.drawn_scale(jax.random.fold_in(keys[0], 1), scales, data)
+        say = None if teacher is None else common.guide(teacher(turn.frozen), label, scale)
         x, velocity = _on_flow(say, data, noise, t, sigma_data)
+        given = common.given(label, scale)
 
         def f(variables, x, t):
-            inputs = {"image": x, "time": t, **({} if label is None else {"label": label})}
+            inputs = {"image": x, "time": t, **given}
             out = net.apply(*variables, inputs, train=True, rng=keys[3]).out
             return -out.astype(jnp.promote_types(out.dtype, jnp.float32))
 
@@ -225,13 +267,12 @@ def continuous_consistency(
         if weighting == "none":
             return squares.mean(), measured
         values = squares / (sigma_data * jnp.tan(t))
-        if learned:
+        if weighting == "learned":
             w = (time_features(t, _FEATURES) * nets["weight"][0][None]).sum(-1)
             values = jnp.exp(-w) * values + w
         return values.mean(), measured
 
-    player = Player(loss, tx, trains=("net", "weight") if learned else ("net",))
-    return players({"net": player}, start, ema=common.averages(ema))
+    return loss
 
 
 def _on_flow(

@@ -8,6 +8,7 @@ kind, so that each may start as a copy of another.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -19,11 +20,14 @@ from jaxdistill.distiller import entry
 from jaxdistill.losses.numerics import widen
 from jaxdistill.net import Forward, Net
 from jaxdistill.samplers.guidance import guided
-from jaxdistill.samplers.paths import over
+from jaxdistill.samplers.paths import flow_as_trigflow, over
 from jaxdistill.settings import NonNegative, Positive
 
 Teacher = Callable[[Mapping[str, Any]], Callable[..., jax.Array]]
 """A function of frozen variables to one of ``(x, sigma [B], label [B] or None)`` to data."""
+Time = Literal["log", "angle", "flow"]
+"""How a net is told the noise, see :func:`denoiser`."""
+TIMES: tuple[Time, ...] = ("log", "angle", "flow")
 # Below this noise the logarithm that a net is told of it falls no further.
 _LEAST = 1e-5
 
@@ -82,7 +86,7 @@ def denoiser(
     sigma_data: Positive = 0.5,
     sigma_min: NonNegative = 0.0,
     sigma_max: Positive = 80.0,
-    time: Literal["log", "angle"] = "log",
+    time: Time = "log",
 ) -> Net:
     r"""A denoiser from a net F with the time as input.
 
@@ -99,7 +103,14 @@ def denoiser(
         sigma_max: the level of pure noise. An array in place of the inputs is standard normal noise
             of this level: what comes out is a sample in one step.
         time: how F gets the noise: ``"log"``, a quarter of its logarithm, or ``"angle"``,
-            :math:`\arctan(\sigma / \sigma_d)`, whose derivatives stay small.
+            :math:`\arctan(\sigma / \sigma_d)`, whose derivatives stay small. With ``"flow"`` F is a
+            velocity of straight lines, noise less data: at
+            :math:`t = \sigma / (\sigma + \sigma_d)` the denoiser is
+            :math:`\sigma_d (x_t - t F(x_t, t))`, :math:`x_t = x / (\sigma + \sigma_d)`.
+
+    Raises:
+        ValueError: for an unknown ``time``, levels that do not rise, and a boundary above 0 where F
+            is a velocity.
 
     Example:
         >>> from jaxdistill.net import from_function
@@ -110,8 +121,12 @@ def denoiser(
         >>> denoiser(nothing).apply({}, {}, inputs).out.tolist()
         [[0.5, 0.5]]
     """
-    if time not in ("log", "angle"):
-        raise ValueError(unknown("time of a denoiser", time, ("log", "angle")))
+    if time not in TIMES:
+        raise ValueError(unknown("time of a denoiser", time, TIMES))
+    if time == "flow" and sigma_min:
+        raise ValueError(
+            f"a denoiser with time='flow' has no boundary: sigma_min is 0, not {sigma_min}"
+        )
     if not 0 <= sigma_min < sigma_max:
         raise ValueError(
             f"sigma_min={sigma_min} must lie from 0 to below sigma_max={sigma_max}, the level of "
@@ -126,9 +141,12 @@ def denoiser(
         x, sigma = widen(inputs["image"], inputs["sigma"])
         if time == "log":
             told = jnp.log(jnp.maximum(sigma, _LEAST)) / 4
-        else:
+        elif time == "angle":
             told = jnp.arctan(sigma / sigma_data)
-        factors = scalings(over(sigma, x), sigma_data, sigma_min)
+        else:
+            told = sigma / (sigma + sigma_data)
+        of = _straight if time == "flow" else functools.partial(scalings, sigma_min=sigma_min)
+        factors = of(over(sigma, x), sigma_data)
         rest = {k: v for k, v in inputs.items() if k not in ("image", "sigma")}
         return {**rest, "image": factors.inner * x, "time": told}, x, factors
 
@@ -142,6 +160,36 @@ def denoiser(
         return forward._replace(out=factors.skip * x + factors.out * out)
 
     return Net(init, apply)
+
+
+def _straight(sigma: jax.Array, sigma_data: float) -> Scalings:
+    """The factors of a net that is a velocity of straight lines."""
+    total = sigma + sigma_data
+    return Scalings(sigma_data / total, -sigma_data * sigma / total, 1 / total)
+
+
+def as_trigflow(net: Net) -> Net:
+    """The net of TrigFlow, up to the sign, from one of a velocity of straight lines: without
+    training ``denoiser(net, time="flow")`` is ``denoiser(as_trigflow(net), time="angle")``.
+
+    Args:
+        net: from ``{"image", "time", ...}`` to noise less data, of data whose deviation is 1.
+
+    Returns:
+        A net of the same variables, see :func:`~jaxdistill.samplers.flow_as_trigflow`.
+    """
+
+    def apply(params, state, inputs, **how) -> Forward:
+        seen: list[Forward] = []
+
+        def velocity(x, t):
+            seen.append(net.apply(params, state, {**inputs, "image": x, "time": t}, **how))
+            return seen[0].out
+
+        out = flow_as_trigflow(velocity)(*widen(inputs["image"], inputs["time"]))
+        return seen[0]._replace(out=-out)
+
+    return Net(net.init, apply, net.back)
 
 
 def noised(x: jax.Array, sigma: jax.Array, label: Any = None, **more: Any) -> dict[str, Any]:

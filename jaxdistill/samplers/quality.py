@@ -114,7 +114,9 @@ def density_quality(
     :mod:`jaxdistill.evaluation.distances`; ``floor``, the sliced Wasserstein distance of as many
     exact samples, a mean over four sets; and where there are one and two steps
     ``two_step_gain``, :math:`0.7\,(s_1 - f) - (s_2 - f)` with f the floor: above zero where the
-    second step takes away at least 30 % of what the first is above the floor.
+    second step takes away at least 30 % of what the first is above the floor. Where there are three
+    numbers of steps or more ``rise`` is the largest difference of the distance to that of the next
+    fewer steps, above zero where more steps are farther off.
 
     With a scale of guidance the density does not say which samples are right: those that the exact
     guided teacher makes in 60 steps of Heun's method do, and modes are not measured.
@@ -167,10 +169,14 @@ def density_quality(
         if {1, 2} <= set(in_steps):
             excess = [found[f"sliced_wasserstein_{n}"] - found["floor"] for n in (1, 2)]
             found["two_step_gain"] = TWO_STEPS * excess[0] - excess[1]
+        if len(in_steps) > 2:
+            by_steps = [found[f"sliced_wasserstein_{n}"] for n in sorted(in_steps)]
+            found["rise"] = max(after - now for now, after in itertools.pairwise(by_steps))
         return {name: float(value) for name, value in found.items()}
 
     each = DISTANCES if guided is not None else (*DISTANCES, *MODES)
     gain = ("two_step_gain",) if {1, 2} <= set(in_steps) else ()
+    gain += ("rise",) if len(in_steps) > 2 else ()
     names = [f"{name}_{n}" for n in in_steps for name in each]
     return measuring(("floor", *names, *gain), evaluator)
 

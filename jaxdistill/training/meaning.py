@@ -87,6 +87,7 @@ _ENDS: dict[str, tuple[str, Better]] = {
     "within_mode": ("spread in a mode, 1 being right", _NEITHER),
     "floor": ("distance of exact samples", _DOWN),
     "two_step_gain": ("gain of a second step", _UP),
+    "rise": ("rise of the distance by more steps", _DOWN),
     "guidance_left": ("share of guidance that one pass does not give", _DOWN),
     # language
     "loss": ("loss", _DOWN),

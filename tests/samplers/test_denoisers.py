@@ -53,6 +53,21 @@ def test_it_is_trigflow_with_the_other_sign():
     np.testing.assert_allclose(net.apply(*variables, inputs).out, expected, atol=1e-10)
 
 
+def test_a_flow_becomes_trigflow_without_training():
+    inner = from_linen(models.TimeMLP(width=8, depth=1, classes=3))
+    straight, variables, inputs = small(time="flow")
+    turned = denoisers.denoiser(denoisers.as_trigflow(inner), time="angle")
+    found, expected = (net.apply(*variables, inputs).out for net in (turned, straight))
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    # And it is the denoiser of the path of straight lines, of data whose deviation is 1.
+    path = samplers.flow()
+    t = path.time(inputs["sigma"] / 0.5)
+    x = path.alpha(t)[:, None] * inputs["image"] / 0.5
+    velocity = inner.apply(*variables, {"image": x, "time": t}).out
+    data = samplers.convert(path, x, t, velocity, "velocity", "data")
+    np.testing.assert_allclose(expected, 0.5 * data, rtol=1e-12, atol=1e-12)
+
+
 def test_noise_alone_becomes_a_sample():
     net, variables, inputs = small()
     expected = {"image": 80 * inputs["image"], "sigma": jnp.full(4, 80.0)}

@@ -36,9 +36,8 @@ def consistency(**settings):
 
 
 def continuous(**settings):
-    return samplers.continuous_consistency(
-        mlp(), ADAM, **{"teacher": exact, "warmup": 2, **settings}
-    )
+    net = mlp(classes=2 if settings.get("labels") else 0, guidance="scales" in settings)
+    return samplers.continuous_consistency(net, ADAM, **{"teacher": exact, "warmup": 2, **settings})
 
 
 def matching(**settings):
@@ -51,6 +50,20 @@ def taught(**settings):
         mlp(classes=2 if settings.get("labels") else 0, guidance="scales" in settings)
     )
     return samplers.denoising(net, ADAM, **settings)
+
+
+def sprint(**settings):
+    labels = settings.get("labels", False)
+    net = mlp(classes=2 if labels else 0, guidance="scales" in settings)
+    trunk = samplers.denoiser(mlp(classes=2 if labels else 0), time="flow")
+    inputs = {"image": jnp.ones((1, 2), jnp.float32), "sigma": jnp.ones(1, jnp.float32)}
+    frozen = {"teacher": trunk.init(jax.random.key(9), inputs)}
+    adversary = samplers.Adversary(taps=("block_0", "bottleneck"))
+    features = samplers.features_of(trunk, "teacher", adversary.taps)
+    return samplers.latent_adversarial(
+        samplers.as_trigflow(net), ADAM, ADAM, exact, lambda _: features(frozen), HEAD,
+        **{"warmup": 2, "adversary": adversary, **settings},
+    )  # fmt: skip
 
 
 HEAD = from_linen(models.CriticHead())
@@ -68,6 +81,9 @@ CASES = {
     "DMD2": (matching, {"head": HEAD, "labels": True, "classes": 2, "ema": 0.9}),
     "DMD2 in steps": (matching, {"levels": (80.0, 5.0, 1.0)}),
     "SiD": (matching, {"matching": "identity", "levels": (2.5,)}),
+    "sCM, guided": (continuous, {"labels": True, "scales": (1.0, 3.0)}),
+    "SANA-Sprint": (sprint, {"ema": 0.9}),
+    "SANA-Sprint, guided": (sprint, {"labels": True, "scales": (1.0, 3.0)}),
     "EDM": (taught, {"labels": True, "ema": 0.9}),
     "guidance": (taught, {"teacher": exact, "labels": True, "scales": (0.0, 4.0)}),
 }
@@ -206,6 +222,9 @@ def test_a_batch_of_one():
         (lambda: consistency(target="ema"), "give ema"),
         (lambda: consistency(first=50), "grid grows"),
         (lambda: continuous(weighting="lerned"), "'learned'"),
+        (lambda: continuous(scales=(2.0,)), "need a teacher, and labels"),
+        (lambda: samplers.features_of(mlp(), "teacher", ()), "at least one feature"),
+        (lambda: samplers.denoiser(mlp(), time="flow", sigma_min=0.002), "has no boundary"),
         (lambda: matching(matching="identty"), "'identity'"),
         (lambda: matching(ratio=0), "ratio"),
         (lambda: matching(levels=(1.0, 80.0)), "must fall"),
@@ -233,7 +252,13 @@ def test_a_net_with_statistics_is_refused():
 
 CONFIGURED = [
     *(samplers.denoising, samplers.consistency_training, samplers.continuous_consistency),
-    *(samplers.distribution_matching, samplers.denoiser, samplers.ring, samplers.ddim),
+    *(
+        samplers.distribution_matching,
+        samplers.latent_adversarial,
+        samplers.denoiser,
+        samplers.ring,
+        samplers.ddim,
+    ),
     *(quality.sampler, quality.density_quality, quality.image_quality),
     *samplers.PATHS.values(),
 ]

@@ -110,3 +110,63 @@ def test_a_tenth_of_the_numbers_is_trained_at_most(variant):
     whole = traced.result[0]
     base = sum(leaf.size for leaf in jax.tree.leaves(whole["base"]["teacher"]))
     assert lora.numbers(whole["own"]) <= 0.1 * base
+
+
+def sprint(constant, labels=False, rate=0.0, **adversary):
+    """SANA-Sprint of a net that says one number, judged by the first coordinate itself."""
+    net = Net(
+        lambda key, inputs: ({"said": jnp.asarray(constant)}, {}),
+        lambda params, state, inputs, **_: Forward(
+            params["said"] * jnp.ones_like(inputs["image"]), {}, state, params
+        ),
+    )
+    head = Net(
+        lambda key, feature: ({"scale": jnp.ones(())}, {}),
+        lambda params, state, feature, **_: Forward(
+            params["scale"] * feature[:, :1], {}, state, params
+        ),
+    )
+    adversary = samplers.Adversary(taps=("x",), mean=-30.0, std=0.1, pure=1.0, **adversary)
+    return samplers.latent_adversarial(
+        net,
+        optax.sgd(rate),
+        optax.sgd(1e-2),
+        exact,
+        lambda frozen: lambda x, sigma, label=None: (x,),
+        head,
+        labels=labels,
+        adversary=adversary,
+    )
+
+
+@pytest.mark.parametrize(("labels", "misaligned"), [(False, True), (True, False), (True, True)])
+def test_what_student_and_heads_pay(labels, misaligned):
+    data = jax.tree.map(jnp.asarray, rows(256)[0])
+    distiller = sprint(0.6, labels, misaligned=misaligned)
+    state = jax.jit(distiller.init)(jax.random.key(0), {}, data)
+    after, metrics = jax.jit(distiller.step)(state, {}, data)
+    found = {name: float(total / count) for name, (total, count) in metrics.items()}
+    # From pure noise the sample is half of what the net says, sigma_data being 0.5.
+    sample, real = 0.3, data["image"][:, 0]
+    assert found["generator"] == pytest.approx(-sample, abs=2e-3)
+    paid = (jax.nn.relu(1 - real).mean() + 1 + sample) / 2
+    if labels and misaligned:
+        other = (jax.nn.relu(1 - real).mean() + jax.nn.relu(1 + real).mean()) / 2
+        paid = (paid + other) / 2
+    assert found["critic"] == pytest.approx(float(paid), abs=2e-3)
+    # The student's own update left the heads alone, and theirs left the student.
+    assert float(after.params["net"]["said"]) == 0.6
+    assert float(after.params["heads"]["x"]["scale"]) != 1.0
+
+
+def test_the_adversary_pulls_the_student():
+    """Along what the head reads: half of its weight a coordinate, as the sample is half of what the
+    net says."""
+    data = jax.tree.map(jnp.asarray, rows(64)[0])
+    said = []
+    for weight in (0.0, 1.0):
+        distiller = sprint(0.6, weight=weight, rate=1.0)
+        state = jax.jit(distiller.init)(jax.random.key(0), {}, data)
+        moved, _ = jax.jit(distiller.step)(state, {}, data)
+        said.append(float(moved.params["net"]["said"]))
+    assert said[1] - said[0] == pytest.approx(0.5, abs=2e-3)

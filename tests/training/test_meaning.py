@@ -65,10 +65,11 @@ EVALUATORS = {
         "",
     ),
     "density_quality": (
-        lambda: quality.density_quality(NET, samplers.ring()),
-        "floor sliced_wasserstein_1 sliced_wasserstein_2 kernel_distance_1 kernel_distance_2 "
-        "mode_variation_1 mode_variation_2",
-        "within_mode_1 within_mode_2",
+        lambda: quality.density_quality(NET, samplers.ring(), in_steps=(1, 2, 4)),
+        "rise floor sliced_wasserstein_1 sliced_wasserstein_2 sliced_wasserstein_4 "
+        "kernel_distance_1 kernel_distance_2 kernel_distance_4 "
+        "mode_variation_1 mode_variation_2 mode_variation_4",
+        "within_mode_1 within_mode_2 within_mode_4",
     ),
     "image_quality": (
         lambda: quality.image_quality(
