@@ -19,11 +19,11 @@ from jaxdistill.settings import Count, Natural, Positive
 class DiT(nn.Module):
     """Transformer blocks on patches, whose norms are scaled, shifted and gated by time and label.
 
-    Inputs are ``{"image": [B, H, W, C], "time": [B]}`` and, if asked for, ``label`` and
-    ``guidance``; the output has the shape of the image. There is no convolution, so it loops on CPU
-    as well; queries and keys are normed, and attention is written out, so that it can be
-    differentiated in forward mode. Tap paths: ``block_0``, ...; ``bottleneck``, what the middle one
-    puts out, ``[B, N, width]``.
+    Inputs are ``{"image": [B, H, W, C], "time": [B]}`` and, if asked for, ``label``,
+    ``guidance`` and ``until``; the output has the shape of the image. There is no convolution, so
+    it loops on CPU as well; queries and keys are normed, and attention is written out, so that it
+    can be differentiated in forward mode. Tap paths: ``block_0``, ...; ``bottleneck``, what the
+    middle one puts out, ``[B, N, width]``.
 
     Attributes:
         patch: side of a patch.
@@ -34,6 +34,7 @@ class DiT(nn.Module):
         classes: how many labels, 0 for none.
         guidance: whether a scale of guidance is an input.
         dtype: of the computation.
+        jumps: whether ``until`` is an input, the time that a jump is to end at.
 
     References:
         Peebles and Xie, Scalable Diffusion Models with Transformers, 2023; queries and keys are
@@ -54,6 +55,7 @@ class DiT(nn.Module):
     classes: Natural = 0
     guidance: bool = False
     dtype: Dtype = None
+    jumps: bool = False
 
     @nn.compact
     def __call__(self, inputs: Mapping[str, Any]) -> jax.Array:
@@ -63,9 +65,8 @@ class DiT(nn.Module):
         check_heads(self.width, self.heads)
         batch, height, width, channels = image.shape
         grid = patch_grid(height, width, self.patch)
-        given = Conditioning(self.width, self.classes, self.guidance, self.dtype, name="given")(
-            inputs, batch
-        )
+        settings = self.classes, self.guidance, self.dtype, self.jumps
+        given = Conditioning(self.width, *settings, name="given")(inputs, batch)
         tokens = nn.Dense(self.width, dtype=self.dtype, name="patch_embed")(
             patchify(image, self.patch)
         )

@@ -25,23 +25,26 @@ def time_features(time: jax.Array, width: int, highest: float = 16.0) -> jax.Arr
 
 
 class Conditioning(nn.Module):
-    """Time, label and scale of guidance as one vector ``[B, width]``.
+    """Time, label, scale of guidance and where a jump ends as one vector ``[B, width]``.
 
-    Labels are 0 to ``classes - 1``, and -1 for none, as without an entry. A scale adds to the time
-    through a layer that is zero at the start, so that a net without it may be continued; where none
-    is given nothing is added, so that the layer of a net that never saw one stays zero.
+    Labels are 0 to ``classes - 1``, and -1 for none, as without an entry. A scale and an end add to
+    the time through layers that are zero at the start, so that a net without them may be continued.
+    Where no scale is given nothing is added, so that the layer of a net that never saw one stays
+    zero; where no end is given it is the time itself.
 
     Attributes:
         width: of the vector.
         classes: how many labels; with 0 labels are not looked at.
         guidance: whether there is a scale of guidance.
         dtype: of the computation.
+        jumps: whether there is a time ``until`` which the net is to jump to.
     """
 
     width: int
     classes: int = 0
     guidance: bool = False
     dtype: Any = None
+    jumps: bool = False
 
     @nn.compact
     def __call__(self, inputs: Mapping[str, Any], count: int) -> jax.Array:
@@ -55,19 +58,20 @@ class Conditioning(nn.Module):
             # The last row is that of no label.
             label = jnp.where(label < 0, self.classes, label)
             vector += nn.Embed(self.classes + 1, self.width, dtype=self.dtype, name="label")(label)
-        if self.guidance:
-            scale = inputs.get("guidance")
+        further = {"guidance": inputs.get("guidance")} if self.guidance else {}
+        further |= {"until": inputs.get("until", time)} if self.jumps else {}
+        for name, value in further.items():
             features = (
                 jnp.zeros((count, self.width // 2 * 2), time.dtype)
-                if scale is None
-                else time_features(scale.astype(time.dtype), self.width)
+                if value is None
+                else time_features(value.astype(time.dtype), self.width)
             )
             vector += nn.Dense(
                 self.width,
                 dtype=self.dtype,
                 use_bias=False,
                 kernel_init=nn.initializers.zeros,
-                name="guidance",
+                name=name,
             )(features)
         return nn.silu(nn.Dense(self.width, dtype=self.dtype, name="out")(nn.silu(vector)))
 
@@ -75,9 +79,9 @@ class Conditioning(nn.Module):
 class TimeMLP(nn.Module):
     """A residual perceptron for points and small images, with a time as input.
 
-    Inputs are ``{"image": [B, ...], "time": [B]}`` and, if asked for, ``label`` and ``guidance``;
-    all axes of the image but the first are flattened, and the output has its shape. Tap paths:
-    ``block_0``, ... (``[B, width]``); the last is called ``bottleneck`` too.
+    Inputs are ``{"image": [B, ...], "time": [B]}`` and, if asked for, ``label``, ``guidance``
+    and ``until``; all axes of the image but the first are flattened, and the output has its shape.
+    Tap paths: ``block_0``, ... (``[B, width]``); the last is called ``bottleneck`` too.
 
     Attributes:
         width: hidden units.
@@ -85,6 +89,7 @@ class TimeMLP(nn.Module):
         classes: how many labels, 0 for none.
         guidance: whether a scale of guidance is an input.
         dtype: of the computation.
+        jumps: whether ``until`` is an input, the time that a jump is to end at.
 
     Example:
         >>> net, x = TimeMLP(width=8, depth=1), {"image": jnp.ones((2, 3)), "time": jnp.ones(2)}
@@ -97,14 +102,14 @@ class TimeMLP(nn.Module):
     classes: Natural = 0
     guidance: bool = False
     dtype: Dtype = None
+    jumps: bool = False
 
     @nn.compact
     def __call__(self, inputs: Mapping[str, Any]) -> jax.Array:
         check_settings(self)
         image = image_of(inputs)
-        given = Conditioning(self.width, self.classes, self.guidance, self.dtype, name="given")(
-            inputs, image.shape[0]
-        )
+        settings = self.classes, self.guidance, self.dtype, self.jumps
+        given = Conditioning(self.width, *settings, name="given")(inputs, image.shape[0])
         units = image.reshape(image.shape[0], -1)
         outputs = units.shape[1]
         units = nn.Dense(self.width, dtype=self.dtype, name="in")(units)

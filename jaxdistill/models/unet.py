@@ -18,10 +18,10 @@ from jaxdistill.settings import Count, Fraction, Natural
 class UNet(nn.Module):
     """Residual blocks on the way down and up, with skip connections and adaptive norms.
 
-    Inputs are ``{"image": [B, H, W, C], "time": [B]}`` and, if asked for, ``label`` and
-    ``guidance``; the output has the shape of the image. Every layer can be differentiated in
-    forward mode: attention is written out. Tap path: ``bottleneck``, the feature of least
-    resolution.
+    Inputs are ``{"image": [B, H, W, C], "time": [B]}`` and, if asked for, ``label``,
+    ``guidance`` and ``until``; the output has the shape of the image. Every layer can be
+    differentiated in forward mode: attention is written out. Tap path: ``bottleneck``, the feature
+    of least resolution.
 
     The defaults are of the size that EDM trains on CIFAR-10 (its DDPM++: 56 million parameters);
     ``width=192, multipliers=(1, 2, 3, 4), depth=3, attention=(32, 16, 8), classes=1000`` is that of
@@ -38,6 +38,7 @@ class UNet(nn.Module):
         classes: how many labels, 0 for none.
         guidance: whether a scale of guidance is an input.
         dtype: of the computation.
+        jumps: whether ``until`` is an input, the time that a jump is to end at.
 
     References:
         Ho et al., Denoising Diffusion Probabilistic Models, 2020; Dhariwal and Nichol, Diffusion
@@ -59,6 +60,7 @@ class UNet(nn.Module):
     classes: Natural = 0
     guidance: bool = False
     dtype: Dtype = None
+    jumps: bool = False
 
     @nn.compact
     def __call__(self, inputs: Mapping[str, Any], train: bool = False) -> jax.Array:
@@ -71,9 +73,8 @@ class UNet(nn.Module):
                 f"sides of {image.shape[1]} x {image.shape[2]} cannot be halved "
                 f"{len(self.multipliers) - 1} times: take fewer multipliers"
             )
-        given = Conditioning(4 * self.width, self.classes, self.guidance, self.dtype, name="given")(
-            inputs, image.shape[0]
-        )
+        settings = self.classes, self.guidance, self.dtype, self.jumps
+        given = Conditioning(4 * self.width, *settings, name="given")(inputs, image.shape[0])
 
         def level(x: jax.Array, channels: int, name: str) -> jax.Array:
             x = _Block(channels, self.dropout, self.dtype, name=name)(x, given, train)

@@ -88,13 +88,20 @@ def _teacher(part: Mapping[str, Any] | None, context: Context) -> samplers.Teach
     return samplers.teacher_net(net, said.stage or "")
 
 
-def _taught(function: Callable[..., Distiller]) -> Entry:
-    """An algorithm whose teacher is named in the config."""
+def _taught(
+    function: Callable[..., Distiller], *, needed: bool = False, jumps: bool = False
+) -> Entry:
+    """An algorithm whose teacher is named in the config, and may be needed; and whose student may
+    have to be one that jumps."""
 
     @forwarding(function)
     def entry(
         context: Context, *, teacher: Mapping[str, Any] | None = None, **rest: Any
     ) -> Distiller:
+        if needed and teacher is None:
+            raise ValueError(f"{function.__name__!r} learns from a teacher alone: give 'teacher'")
+        if jumps:
+            _refuse_still(function.__name__, context.student)
         taught = dataclasses.replace(context, teacher=_teacher(teacher, context))
         return offered(function)(taught, **rest)
 
@@ -112,6 +119,16 @@ def _differentiated(context: Context, algorithm: str) -> Net:
     classes = (context.classes or 0) if student.get("conditional") else 0
     net = _backbone(student["backbone"], classes)
     return samplers.as_trigflow(net) if student["time"] == "flow" else net
+
+
+def _refuse_still(name: str, student: Mapping[str, Any]) -> None:
+    """Refuses a student that is not told where a jump ends."""
+    told = (student.get("backbone") or {}).get("jumps")
+    if student.get("net") != "denoiser" or student.get("time") != "angle" or not told:
+        raise ValueError(
+            f"{name!r} trains jumps: its student must be the net 'denoiser' with time='angle', and "
+            "its backbone with jumps=True"
+        )
 
 
 @forwarding(samplers.continuous_consistency, "sigma_data")
@@ -188,6 +205,10 @@ DISTILLERS: dict[str, Entry] = {
     "consistency": _taught(samplers.consistency_training),
     "continuous_consistency": _continuous_consistency,
     "latent_adversarial": _latent_adversarial,
+    "mean_flow": _taught(samplers.mean_flow, jumps=True),
+    "shortcuts": _taught(samplers.shortcuts, jumps=True),
+    "consistency_trajectories": _taught(samplers.consistency_trajectories, needed=True, jumps=True),
+    "progressive": _taught(samplers.progressive, needed=True),
     "distribution_matching": _distribution_matching,
 }
 

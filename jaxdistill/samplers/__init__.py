@@ -16,6 +16,11 @@ from jaxdistill.samplers.denoisers import (
 )
 from jaxdistill.samplers.distribution_matching import Discriminator, Noise, distribution_matching
 from jaxdistill.samplers.guidance import guidance_embedding, guided, scale_of_weight
+from jaxdistill.samplers.jump_models import (
+    consistency_trajectories,
+    mean_flow,
+    shortcuts,
+)
 from jaxdistill.samplers.jumps import (
     Trajectory,
     adaptive_square,
@@ -49,6 +54,7 @@ from jaxdistill.samplers.paths import (
     variance_preserving,
     variance_preserving_linear,
 )
+from jaxdistill.samplers.progressive import progressive
 from jaxdistill.samplers.schedules import (
     adaptive,
     discrete_lognormal,
@@ -66,6 +72,7 @@ from jaxdistill.samplers.solvers import (
     dpm_solver,
     euler,
     heun,
+    jump,
     sample,
     trajectory_consistency,
     transition,
@@ -92,6 +99,7 @@ __all__ = [
     "as_trigflow",
     "consistency",
     "consistency_training",
+    "consistency_trajectories",
     "continuous_consistency",
     "convert",
     "ddim",
@@ -114,14 +122,17 @@ __all__ = [
     "guided_denoise",
     "guided_velocity",
     "heun",
+    "jump",
     "karras",
     "latent_adversarial",
     "latent_scalings",
     "logit_normal",
     "lognormal",
+    "mean_flow",
     "mean_velocity_target",
     "mixture",
     "on_path",
+    "progressive",
     "ring",
     "rising_karras",
     "sample",
@@ -129,6 +140,7 @@ __all__ = [
     "scalings",
     "segment_ends",
     "shortcut_target",
+    "shortcuts",
     "teacher_net",
     "trajectory",
     "trajectory_consistency",

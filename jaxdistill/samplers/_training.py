@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdistill._errors import unknown
 from jaxdistill.distiller import entry, transplant
 from jaxdistill.lora import BASES
 from jaxdistill.net import Net
 from jaxdistill.samplers.denoisers import noised
 from jaxdistill.samplers.guidance import guided
+from jaxdistill.samplers.paths import over
 
 Prepare = Callable[[Any, jax.Array], Any]
 
@@ -34,6 +36,7 @@ def starting(
     initial: str | None,
     *,
     guidance: bool = False,
+    jumps: bool = False,
 ) -> Callable[..., dict[str, tuple[Any, Any]]]:
     """``(key, frozen, batch) -> {name: variables}`` of denoisers: their own, or those of an earlier
     stage.
@@ -46,7 +49,8 @@ def starting(
     def init(key, frozen, batch):
         image, label = read(batch, key, prepare, labels)
         ones = jnp.ones(len(image))
-        inputs = noised(image, ones, label, **({"guidance": ones} if guidance else {}))
+        further = {name: ones for name, used in (("guidance", guidance), ("until", jumps)) if used}
+        inputs = noised(image, ones, label, **further)
         found = {}
         for place, (name, net) in enumerate(nets.items()):
             own_key = jax.random.fold_in(key, place) if place else key
@@ -89,6 +93,30 @@ def given(label: Any, scale: Any) -> dict[str, Any]:
     """What a net is told besides the image and its noise."""
     said = {"label": label, "guidance": scale}
     return {name: each for name, each in said.items() if each is not None}
+
+
+def flow_step(
+    say: Callable[..., jax.Array], x: jax.Array, upper: jax.Array, lower: jax.Array
+) -> jax.Array:
+    """A step of Heun's method along a denoiser's flow, each example between levels of its own."""
+
+    def velocity(x, sigma):
+        return (x - say(x, sigma)) / over(sigma, x)
+
+    gap, here = over(lower - upper, x), velocity(x, upper)
+    return x + gap * (here + velocity(x + gap * here, lower)) / 2
+
+
+def refuse_target(what: str, target: str, ema: Any) -> None:
+    """Refuses an unknown source of targets, and an average that is not kept.
+
+    Raises:
+        ValueError: saying which.
+    """
+    if target not in ("student", "ema"):
+        raise ValueError(unknown(f"target of {what}", target, ("student", "ema")))
+    if target == "ema" and ema is None:
+        raise ValueError("target='ema' needs the decay of a running average: give ema")
 
 
 def averages(ema: Any) -> dict[str, Any]:

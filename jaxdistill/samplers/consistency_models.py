@@ -87,10 +87,7 @@ def consistency_training(
         Song et al., Consistency Models, 2023; Song and Dhariwal, Improved Techniques for Training
         Consistency Models, 2023.
     """
-    if target not in ("student", "ema"):
-        raise ValueError(unknown("target of a consistency model", target, ("student", "ema")))
-    if target == "ema" and ema is None:
-        raise ValueError("target='ema' needs the decay of a running average: give ema")
+    common.refuse_target("a consistency model", target, ema)
     if not 1 <= first <= last:
         raise ValueError(f"a grid grows from at least 1 interval, not from {first} to {last}")
     schedules.refuse_fall(low, high)
@@ -99,7 +96,8 @@ def consistency_training(
         """The second point of a pair, at the lower level."""
         if teacher is None:
             return data + over(lower, data) * noise
-        return _flow_step(teacher(turn.frozen), x, upper, lower, label)
+        say = functools.partial(teacher(turn.frozen), label=label)
+        return common.flow_step(say, x, upper, lower)
 
     def loss(nets, turn):
         keys = jax.random.split(turn.key, 4)
@@ -127,16 +125,6 @@ def consistency_training(
 
     start = common.starting({"net": net}, prepare, labels, initial)
     return players({"net": Player(loss, tx)}, start, ema=common.averages(ema))
-
-
-def _flow_step(say: Callable, x: jax.Array, upper: jax.Array, lower: jax.Array, label: Any):
-    """A step of Heun's method, each example between levels of its own."""
-
-    def velocity(x, sigma):
-        return (x - say(x, sigma, label)) / over(sigma, x)
-
-    gap, here = over(lower - upper, x), velocity(x, upper)
-    return x + gap * (here + velocity(x + gap * here, lower)) / 2
 
 
 def continuous_consistency(

@@ -91,7 +91,8 @@ def denoiser(
     r"""A denoiser from a net F with the time as input.
 
     F is a net from ``{"image": [B, ...], "time": [B], ...}`` to ``[B, ...]``; whatever else the
-    inputs hold (``label``, ``guidance``) is given to it as it is. With ``sigma_min`` above 0 the
+    inputs hold (``label``, ``guidance``) is given to it as it is; ``until``, the level that a jump
+    ends at, in the form of the time. With ``sigma_min`` above 0 the
     denoiser is a consistency function with its boundary there. With 0, -F is the net of TrigFlow:
     at :math:`\sigma = \sigma_d \tan t` the denoiser is
     :math:`\cos t\, x_t + \sigma_d \sin t\, F(x_t / \sigma_d, t)`.
@@ -103,7 +104,8 @@ def denoiser(
         sigma_max: the level of pure noise. An array in place of the inputs is standard normal noise
             of this level: what comes out is a sample in one step.
         time: how F gets the noise: ``"log"``, a quarter of its logarithm, or ``"angle"``,
-            :math:`\arctan(\sigma / \sigma_d)`, whose derivatives stay small. With ``"flow"`` F is a
+            :math:`\arctan(\sigma / \sigma_d)`, whose derivatives stay small, and which 0
+            has too. With ``"flow"`` F is a
             velocity of straight lines, noise less data: at
             :math:`t = \sigma / (\sigma + \sigma_d)` the denoiser is
             :math:`\sigma_d (x_t - t F(x_t, t))`, :math:`x_t = x / (\sigma + \sigma_d)`.
@@ -133,22 +135,23 @@ def denoiser(
             "pure noise"
         )
 
+    def told(sigma: jax.Array) -> jax.Array:
+        if time == "log":
+            return jnp.log(jnp.maximum(sigma, _LEAST)) / 4
+        return jnp.arctan(sigma / sigma_data) if time == "angle" else sigma / (sigma + sigma_data)
+
     def inside(inputs: Any) -> tuple[Any, jax.Array, Scalings]:
         if not isinstance(inputs, Mapping):
             (noise,) = widen(inputs)
             sigma = jnp.full(noise.shape[:1], sigma_max, noise.dtype)
-            inputs = {"image": sigma_max * noise, "sigma": sigma}
+            inputs = {"image": sigma_max * noise, "sigma": sigma, "until": jnp.zeros_like(sigma)}
         x, sigma = widen(inputs["image"], inputs["sigma"])
-        if time == "log":
-            told = jnp.log(jnp.maximum(sigma, _LEAST)) / 4
-        elif time == "angle":
-            told = jnp.arctan(sigma / sigma_data)
-        else:
-            told = sigma / (sigma + sigma_data)
         of = _straight if time == "flow" else functools.partial(scalings, sigma_min=sigma_min)
         factors = of(over(sigma, x), sigma_data)
         rest = {k: v for k, v in inputs.items() if k not in ("image", "sigma")}
-        return {**rest, "image": factors.inner * x, "time": told}, x, factors
+        if "until" in rest:
+            rest["until"] = told(widen(rest["until"])[0])
+        return {**rest, "image": factors.inner * x, "time": told(sigma)}, x, factors
 
     def init(key: jax.Array, inputs: Any) -> tuple[Any, Any]:
         return net.init(key, inside(inputs)[0])
@@ -227,8 +230,9 @@ def as_function(
     label: jax.Array | None = None,
     scale: jax.Array | float | None = None,
     embedded: bool = False,
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """A denoiser with its variables as ``(x, sigma) -> data``, what solvers take.
+) -> Callable[..., jax.Array]:
+    """A denoiser with its variables as ``(x, sigma) -> data``, what solvers take; a third argument
+    is the level that a jump ends at.
 
     Args:
         net: the denoiser.
@@ -238,17 +242,19 @@ def as_function(
         embedded: whether the net itself takes the scale, as ``guidance``, and is run once.
     """
 
-    def run(x, sigma, label):
-        inputs = noised(x, sigma, label)
+    def run(x, sigma, label, ends):
+        inputs = noised(x, sigma, label, **ends)
         if embedded:
             inputs["guidance"] = jnp.broadcast_to(jnp.asarray(scale, x.dtype), x.shape[:1])
         return net.apply(*variables, inputs).out
 
-    def function(x, sigma):
+    def function(x, sigma, until=None):
+        ends = {} if until is None else {"until": until}
         if scale is None or embedded:
-            return run(x, sigma, label)
+            return run(x, sigma, label, ends)
         if label is None:
             raise ValueError("guidance needs labels")
-        return guided(run(x, sigma, label), run(x, sigma, jnp.full_like(label, -1)), scale)
+        alone = run(x, sigma, jnp.full_like(label, -1), ends)
+        return guided(run(x, sigma, label, ends), alone, scale)
 
     return function

@@ -250,7 +250,24 @@ def _renoised(path: Path, x: jax.Array, t: Any, s: Any, noise: jax.Array) -> jax
     return ratio * x + jnp.sqrt(fresh) * noise
 
 
-SolverName = Literal["ddim", "euler", "heun", "dpm_solver", "consistency", "trajectory_consistency"]
+def jump(denoise: Callable[..., jax.Array], path: Path) -> Solver:
+    """A net that jumps: DDIM's step with what it says of the data when told where the step ends.
+
+    Args:
+        denoise: ``(x [B, ...], t [B], s [B]) -> data``.
+        path: which.
+    """
+
+    def step(x, t, s, key):
+        data = denoise(x, _all(t, x), _all(s, x))
+        return transition(path, x, data, t, s), data
+
+    return _forgetful(step)
+
+
+SolverName = Literal[
+    "ddim", "euler", "heun", "dpm_solver", "consistency", "trajectory_consistency", "jump"
+]
 SOLVERS: dict[str, Callable[..., Solver]] = {
     "ddim": ddim,
     "euler": euler,
@@ -258,5 +275,6 @@ SOLVERS: dict[str, Callable[..., Solver]] = {
     "dpm_solver": dpm_solver,
     "consistency": consistency,
     "trajectory_consistency": trajectory_consistency,
+    "jump": jump,
 }
 """Solvers by name."""
