@@ -37,7 +37,7 @@ SENTENCE = "A net goes from any level of noise to any lower one."
 DIT_B = {"net": "dit", "patch": 4, "width": 768, "heads": 12, "dtype": "bfloat16", "jumps": True}
 # Steps of the student after each halving; the last stage makes one.
 HALVINGS = (16, 8, 4, 2)
-STEPS = 8000
+STEPS = 4000
 
 
 def from_data(distiller: dict, rate: dict, steps: int) -> dict:
@@ -112,6 +112,7 @@ def mixture() -> dict:
     net = denoiser(perceptron(128, 2), time="angle")
     teacher = {"density": samplers.RING}
     optimizer = adamw(1e-3, 100)
+    quality = samplers.density_quality(solver="jump", in_steps=(1, 2), middle=MIDDLE, draws=20_000)
     student = {
         "student": denoiser(perceptron(128, 2, jumps=True), time="angle"),
         "distiller": {"name": "mean_flow", "teacher": teacher, "ema": 0.999},
@@ -119,9 +120,7 @@ def mixture() -> dict:
         "optimizer": optimizer,
         "batch_size": 256,
         "steps": STEPS,
-        "evaluate": {
-            "quality": samplers.density_quality(solver="jump", in_steps=(1, 2), middle=MIDDLE)
-        },
+        "evaluate": {"quality": quality},
         "pictures": ("samples",),
     }
     each = STEPS // (len(HALVINGS) + 1)
@@ -132,6 +131,8 @@ def mixture() -> dict:
         name: {f"{at}/distiller/name": name}
         for name in ("mean_flow", "shortcuts", "consistency_trajectories")
     }
+    # As many passes of the teacher as the others, or few more.
+    arms["consistency_trajectories"][f"{at}/distiller/ahead"] = 2
     arms["progressive"] = {
         "recipe": ("fit", *halvings, "student"),
         **{f"{at}/{key}": last[key] for key in ("student", "distiller", "initial", "steps")},
@@ -164,7 +165,7 @@ def small() -> dict:
             "ema": 0.999,
         },
         peak=3e-4,
-        steps=STEPS,
+        steps=8000,
         quality=samplers.student_quality(in_steps=(1, 2), middle=MIDDLE, solver="jump"),
         initial={"stage": "teacher"},
     )
