@@ -72,40 +72,22 @@ def trajectories() -> dict:
     return samplers.imagenet_64("Consistency trajectories, ImageNet-64", SENTENCE, student)
 
 
-def halved(net: dict, steps: dict, teacher: dict, **settings) -> dict:
-    """A stage for every halving; the first has a teacher of its own, and starts as ``fit``."""
-    stages, before = {}, "fit" if "density" in teacher else "teacher"
-    for name, (intervals, length) in steps.items():
-        frozen = () if "density" in teacher else (before,)
-        own = {"name": "progressive", "teacher": teacher, "intervals": intervals, "frozen": frozen}
-        stages[name] = {
-            "student": net,
-            "distiller": {**own, **settings.get("distiller", {})},
-            "initial": {"stage": before},
-            "optimizer": settings["optimizer"],
-            "batch_size": settings["batch_size"],
-            "steps": length,
-        }
-        before, teacher = name, {"stage": name}
-    return stages
-
-
 def progressive() -> dict:
     net = denoiser(IMAGENET_64, conditional=True)
     linear = {"schedule": "linear", "start": 1e-4, "end": 0.0}
     steps = {f"halved_{2**n}": (2**n, 100_000 if n == 1 else 50_000) for n in range(9, 0, -1)}
-    stages = halved(
-        net,
+    stages = samplers.halvings(
         {**steps, "student": (1, 100_000)},
         {"stage": "teacher"},
+        "teacher",
+        labels=True,
+        student=net,
         optimizer={"name": "adamw", "learning_rate": linear, "clip": 1.0},
         batch_size=2048,
-        distiller={"labels": True},
+        view=samplers.CENTRED_64,
     )
     whole = samplers.imagenet_64("Progressive, ImageNet-64", SENTENCE, stages["student"])
-    first = {name: {**each, "view": samplers.CENTRED_64} for name, each in stages.items()}
-    order = ("teacher", *stages)
-    return {**whole, "stages": {**whole["stages"], **first}, "recipe": order}
+    return {**whole, "stages": {**whole["stages"], **stages}, "recipe": ("teacher", *stages)}
 
 
 def mixture() -> dict:
@@ -125,7 +107,9 @@ def mixture() -> dict:
     }
     each = STEPS // (len(HALVINGS) + 1)
     steps = {f"halved_{n}": (n, each) for n in HALVINGS} | {"student": (1, each)}
-    halvings = halved(net, steps, teacher, optimizer=optimizer, batch_size=256)
+    halvings = samplers.halvings(
+        steps, teacher, "fit", student=net, optimizer=optimizer, batch_size=256
+    )
     last, at = halvings.pop("student"), "stages/student"
     arms = {
         name: {f"{at}/distiller/name": name}

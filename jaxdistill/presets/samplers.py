@@ -83,6 +83,43 @@ def imagenet_64(title: str, sentence: str, student: dict[str, Any]) -> dict[str,
     return recipe(title, sentence, data, stages)
 
 
+def halvings(
+    steps: Mapping[str, tuple[int, int]],
+    teacher: dict[str, Any],
+    initial: str,
+    *,
+    labels: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Stages of progressive distillation, each the teacher and the start of the next.
+
+    Args:
+        steps: for each stage how many steps its student makes, and its length.
+        teacher: of the first.
+        initial: the stage that it starts from.
+        labels: whether labels are inputs.
+        settings: further keys of all stages.
+
+    Example:
+        >>> stages = halvings({"two": (2, 9), "one": (1, 9)}, {"stage": "teacher"}, "teacher")
+        >>> stages["one"]["distiller"]["teacher"], stages["one"]["initial"]
+        ({'stage': 'two'}, {'stage': 'two'})
+    """
+    stages: dict[str, Any] = {}
+    for name, (intervals, length) in steps.items():
+        distiller = {
+            "name": "progressive",
+            "teacher": teacher,
+            "intervals": intervals,
+            "labels": labels,
+            "frozen": (teacher["stage"],) if "stage" in teacher else (),
+        }
+        start = {"initial": {"stage": initial}, "steps": length}
+        stages[name] = {"distiller": distiller, **start, **settings}
+        initial, teacher = name, {"stage": name}
+    return stages
+
+
 def on_ring(title: str, sentence: str, stages: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """A run on eight Gaussians on a ring, whose density and scores are known.
 

@@ -209,6 +209,7 @@ DISTILLERS: dict[str, Entry] = {
     "shortcuts": _taught(samplers.shortcuts, jumps=True),
     "consistency_trajectories": _taught(samplers.consistency_trajectories, needed=True, jumps=True),
     "progressive": _taught(samplers.progressive, needed=True),
+    "bootstrapped": _taught(samplers.bootstrapped, needed=True, jumps=True),
     "distribution_matching": _distribution_matching,
 }
 
@@ -257,8 +258,14 @@ def _guidance_left(context: Context, *, guide: Mapping[str, Any], **rest: Any) -
     return agreement.guidance_left(context.net, teacher, context.prepare, **rest)
 
 
+@forwarding(quality.signal_error)
+def _signal_error(context: Context, *, density: Mapping[str, Any], **rest: Any) -> Any:
+    return quality.signal_error(context.net, _density(density), context.seed, **rest)
+
+
 EVALUATORS: dict[str, Entry] = {
     "guidance_left": _guidance_left,
+    "signal_error": _signal_error,
     "density_quality": _density_quality,
     "image_quality": _image_quality,
 }

@@ -4,6 +4,7 @@ What :math:`\\alpha`, :math:`\\sigma`, t and its direction mean is stated once, 
 :mod:`jaxdistill.samplers.paths`.
 """
 
+from jaxdistill.samplers.bootstrapping import bootstrapped
 from jaxdistill.samplers.consistency_models import consistency_training, continuous_consistency
 from jaxdistill.samplers.denoisers import (
     Teacher,
@@ -28,6 +29,7 @@ from jaxdistill.samplers.jumps import (
     mean_velocity_target,
     segment_ends,
     shortcut_target,
+    signal_target,
     trajectory,
 )
 from jaxdistill.samplers.mixtures import (
@@ -97,6 +99,7 @@ __all__ = [
     "add_noise",
     "as_function",
     "as_trigflow",
+    "bootstrapped",
     "consistency",
     "consistency_training",
     "consistency_trajectories",
@@ -141,6 +144,7 @@ __all__ = [
     "segment_ends",
     "shortcut_target",
     "shortcuts",
+    "signal_target",
     "teacher_net",
     "trajectory",
     "trajectory_consistency",

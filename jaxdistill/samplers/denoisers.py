@@ -105,8 +105,7 @@ def denoiser(
             of this level: what comes out is a sample in one step.
         time: how F gets the noise: ``"log"``, a quarter of its logarithm, or ``"angle"``,
             :math:`\arctan(\sigma / \sigma_d)`, whose derivatives stay small, and which 0
-            has too. With ``"flow"`` F is a
-            velocity of straight lines, noise less data: at
+            has too. With ``"flow"`` F is a velocity of straight lines, noise less data: at
             :math:`t = \sigma / (\sigma + \sigma_d)` the denoiser is
             :math:`\sigma_d (x_t - t F(x_t, t))`, :math:`x_t = x / (\sigma + \sigma_d)`.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 from jaxdistill.losses.numerics import same_shape, widen
-from jaxdistill.samplers.paths import edm, over
+from jaxdistill.samplers.paths import Denoise, Path, edm, over
 from jaxdistill.samplers.solvers import transition
 
 Average = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -204,6 +204,68 @@ def trajectory(
     own = jump(student, x, t, s)
     other = jax.lax.stop_gradient(jump(student if inner == "student" else fixed, reached, u, s))
     return Trajectory(jump(fixed, own, s, last), jax.lax.stop_gradient(jump(fixed, other, s, last)))
+
+
+def signal_target(
+    denoise: Denoise,
+    path: Path,
+    signal: jax.Array,
+    noise: jax.Array,
+    t: jax.Array,
+    s: jax.Array,
+    *,
+    order: Literal[1, 2] = 1,
+) -> tuple[jax.Array, jax.Array]:
+    r"""How the signal :math:`y_t = (x_t - \sigma_t \epsilon) / \alpha_t` on the way from a noise
+    goes on, by one step of a teacher.
+
+    .. math:: y_s = y_t + \delta\,(D(\alpha_t y_t + \sigma_t \epsilon, t) - y_t), \qquad
+        \delta = 1 - e^{\lambda_t - \lambda_s}
+
+    which is the step of DDIM, said of the signal.
+
+    Args:
+        denoise: the teacher, ``(x [B, ...], t [B]) -> data``.
+        path: which.
+        signal: :math:`y_t`, ``[B, ...]``.
+        noise: :math:`\epsilon`, the same all the way.
+        t: ``[B]``.
+        s: ``[B]``, where to.
+        order: with 2, D is the mean of those at both ends.
+
+    Returns:
+        :math:`y_s`, stopped, and :math:`\delta`, ``[B]``.
+
+    Raises:
+        ValueError: for another order.
+
+    References:
+        Gu et al., BOOT, 2023, (7) and (8).
+
+    Example:
+        >>> one = jnp.ones(1)
+        >>> target, width = signal_target(
+        ...     lambda x, t: 0 * x, edm(), jnp.ones((1, 1)), jnp.ones((1, 1)), 2 * one, one
+        ... )
+        >>> float(target[0, 0]), float(width[0])
+        (0.5, 0.5)
+    """
+    if order not in (1, 2):
+        raise ValueError(f"order={order} of the signal's step must be 1 or 2")
+    same_shape(signal=signal, noise=noise)
+    signal, noise, t, s = widen(signal, noise, t, s)
+
+    def said(signal: jax.Array, t: jax.Array) -> jax.Array:
+        at = over(t, signal)
+        return denoise(path.alpha(at) * signal + path.sigma(at) * noise, t)
+
+    width = 1 - path.alpha(t) * path.sigma(s) / (path.sigma(t) * path.alpha(s))
+    data = said(signal, t)
+    reached = signal + over(width, signal) * (data - signal)
+    if order == 2:
+        data = (data + said(reached, s)) / 2
+        reached = signal + over(width, signal) * (data - signal)
+    return jax.lax.stop_gradient(reached), width
 
 
 def segment_ends(steps: int, segments: int) -> jax.Array:

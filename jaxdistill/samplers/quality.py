@@ -19,10 +19,10 @@ from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.evaluation.representations import reader
 from jaxdistill.net import Net
 from jaxdistill.progress import shown
-from jaxdistill.samplers.denoisers import as_function
-from jaxdistill.samplers.mixtures import Mixture, draw, guided_denoise
+from jaxdistill.samplers.denoisers import as_function, noised
+from jaxdistill.samplers.mixtures import Mixture, denoise, draw, guided_denoise
 from jaxdistill.samplers.paths import edm
-from jaxdistill.samplers.schedules import karras, refuse_fall
+from jaxdistill.samplers.schedules import karras, log_snr_steps, refuse_fall
 from jaxdistill.samplers.solvers import SOLVERS, SolverName, heun, sample
 from jaxdistill.settings import Count, Finite, Natural, Positive
 
@@ -33,6 +33,8 @@ DISTANCES = ("sliced_wasserstein", "kernel_distance")
 MODES = ("mode_quality", "mode_variation", "within_mode")
 # Samples that a net makes at a time.
 BATCH = 500
+# Steps of Heun's method from one level to the next of an exact way.
+WAY = 30
 # Sets of exact samples whose mean distance is the floor.
 FLOORS = 4
 
@@ -71,8 +73,8 @@ def sampler(
         raise ValueError(f"middle={tuple(middle)} must fall, from below high={high}")
 
     def made(variables, label):
-        denoise = as_function(net, variables, label=label, scale=scale, embedded=embedded)
-        return SOLVERS[solver](denoise, edm())
+        say = as_function(net, variables, label=label, scale=scale, embedded=embedded)
+        return SOLVERS[solver](say, edm())
 
     @jax.jit
     def step(variables, label, memory, x, t, s, key):
@@ -181,14 +183,71 @@ def density_quality(
     return measuring(("floor", *names, *gain), evaluator)
 
 
+def signal_error(
+    net: Net,
+    source: Mixture,
+    seed: int = 0,
+    *,
+    draws: Count = 5000,
+    early: Positive = 20.0,
+    middle: Positive = 1.0,
+    low: Positive = 0.002,
+    high: Positive = 80.0,
+) -> Evaluator:
+    r"""An evaluator: how far a net that was bootstrapped along a teacher's way is from that way.
+
+    ``early_signal_error``, ``middle_signal_error`` and ``last_signal_error``: the root of the mean
+    squared distance of :math:`y_\theta(\epsilon, s)` from the signal on the exact density's way
+    from the same noise, at two levels and at the end. ``signal_growth`` is the last less the early.
+
+    Args:
+        net: see :func:`~jaxdistill.samplers.bootstrapped`.
+        source: the density.
+        seed: of the noise.
+        draws: how many noises.
+        early: a level on the way.
+        middle: a lower one.
+        low: the least level, where the way ends.
+        high: where it begins.
+
+    Raises:
+        ValueError: for levels that do not fall.
+    """
+    levels = (high, early, middle, low)
+    if list(levels) != sorted(set(levels), reverse=True):
+        raise ValueError(f"the levels high, early, middle, low must fall, got {levels}")
+    solver = heun(functools.partial(denoise, source), edm())
+
+    @jax.jit
+    def error(variables, noise):
+        x, found = high * noise, []
+        for above, below in itertools.pairwise(levels):
+            x = sample(solver, log_snr_steps(below, above, WAY), x)
+            until = jnp.full(len(x), below)
+            said = net.apply(*variables, noised(high * noise, high, until=until)).out
+            found.append(jnp.sqrt(((said - (x - below * noise)) ** 2).sum(-1).mean()))
+        return found
+
+    def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
+        noise = jax.random.normal(jax.random.key(seed), (draws, source.means.shape[1]))
+        found = dict(
+            zip(("early", "middle", "last"), map(float, error(result, noise)), strict=True)
+        )
+        growth = found["last"] - found["early"]
+        return {**{f"{k}_signal_error": v for k, v in found.items()}, "signal_growth": growth}
+
+    names = ("early_signal_error", "middle_signal_error", "last_signal_error", "signal_growth")
+    return measuring(names, evaluator)
+
+
 def _guided_samples(source: Mixture, label: int | None, scale: float) -> Any:
     """What the exact guided teacher makes of noise, with many steps of Heun's method."""
     path, times = edm(), karras(60)
 
-    def denoise(x, sigma):
+    def say(x, sigma):
         return guided_denoise(source, x, sigma, -1 if label is None else label, scale)
 
-    solver = heun(denoise, path)
+    solver = heun(say, path)
     return jax.jit(lambda noise: sample(solver, times, times[0] * noise))
 
 

@@ -86,6 +86,8 @@ _ENDS: dict[str, tuple[str, Better]] = {
     "mode_quality": ("share of samples near a mode", _UP),
     "within_mode": ("spread in a mode, 1 being right", _NEITHER),
     "floor": ("distance of exact samples", _DOWN),
+    "signal_error": ("distance from the exact way", _DOWN),
+    "signal_growth": ("distance from the exact way, gained on it", _NEITHER),
     "two_step_gain": ("gain of a second step", _UP),
     "rise": ("rise of the distance by more steps", _DOWN),
     "guidance_left": ("share of guidance that one pass does not give", _DOWN),

@@ -68,7 +68,7 @@ def test_the_right_jump_has_no_loss():
     assert paid(samplers.mean_flow, known(wrong)) > 1e-5
     # Of shortcuts the narrowest is the velocity, which the right one is only in the limit.
     fine, coarse = (paid(samplers.shortcuts, known(right), finest=2**n) for n in (14, 5))
-    assert fine < 1e-9 < coarse < 1e-5
+    assert fine < 1e-9 < coarse < 1e-3
     assert paid(samplers.shortcuts, known(wrong)) > 1e-5
 
 

@@ -71,6 +71,11 @@ EVALUATORS = {
         "mode_variation_1 mode_variation_2 mode_variation_4",
         "within_mode_1 within_mode_2 within_mode_4",
     ),
+    "signal_error": (
+        lambda: quality.signal_error(NET, samplers.ring()),
+        "early_signal_error middle_signal_error last_signal_error",
+        "signal_growth",
+    ),
     "image_quality": (
         lambda: quality.image_quality(
             NET, ("c", NET), BATCH, against=("t", NET, (1, 18)), read="out", fid=True
