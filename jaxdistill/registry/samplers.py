@@ -20,7 +20,7 @@ from jaxdistill.registry.entries import Entry, call, forwarding, less, module, o
 from jaxdistill.registry.optimizers import transformation
 from jaxdistill.samplers import agreement, quality
 from jaxdistill.samplers.sprint import ADVERSARY
-from jaxdistill.settings import Count, Natural
+from jaxdistill.settings import Count, Natural, Positive
 
 BACKBONES: dict[str, Entry] = {
     "time_mlp": module(models.TimeMLP),
@@ -179,6 +179,8 @@ def _distribution_matching(
     fake_optimizer: Mapping[str, Any] | None = None,
     ratio: Count = 5,
     labels: bool = False,
+    pairs: str | None = None,
+    levels: Sequence[Positive] = (80.0,),
     **rest: Any,
 ) -> Distiller:
     found = _teacher(teacher, context)
@@ -194,9 +196,23 @@ def _distribution_matching(
         (context.classes or 0) if labels else 0,
         context.prepare,
         context.initial,
+        samplers.pair_loss(context.net, pairs, high=max(levels)) if pairs else None,
         ratio=ratio,
         labels=labels,
+        levels=levels,
         **rest,
+    )
+
+
+@forwarding(samplers.flow_pairs)
+def _flow_pairs(
+    context: Context, *, teacher: Mapping[str, Any], labels: bool = False, **rest: Any
+) -> Distiller:
+    found = _teacher(teacher, context)
+    assert found is not None  # the key is needed
+    classes = (context.classes or 0) if labels else 0
+    return samplers.flow_pairs(
+        found, context.steps, classes, context.prepare, labels=labels, **rest
     )
 
 
@@ -210,7 +226,9 @@ DISTILLERS: dict[str, Entry] = {
     "consistency_trajectories": _taught(samplers.consistency_trajectories, needed=True, jumps=True),
     "progressive": _taught(samplers.progressive, needed=True),
     "bootstrapped": _taught(samplers.bootstrapped, needed=True, jumps=True),
+    "latent_consistency": _taught(samplers.latent_consistency, needed=True),
     "distribution_matching": _distribution_matching,
+    "flow_pairs": _flow_pairs,
 }
 
 

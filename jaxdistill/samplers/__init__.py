@@ -32,6 +32,7 @@ from jaxdistill.samplers.jumps import (
     signal_target,
     trajectory,
 )
+from jaxdistill.samplers.latent_consistency import latent_consistency, smooth_absolute
 from jaxdistill.samplers.mixtures import (
     Mixture,
     denoise,
@@ -41,6 +42,7 @@ from jaxdistill.samplers.mixtures import (
     mixture,
     ring,
 )
+from jaxdistill.samplers.pairs import flow_pairs, pair_loss
 from jaxdistill.samplers.paths import (
     PATHS,
     PREDICTIONS,
@@ -120,6 +122,7 @@ __all__ = [
     "fitted",
     "flow",
     "flow_as_trigflow",
+    "flow_pairs",
     "guidance_embedding",
     "guided",
     "guided_denoise",
@@ -128,6 +131,7 @@ __all__ = [
     "jump",
     "karras",
     "latent_adversarial",
+    "latent_consistency",
     "latent_scalings",
     "logit_normal",
     "lognormal",
@@ -135,6 +139,7 @@ __all__ = [
     "mean_velocity_target",
     "mixture",
     "on_path",
+    "pair_loss",
     "progressive",
     "ring",
     "rising_karras",
@@ -145,6 +150,7 @@ __all__ = [
     "shortcut_target",
     "shortcuts",
     "signal_target",
+    "smooth_absolute",
     "teacher_net",
     "trajectory",
     "trajectory_consistency",

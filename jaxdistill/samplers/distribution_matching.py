@@ -18,6 +18,7 @@ from jaxdistill.samplers import _training as common
 from jaxdistill.samplers import losses, schedules
 from jaxdistill.samplers._training import Prepare
 from jaxdistill.samplers.denoisers import Teacher, noised
+from jaxdistill.samplers.pairs import PairLoss
 from jaxdistill.samplers.paths import over
 from jaxdistill.settings import (
     Count,
@@ -82,6 +83,7 @@ def distribution_matching(
     classes: int = 0,
     prepare: Prepare | None = None,
     initial: str | None = None,
+    pairs: PairLoss | None = None,
     *,
     ratio: Count = 5,
     matching: Literal["distribution", "identity"] = "distribution",
@@ -90,6 +92,7 @@ def distribution_matching(
     noise: Noise = NOISE,
     sigma_data: Positive = 0.5,
     discriminator: Discriminator = DISCRIMINATOR,
+    regression: NonNegative = 0.25,
     labels: bool = False,
     ema: Scheduled[Fraction] | None = None,
 ) -> Distiller:
@@ -114,6 +117,8 @@ def distribution_matching(
         classes: how many there are, for labels.
         prepare: ``(batch, key) -> batch``; what it gives as ``student`` is the data.
         initial: the entry of the frozen variables that both generator and estimate start from.
+        pairs: what the generator pays besides on pairs of a teacher, see
+            :func:`~jaxdistill.samplers.pair_loss`, as the first DMD has it; None for none.
         ratio: updates of the estimate for one of the generator.
         matching: ``"distribution"`` for DMD, ``"identity"`` for SiD, which is differentiated
             through both denoisers.
@@ -122,6 +127,7 @@ def distribution_matching(
         noise: on samples.
         sigma_data: standard deviation of the data.
         discriminator: what the head reads, and weights.
+        regression: the weight of ``pairs``.
         labels: whether labels are inputs; those of samples are drawn evenly.
         ema: decay of the generator's running average; with one the result is the average.
 
@@ -129,17 +135,19 @@ def distribution_matching(
         A :class:`~jaxdistill.distiller.Distiller` that takes ``ratio`` batches a step with a head,
         else one, of which it reads only the shape. Metrics: ``gradient``, the mean square of what
         the generator follows (it is no measure of progress); ``fake``, the estimate's loss; with a
-        head also ``generator`` and ``critic``.
+        head also ``generator`` and ``critic``, with pairs ``regression``.
 
     Raises:
         ValueError: for levels that do not fall, noise that does not rise, a ratio below 1, labels
-            without their number.
+            without their number, pairs for more than one level.
 
     References:
         Yin et al., Improved Distribution Matching Distillation, 2024; Zhou et al., Score identity
         Distillation, 2024.
     """
     _refuse(matching, ratio, levels, noise, labels, classes)
+    if pairs is not None and len(levels) > 1:
+        raise ValueError(f"pairs are learnt in one step: the generator has levels={tuple(levels)}")
     samples = functools.partial(_samples, net, levels, classes if labels else 0)
     estimate = functools.partial(_estimate, fake)
     judged = functools.partial(_judged, fake, head, noise, discriminator.tap)
@@ -147,18 +155,22 @@ def distribution_matching(
     follow = functools.partial(losses.score_identity, alpha=alpha) if through else _matched
 
     def generator(nets, turn):
-        keys = jax.random.split(turn.key, 4)
+        keys = jax.random.split(turn.key, 5)
         like, _ = common.read(turn.batch, turn.key, prepare, labels)
         x, label = samples(nets, keys, like)
         y, sigma = noise.on(keys[2], x, all_levels=False)
         y = y if through else jax.lax.stop_gradient(y)
         real = teacher(turn.frozen)(y, sigma, label)
         values = follow(x, real, estimate(nets, y, sigma, label).out)
-        measured = {"gradient": common.mean(2 * values)}
+        value, measured = values.mean(), {"gradient": common.mean(2 * values)}
+        if pairs is not None:
+            missed = pairs(nets, turn.frozen, keys[4], len(like))
+            value += regression * missed.mean()
+            measured["regression"] = common.mean(missed)
         if head is None:
-            return values.mean(), measured
+            return value, measured
         paid = losses.adversarial_generator(judged(nets, x, label, keys[3]))
-        value = values.mean() + discriminator.generator_weight * paid.mean()
+        value += discriminator.generator_weight * paid.mean()
         return value, {**measured, "generator": common.mean(paid)}
 
     def critic(nets, turn):

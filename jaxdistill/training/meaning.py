@@ -107,6 +107,8 @@ _ENDS: dict[str, tuple[str, Better]] = {
     "gradient_norm": ("norm of the gradient", _NEITHER),
     "gradient": ("squared difference of teacher and estimate", _NEITHER),
     "fake": ("loss of the estimate", _NEITHER),
+    "regression": ("squared distance from the teacher's samples", _DOWN),
+    "sample_square": ("mean square of samples", _NEITHER),
     "tangent": ("squares of the tangent", _NEITHER),
     "step_flops": ("operations of a step", _DOWN),
 }

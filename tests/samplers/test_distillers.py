@@ -45,11 +45,33 @@ def matching(**settings):
     return samplers.distribution_matching(net, net, ADAM, ADAM, exact, **{"ratio": 2, **settings})
 
 
+def paired(**settings):
+    labels = settings.get("labels", False)
+    making = samplers.flow_pairs(exact, 2, 2, labels=labels, in_steps=3)
+    state = jax.jit(making.init)(jax.random.key(3), {}, batch())
+    for _ in range(2):
+        state, _ = jax.jit(making.step)(state, {}, batch())
+    net = samplers.denoiser(mlp(classes=2 if labels else 0))
+    loss = samplers.pair_loss(net, "pairs")
+
+    def pairs(nets, frozen, key, count):
+        return loss(nets, {"pairs": making.result(state)}, key, count)
+
+    return matching(pairs=pairs, classes=2 if labels else 0, ratio=1, **settings)
+
+
 def taught(**settings):
     net = samplers.denoiser(
         mlp(classes=2 if settings.get("labels") else 0, guidance="scales" in settings)
     )
     return samplers.denoising(net, ADAM, **settings)
+
+
+def latent(**settings):
+    net = samplers.denoiser(mlp(classes=2, guidance=True), sigma_min=0.002)
+    return samplers.latent_consistency(
+        net, ADAM, **{"teacher": exact, "scales": (1.0, 5.0), **settings}
+    )
 
 
 def sprint(**settings):
@@ -80,10 +102,13 @@ CASES = {
     "DMD": (matching, {}),
     "DMD2": (matching, {"head": HEAD, "labels": True, "classes": 2, "ema": 0.9}),
     "DMD2 in steps": (matching, {"levels": (80.0, 5.0, 1.0)}),
+    "DMD with pairs": (paired, {}),
+    "DMD with pairs, labels": (paired, {"labels": True, "ema": 0.9}),
     "SiD": (matching, {"matching": "identity", "levels": (2.5,)}),
     "sCM, guided": (continuous, {"labels": True, "scales": (1.0, 3.0)}),
     "SANA-Sprint": (sprint, {"ema": 0.9}),
     "SANA-Sprint, guided": (sprint, {"labels": True, "scales": (1.0, 3.0)}),
+    "LCM": (latent, {"ema": 0.9}),
     "EDM": (taught, {"labels": True, "ema": 0.9}),
     "guidance": (taught, {"teacher": exact, "labels": True, "scales": (0.0, 4.0)}),
 }
@@ -228,6 +253,14 @@ def test_a_batch_of_one():
         (lambda: matching(matching="identty"), "'identity'"),
         (lambda: matching(ratio=0), "ratio"),
         (lambda: matching(levels=(1.0, 80.0)), "must fall"),
+        (lambda: paired(levels=(80.0, 1.0)), "pairs are learnt in one step"),
+        (lambda: samplers.flow_pairs(exact, 2, labels=True), "number of classes"),
+        (lambda: samplers.flow_pairs(exact, 2, scale=2.0), "guidance needs labels"),
+        (lambda: samplers.flow_pairs(exact, 2, solver="hoin"), "'heun'"),
+        (lambda: samplers.flow_pairs(exact, 2, low=90.0), "high=80.0 above it"),
+        (lambda: latent(teacher=None), "needs a teacher"),
+        (lambda: latent(scales=(5.0, 1.0)), "lower one first"),
+        (lambda: latent(low=80.0), "high=80.0 above it"),
         (lambda: matching(labels=True), "number of classes"),
         (lambda: matching(noise=samplers.Noise(low=2.0, high=1.0)), "high=1.0 above it"),
         (lambda: matching(noise=samplers.Noise(within=(0.5, 0.1))), "must rise"),
@@ -259,7 +292,13 @@ CONFIGURED = [
         samplers.ring,
         samplers.ddim,
     ),
-    *(quality.sampler, quality.density_quality, quality.image_quality),
+    *(
+        samplers.flow_pairs,
+        samplers.latent_consistency,
+        quality.sampler,
+        quality.density_quality,
+        quality.image_quality,
+    ),
     *samplers.PATHS.values(),
 ]
 

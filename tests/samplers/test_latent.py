@@ -170,3 +170,43 @@ def test_the_adversary_pulls_the_student():
         moved, _ = jax.jit(distiller.step)(state, {}, data)
         said.append(float(moved.params["net"]["said"]))
     assert said[1] - said[0] == pytest.approx(0.5, abs=2e-3)
+
+
+def test_the_right_consistency_function_of_a_guided_flow_has_no_loss():
+    """One Gaussian, whose guided flow is its flow: what is left is the error of DDIM's step."""
+    one = samplers.mixture([1.0], np.zeros((1, 2)), [0.25])
+
+    def teacher(frozen):
+        return lambda x, sigma, label=None: samplers.denoise(one, x, sigma)
+
+    def answer(inputs):
+        sigma = inputs["sigma"][:, None]
+        return inputs["image"] * jnp.sqrt((0.25 + 0.002**2) / (0.25 + sigma**2))
+
+    net = Net(
+        lambda key, inputs: ({"a": jnp.zeros(())}, {}),
+        lambda params, state, inputs, **_: Forward(
+            answer(inputs) + 0 * params["a"], {}, state, params
+        ),
+    )
+    data = jax.tree.map(jnp.asarray, rows(256)[0])
+    losses = []
+    for points in (20, 80, 320):
+        distiller = samplers.latent_consistency(
+            net, optax.sgd(0.1), teacher, scales=(1.0, 5.0), points=points, c=1e-9
+        )
+        state = jax.jit(distiller.init)(jax.random.key(0), {}, data)
+        _, metrics = jax.jit(distiller.step)(state, {}, data)
+        losses.append(float(metrics["loss"][0] / metrics["loss"][1]))
+    # A step of first order is off by its square: four times the points, a sixteenth of the error.
+    assert losses[1] / losses[0] == pytest.approx(1 / 16, abs=0.04)
+    assert losses[2] / losses[1] == pytest.approx(1 / 16, abs=0.02)
+
+
+def test_every_number_is_as_far_off_by_itself():
+    x, y = jnp.array([[3.0, 0.0], [0.0, -5.0]]), jnp.zeros((2, 2))
+    np.testing.assert_allclose(samplers.smooth_absolute(x, y), [1.5, 2.5], atol=1e-3)
+    np.testing.assert_array_equal(samplers.smooth_absolute(x, x), [0.0, 0.0])
+    # Within c it is a square.
+    small = samplers.smooth_absolute(jnp.array([[1e-3]]), jnp.zeros((1, 1)), c=1.0)
+    np.testing.assert_allclose(small, [5e-7], rtol=1e-5)
