@@ -32,7 +32,7 @@ from jaxdistill.samplers.jumps import (
     signal_target,
     trajectory,
 )
-from jaxdistill.samplers.latent_consistency import latent_consistency, smooth_absolute
+from jaxdistill.samplers.latent import latent_consistency, smooth_absolute
 from jaxdistill.samplers.mixtures import (
     Mixture,
     denoise,

@@ -17,7 +17,7 @@ from jaxdistill.models.timed import time_features
 from jaxdistill.net import Net
 from jaxdistill.players import Nets, Player, Turn, players
 from jaxdistill.samplers import _training as common
-from jaxdistill.samplers import losses, schedules
+from jaxdistill.samplers import forward_mode, losses, schedules
 from jaxdistill.samplers._training import Prepare
 from jaxdistill.samplers.denoisers import Teacher, denoiser, noised
 from jaxdistill.samplers.paths import over
@@ -283,4 +283,4 @@ def _tangent(f: Callable, x: jax.Array, t: jax.Array, velocity: jax.Array, sigma
     cos, sin = jnp.cos(t), jnp.sin(t)
     along = over(cos, x) * over(sin, x) * velocity / sigma_data
     with jax.default_matmul_precision("highest"):
-        return jax.jvp(f, (x / sigma_data, t), (along, cos * sin))
+        return forward_mode.along(f, (x / sigma_data, t), (along, cos * sin))

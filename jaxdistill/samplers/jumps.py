@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxdistill._errors import unknown
 from jaxdistill.losses.numerics import same_shape, widen
+from jaxdistill.samplers.forward_mode import along
 from jaxdistill.samplers.paths import Denoise, Path, edm, over
 from jaxdistill.samplers.solvers import transition
 
@@ -57,7 +58,7 @@ def mean_velocity_target(
     same_shape(x=x, velocity=velocity)
     x, t, s, velocity = widen(x, t, s, velocity)
     ones = jnp.ones_like(t)
-    said, slope = jax.jvp(average, (x, t, t - s), (velocity, ones, ones))
+    said, slope = along(average, (x, t, t - s), (velocity, ones, ones))
     width = over(jnp.clip(t - s, 0, 1), x)
     return said, jax.lax.stop_gradient(velocity - width * slope)
 

@@ -309,3 +309,26 @@ def test_settings_have_domains_and_defaults_that_lie_in_them(function):
         assert fault(jnp.zeros(()), parameter.annotation) is not None, key
         if parameter.default is not parameter.empty:
             assert fault(parameter.default, parameter.annotation) is None, key
+
+
+@jax.custom_vjp
+def kernel(x):
+    return x
+
+
+kernel.defvjp(lambda x: (x, None), lambda _, slope: (slope,))
+
+
+@pytest.mark.parametrize("function", [lambda x: kernel(x), lambda x: jax.jit(kernel)(x)])
+def test_a_net_without_a_forward_mode_derivative_is_refused_in_a_sentence(function):
+    def run(params, state, inputs, *, taps=(), train=False, rng=None):
+        return Forward(function(inputs["image"]) * params["a"], {}, state, params)
+
+    net = Net(lambda key, inputs: ({"a": jnp.ones(())}, {}), run)
+    distiller = samplers.continuous_consistency(net, ADAM, exact)
+    state = jax.eval_shape(distiller.init, jax.random.key(0), {}, batch())
+    with pytest.raises(ValueError, match="differentiated in forward mode"):
+        jax.eval_shape(distiller.step, state, {}, batch())
+    x, ones = jnp.ones((8, 2)), jnp.ones(8)
+    with pytest.raises(ValueError, match="differentiated in forward mode"):
+        samplers.mean_velocity_target(lambda x, t, width: function(x), x, ones, ones, x)
