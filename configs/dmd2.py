@@ -30,33 +30,21 @@ from jaxdistill.presets import chosen, samplers
 from jaxdistill.presets.claims import rates
 from jaxdistill.presets.optimizers import adamw
 from jaxdistill.presets.samplers import denoiser, perceptron, ring_gates
+from jaxdistill.presets.score_matching import imagenet_64_stage
 
 SENTENCE = "One step of a generator replaces the many of its teacher."
 ADVERSARIAL = {"stages/student/distiller/adversarial": True}
 
 
 def published() -> dict:
-    student = {
-        "student": denoiser(samplers.IMAGENET_64, conditional=True),
-        "distiller": {
-            "name": "distribution_matching",
-            "frozen": ("teacher",),
-            "teacher": {"stage": "teacher"},
-            "adversarial": True,
-            "labels": True,
-        },
-        "initial": {"stage": "teacher"},
-        "optimizer": {
-            "name": "adamw",
-            "weight_decay": 0.01,
-            "clip": 10.0,
-            "learning_rate": 2e-6,
-        },
-        "batch_size": 280,
-        # Of the generator: a fifth of the published 200,000 updates of the estimate.
-        "steps": 40_000,
-        "checkpoint_every": 1000,
+    distiller = {
+        "name": "distribution_matching",
+        "frozen": ("teacher",),
+        "teacher": {"stage": "teacher"},
+        "adversarial": True,
     }
+    # Steps of the generator: a fifth of the published 200,000 updates of the estimate.
+    student = imagenet_64_stage(distiller, 40_000)
     return samplers.imagenet_64("DMD2, ImageNet-64", SENTENCE, student)
 
 

@@ -241,7 +241,7 @@ def digits_stage(
     distiller: dict[str, Any],
     peak: float,
     steps: int,
-    quality: dict[str, Any],
+    quality: dict[str, Any] | None,
     pictures: tuple[str, ...] = ("samples",),
     **settings: Any,
 ) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def digits_stage(
         "view": {"augment": CENTRED},
         "batch_size": 128,
         "steps": steps,
-        "evaluate": {"quality": quality},
+        "evaluate": {"quality": quality} if quality else {},
         "pictures": pictures,
         **settings,
     }

@@ -245,8 +245,11 @@ def _metrics(
         evaluator = evaluator_of(label, spec, stage, seed, nets, compared)
         found = getattr(evaluator, "metrics", None)
         said = said and found is not None
-        for part in registry.evaluated(label, spec, stage.data).sets:
+        shared = registry.evaluated(label, spec, stage.data)
+        for part in shared.sets:
             names += [f"{part}/{name}" for name in found or ()]
+            if shared.mean:
+                names += [f"{part}/mean/{name}" for name in found or ()]
     return tuple(dict.fromkeys(names)) if said else None
 
 

@@ -213,7 +213,7 @@ def measured_of(plan: Plan, planned: Planned) -> Measured:
             batches = evaluation_batches(sets[part], said.batch_size, shard=shard)
             every = said.every if part != "test" else 0
             measure = _of_all_weights(planned, evaluator)
-            evaluations.append(Evaluation(part, measure, batches, every))
+            evaluations.append(Evaluation(part, measure, batches, every, said.mean))
             if part != "validation" or not said.teacher:
                 continue
             for name in compared:

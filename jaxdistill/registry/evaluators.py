@@ -90,6 +90,7 @@ class Evaluated:
         evaluator: which one.
         sets: the sets it is called on.
         every: after how many steps; 0 is once, at the end.
+        mean: whether the mean over all evaluations is a metric too, ``mean/<name>``.
         batch_size: records in a batch.
         augment: what is done to the images, without chance: ``resize``, ``normalise``.
         teacher: whether the teacher is measured too.
@@ -99,6 +100,7 @@ class Evaluated:
     evaluator: str
     sets: Sequence[str] = ("validation",)
     every: Natural = 0
+    mean: bool = False
     batch_size: Count = BATCH
     augment: Sequence[Mapping[str, Any]] | None = None
     teacher: bool = True

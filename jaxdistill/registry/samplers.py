@@ -181,13 +181,15 @@ def _distribution_matching(
     labels: bool = False,
     pairs: str | None = None,
     levels: Sequence[Positive] = (80.0,),
+    estimate: str | None = None,
     **rest: Any,
 ) -> Distiller:
     found = _teacher(teacher, context)
     assert found is not None  # the key is needed
+    fake = context.net if estimate is None else context.net_of(estimate, "stage of the estimate")
     return samplers.distribution_matching(
         context.net,
-        context.net,
+        fake,
         context.tx,
         # The estimate is updated more often: its schedule is as much longer.
         transformation(fake_optimizer or context.optimizer or {}, context.steps * ratio),
@@ -200,6 +202,7 @@ def _distribution_matching(
         ratio=ratio,
         labels=labels,
         levels=levels,
+        estimate=estimate,
         **rest,
     )
 
@@ -216,6 +219,29 @@ def _flow_pairs(
     )
 
 
+@forwarding(samplers.degradation)
+def _degradation(
+    context: Context, *, generator: str, labels: bool = False, **rest: Any
+) -> Distiller:
+    return samplers.degradation(
+        context.net,
+        (generator, context.net_of(generator, "stage of the generator")),
+        context.tx,
+        context.steps,
+        (context.classes or 0) if labels else 0,
+        context.prepare,
+        context.initial,
+        labels=labels,
+        **rest,
+    )
+
+
+@forwarding(_distribution_matching, "teacher", "estimate")
+def _backtracking(context: Context, *, path: str, interval: Count = 1000, **rest: Any) -> Distiller:
+    matched = _distribution_matching(context, teacher={"stage": path}, estimate=path, **rest)
+    return samplers.backtracking(matched, path, interval=interval)
+
+
 DISTILLERS: dict[str, Entry] = {
     "denoising": _taught(samplers.denoising),
     "consistency": _taught(samplers.consistency_training),
@@ -229,12 +255,19 @@ DISTILLERS: dict[str, Entry] = {
     "latent_consistency": _taught(samplers.latent_consistency, needed=True),
     "distribution_matching": _distribution_matching,
     "flow_pairs": _flow_pairs,
+    "degradation": _degradation,
+    "backtracking": _backtracking,
 }
 
 
 @forwarding(quality.density_quality)
 def _density_quality(context: Context, *, density: Mapping[str, Any], **rest: Any) -> Any:
     return quality.density_quality(context.net, _density(density), context.seed, **rest)
+
+
+@forwarding(samplers.path_quality)
+def _path_quality(context: Context, *, density: Mapping[str, Any], **rest: Any) -> Any:
+    return samplers.path_quality(context.net, _density(density), context.seed, **rest)
 
 
 @forwarding(quality.sampler)
@@ -286,4 +319,5 @@ EVALUATORS: dict[str, Entry] = {
     "signal_error": _signal_error,
     "density_quality": _density_quality,
     "image_quality": _image_quality,
+    "path_quality": _path_quality,
 }

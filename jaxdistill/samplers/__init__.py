@@ -4,6 +4,7 @@ What :math:`\\alpha`, :math:`\\sigma`, t and its direction mean is stated once, 
 :mod:`jaxdistill.samplers.paths`.
 """
 
+from jaxdistill.samplers.backtracking import backtracking, degradation, path_quality
 from jaxdistill.samplers.bootstrapping import bootstrapped
 from jaxdistill.samplers.consistency_models import consistency_training, continuous_consistency
 from jaxdistill.samplers.denoisers import (
@@ -101,6 +102,7 @@ __all__ = [
     "add_noise",
     "as_function",
     "as_trigflow",
+    "backtracking",
     "bootstrapped",
     "consistency",
     "consistency_training",
@@ -108,6 +110,7 @@ __all__ = [
     "continuous_consistency",
     "convert",
     "ddim",
+    "degradation",
     "denoise",
     "denoiser",
     "denoising",
@@ -140,6 +143,7 @@ __all__ = [
     "mixture",
     "on_path",
     "pair_loss",
+    "path_quality",
     "progressive",
     "ring",
     "rising_karras",

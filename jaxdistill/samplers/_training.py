@@ -33,13 +33,13 @@ def starting(
     nets: Mapping[str, Net],
     prepare: Prepare | None,
     labels: bool,
-    initial: str | None,
+    initial: str | Mapping[str, str | None] | None,
     *,
     guidance: bool = False,
     jumps: bool = False,
 ) -> Callable[..., dict[str, tuple[Any, Any]]]:
     """``(key, frozen, batch) -> {name: variables}`` of denoisers: their own, or those of an earlier
-    stage.
+    stage, the same for all or one for each.
 
     Raises:
         ValueError: when it is called, for a net that keeps statistics: its passes are at different
@@ -54,7 +54,8 @@ def starting(
         found = {}
         for place, (name, net) in enumerate(nets.items()):
             own_key = jax.random.fold_in(key, place) if place else key
-            found[name] = _begin(own_key, net, inputs, frozen, initial)
+            own = initial.get(name) if isinstance(initial, Mapping) else initial
+            found[name] = _begin(own_key, net, inputs, frozen, own)
         return found
 
     return init

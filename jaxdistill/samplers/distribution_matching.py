@@ -95,6 +95,7 @@ def distribution_matching(
     regression: NonNegative = 0.25,
     labels: bool = False,
     ema: Scheduled[Fraction] | None = None,
+    estimate: str | None = None,
 ) -> Distiller:
     r"""A generator whose samples a teacher and an estimate of their own density agree on.
 
@@ -130,6 +131,8 @@ def distribution_matching(
         regression: the weight of ``pairs``.
         labels: whether labels are inputs; those of samples are drawn evenly.
         ema: decay of the generator's running average; with one the result is the average.
+        estimate: the entry of the frozen variables that the estimate starts from, where that is
+            another than the generator's.
 
     Returns:
         A :class:`~jaxdistill.distiller.Distiller` that takes ``ratio`` batches a step with a head,
@@ -148,8 +151,8 @@ def distribution_matching(
     _refuse(matching, ratio, levels, noise, labels, classes)
     if pairs is not None and len(levels) > 1:
         raise ValueError(f"pairs are learnt in one step: the generator has levels={tuple(levels)}")
-    samples = functools.partial(_samples, net, levels, classes if labels else 0)
-    estimate = functools.partial(_estimate, fake)
+    samples = functools.partial(generated, net, levels, classes if labels else 0)
+    guess = functools.partial(_estimate, fake)
     judged = functools.partial(_judged, fake, head, noise, discriminator.tap)
     through = matching == "identity"
     follow = functools.partial(losses.score_identity, alpha=alpha) if through else _matched
@@ -161,7 +164,7 @@ def distribution_matching(
         y, sigma = noise.on(keys[2], x, all_levels=False)
         y = y if through else jax.lax.stop_gradient(y)
         real = teacher(turn.frozen)(y, sigma, label)
-        values = follow(x, real, estimate(nets, y, sigma, label).out)
+        values = follow(x, real, guess(nets, y, sigma, label).out)
         value, measured = values.mean(), {"gradient": common.mean(2 * values)}
         if pairs is not None:
             missed = pairs(nets, turn.frozen, keys[4], len(like))
@@ -178,7 +181,7 @@ def distribution_matching(
         data, own_label = common.read(turn.batch, keys[6], prepare, labels)
         x, label = samples(nets, keys, data)
         y, sigma = noise.on(keys[2], x)
-        said = estimate(nets, y, sigma, label, train=True, rng=keys[3]).out
+        said = guess(nets, y, sigma, label, train=True, rng=keys[3]).out
         values = losses.denoising(said, x, sigma, sigma_data=sigma_data)
         measured = {"fake": common.mean(values)}
         if head is None:
@@ -190,15 +193,16 @@ def distribution_matching(
 
     trains = ("fake",) if head is None else ("fake", "head")
     turns = {"net": Player(generator, tx), "critic": Player(critic, fake_tx, ratio, trains)}
-    start = _starting(net, fake, head, discriminator.tap, prepare, labels, initial)
+    begun = {"net": initial, "fake": estimate or initial}
+    start = _starting(net, fake, head, discriminator.tap, prepare, labels, begun)
     return players(turns, start, ema=common.averages(ema), own_batches=head is not None)
 
 
 def _starting(
-    net: Net, fake: Net, head: Net | None, tap: str, prepare: Any, labels: bool, initial: Any
+    net: Net, fake: Net, head: Net | None, tap: str, prepare: Any, labels: bool, begun: Any
 ) -> Callable[..., dict[str, Any]]:
     """Where the nets start, the head on the estimate's feature."""
-    denoisers = common.starting({"net": net, "fake": fake}, prepare, labels, initial)
+    denoisers = common.starting({"net": net, "fake": fake}, prepare, labels, begun)
 
     def start(key, frozen, batch):
         nets = denoisers(key, frozen, batch)
@@ -210,10 +214,19 @@ def _starting(
     return denoisers if head is None else start
 
 
-def _samples(
+def generated(
     net: Net, levels: Sequence[float], classes: int, nets: Nets, keys: jax.Array, like: jax.Array
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Samples, the last step differentiable, and the labels they were drawn for."""
+    """Samples of a generator, the last step differentiable, and the labels they were drawn for.
+
+    Args:
+        net: the generator.
+        levels: of its noise, falling.
+        classes: how many classes labels are drawn from, 0 for none.
+        nets: whose entry ``"net"`` are its variables.
+        keys: two keys, of labels and of noise.
+        like: an array of the samples' shape and type.
+    """
     label = jax.random.randint(keys[0], like.shape[:1], 0, classes) if classes else None
     of_noise, of_rung, of_steps = jax.random.split(keys[1], 3)
     x = levels[0] * jax.random.normal(of_noise, like.shape, like.dtype)

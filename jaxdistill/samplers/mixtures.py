@@ -21,7 +21,7 @@ import numpy as np
 from jaxdistill.losses.numerics import HIGHEST, widen
 from jaxdistill.samplers.guidance import guided
 from jaxdistill.samplers.paths import Path, edm, over
-from jaxdistill.settings import Count, Natural, Positive
+from jaxdistill.settings import Count, Finite, Natural, Positive
 
 
 class Mixture(NamedTuple):
@@ -92,6 +92,7 @@ def ring(
     radius: Positive = 0.7,
     deviation: Positive = 0.07,
     classes: Natural = 0,
+    center: tuple[Finite, Finite] = (0.0, 0.0),
 ) -> Mixture:
     """Equal round Gaussians on a circle, two numbers a point.
 
@@ -102,6 +103,7 @@ def ring(
         radius: of the circle.
         deviation: standard deviation of each in every direction.
         classes: into how many classes neighbouring modes are grouped; 0 for one per mode.
+        center: of the circle.
 
     Raises:
         ValueError: for more classes than modes.
@@ -113,7 +115,7 @@ def ring(
     if classes > modes:
         raise ValueError(f"classes={classes} share out {modes} modes: give {modes} or less")
     angles = 2 * np.pi * np.arange(modes) / modes
-    means = radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+    means = radius * np.stack([np.cos(angles), np.sin(angles)], 1) + np.asarray(center)
     labels = np.arange(modes) * (classes or modes) // modes
     return mixture(np.full(modes, 1 / modes), means, np.full(modes, deviation**2), labels)
 

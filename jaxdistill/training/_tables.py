@@ -109,5 +109,7 @@ def _titled(part: str) -> str:
     title = titles.get(first, f"{plain_words(first).capitalize()} set, at the end")
     if first == "train" and span:
         title = f"Training, mean over {plain_words(span)}"
+    elif span == "mean":
+        title = f"{plain_words(first).capitalize()} set, mean over the run"
     who = plain_words(teacher)
     return f"{title}: {who if who.startswith('teacher') else f'teacher {who}'}" if colon else title

@@ -102,6 +102,8 @@ def evaluate(run: Run, position: Position) -> Position:
             stage.distiller.result(position.state), run.frozen, evaluation.data
         )
         found |= {f"{evaluation.set}/{name}": float(v) for name, v in numbers.items()}
+        if evaluation.mean:
+            found |= _means(position, evaluation.set, numbers)
     if not found:
         return position
     selected = stage.best[0] if stage.best and not last else None
@@ -116,6 +118,16 @@ def evaluate(run: Run, position: Position) -> Position:
             raise ValueError(unknown("metric to select by", stage.best[0], found))
         return position
     return _selected(position, *stage.best, found[stage.best[0]])
+
+
+def _means(position: Position, part: str, numbers: Mapping[str, float]) -> dict[str, float]:
+    """The means over all evaluations so far, these among them."""
+    written = [line for line in position.lines if line["kind"] == "evaluation"]
+    found = {}
+    for name, value in numbers.items():
+        own = [line[f"{part}/{name}"] for line in written if f"{part}/{name}" in line]
+        found[f"{part}/mean/{name}"] = (sum(own) + float(value)) / (len(own) + 1)
+    return found
 
 
 def _selected(position: Position, name: str, direction: str, value: float) -> Position:

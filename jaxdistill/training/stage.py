@@ -24,12 +24,15 @@ class Evaluation:
         data: what it reads: batches that can be gone through again and again.
         every: after how many steps; 0 is once, at the end of the stage, and the only choice for
             ``"test"``, so that nothing can be selected by it.
+        mean: whether ``mean/<name>`` is a metric too, the mean over all evaluations so far: where
+            they are evenly spaced, the area under the curve.
     """
 
     set: str
     evaluator: Evaluator
     data: Iterable[Any] = ()
     every: int = 0
+    mean: bool = False
 
     def __post_init__(self):
         if self.set == "test" and self.every:

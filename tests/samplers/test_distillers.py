@@ -299,6 +299,7 @@ CONFIGURED = [
         quality.density_quality,
         quality.image_quality,
     ),
+    *(samplers.degradation, samplers.backtracking, samplers.path_quality),
     *samplers.PATHS.values(),
 ]
 

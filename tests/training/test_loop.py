@@ -256,6 +256,19 @@ def test_the_best_is_kept_besides_the_newest_and_returned(tmp_path):
     assert again.metrics == outcome.metrics
 
 
+def test_the_mean_over_all_evaluations_is_a_metric_where_it_is_asked_for():
+    def evaluator(result, frozen, data):
+        return {"score": SCORES[int(result["step"])]}
+
+    asked = Evaluation("validation", evaluator, every=4, mean=True)
+    other = Evaluation("train", evaluator, every=2)
+    outcome = run(stage(evaluations=(asked, other)))
+    means = [m["validation/mean/score"] for m in outcome.metrics if "validation/score" in m]
+    assert means == pytest.approx([0.9, 0.9, 2.0 / 3])
+    assert outcome.values["validation/mean/score"] == means[-1]
+    assert "train/mean/score" not in outcome.values
+
+
 def test_a_metric_that_is_nan_is_never_the_best(tmp_path, caplog):
     values = {3: 0.5, 6: float("nan"), 9: 0.4, 12: 0.3}
 

@@ -72,7 +72,7 @@ def trial(number=None, place=None, at=None) -> Stage:
         Distiller(init, step, lambda state: state),
         lambda plan: Knocking(knock),
         12,
-        evaluations=(Evaluation("validation", evaluator, every=4),),
+        evaluations=(Evaluation("validation", evaluator, every=4, mean=True),),
         between=(4, between),
         best=("validation/sum", "max"),
         spans={"late": (6, 12)},
