@@ -28,6 +28,7 @@ of one step of the student, ``sliced_wasserstein_1``, to fall while the targets 
 from ml_collections import ConfigDict
 
 from jaxdistill.presets import chosen, samplers
+from jaxdistill.presets.claims import above, reaches
 from jaxdistill.presets.samplers import denoiser, perceptron
 from jaxdistill.presets.score_matching import (
     before_student,
@@ -57,20 +58,19 @@ def mixture() -> dict:
     net = denoiser(perceptron(64, 2))
     degrades = {"name": "degradation", "frozen": ("away",), "generator": "away", "noise": NOISE}
     returns = {"name": "backtracking", "frozen": ("degraded",), "path": "degraded", "noise": NOISE}
+    at_once = {"name": "distribution_matching", "frozen": ("fit",), "noise": NOISE}
+    at_once |= {"teacher": {"stage": "fit"}, "estimate": "fit"}
+    both, spread = ("dmd2", "disback"), "the spread of such ends over seeds"
     # A generator that starts far away: at the middle of a ring elsewhere.
     elsewhere = {"density": {**samplers.RING, "center": AWAY}}
     away = {"name": "denoising", "teacher": elsewhere, "mean": 2.0, "std": 1.5}
-    quality = samplers.density_quality(in_steps=(1,), every=STEPS // 20, mean=True)
+    path = {"path": path_quality()}
+    quality = samplers.density_quality(in_steps=(1,), every=STEPS // 20, mean=True, draws=20_000)
     stages = {
         "fit": samplers.ring_fit(net, 1500),
         "away": ring_stage(net, away, 2e-3, 1000),
         "degraded": ring_stage(
-            net,
-            {**degrades, "records": 3},
-            1e-3,
-            RECORDED,
-            initial={"stage": "fit"},
-            evaluate={"path": path_quality()},
+            net, {**degrades, "records": 3}, 1e-3, RECORDED, initial={"stage": "fit"}, evaluate=path
         ),
         "student": ring_stage(
             net,
@@ -82,7 +82,31 @@ def mixture() -> dict:
             pictures=("samples",),
         ),
     }
-    return samplers.on_ring("DisBack on a ring", SENTENCE, stages)
+    # Recording is counted: so many steps of the student less, at the distance where it begins.
+    counted = RECORDED / 5 / STEPS
+    area = {"dmd2": 1, "disback": counted - 1, "start": -counted}
+    records = "degraded/validation/least_rise"
+    return {
+        **samplers.on_ring("DisBack on a ring", SENTENCE, stages),
+        "claim": {
+            "sentence": "Going back along the way is faster than following the teacher at once.",
+            "metric": "student/validation/sliced_wasserstein_1",
+            "arms": {
+                "disback": {"stages/student/steps": int(STEPS * (1 - counted))},
+                "dmd2": {"stages/student/distiller": at_once},
+                "start": {"stages/student/steps": 0},
+            },
+            "contrasts": {
+                "area": {
+                    "sentence": "the mean distance over all updates, recording counted, is smaller",
+                    "coefficients": area,
+                    "metric": "student/validation/mean/sliced_wasserstein_1",
+                },
+                "end": above(*both, "no worse at the end, by 0.01", -0.01, origin=spread),
+                "records": reaches("disback", 0.0, "every record is farther away", records),
+            },
+        },
+    }
 
 
 def small() -> dict:
