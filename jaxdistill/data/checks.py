@@ -113,7 +113,7 @@ def _label_faults(
         if "label" in model:
             yield "it has no labels, the training set has"
         return
-    if classes is None:
+    if classes is None or (classes == 1 and _scores(model)):
         own, theirs = (each["label"] for each in (record, model) if "label" in each)
         if own.dtype.kind != theirs.dtype.kind or own.shape != theirs.shape:
             yield (
@@ -141,6 +141,12 @@ def _label_faults(
         bad[hidden] = ~_says_hidden(source, rows[hidden])
     if bad.any():
         yield _outside(source, rows, labels, bad, classes)
+
+
+def _scores(record: Records) -> bool:
+    """Whether its labels are scores, one a record, and no classes."""
+    labels = record.get("label", np.zeros(1, int))
+    return labels.dtype.kind == "f" and labels.shape[1:] in ((), (1,))
 
 
 def _kind_fault(labels: np.ndarray, classes: int) -> str:

@@ -102,6 +102,15 @@ def test_a_test_set_with_more_classes_is_refused():
         check_sets({"train": arrays(), "test": arrays(np.arange(12) % 4, name="more")})
 
 
+@pytest.mark.parametrize("label", [GOOD / 3, GOOD[:, None] / 3])
+def test_scores_fit_a_net_of_one_output_and_no_other(label):
+    check_sets({"train": raw(label), "test": raw(label[::-1])}, classes=1)
+    with pytest.raises(ValueError, match="whole numbers from 0 to 1"):
+        check_sets({"train": raw(label)}, classes=2)
+    with pytest.raises(ValueError, match="those of the training set"):
+        check_sets({"train": raw(label), "test": raw(GOOD)}, classes=1)
+
+
 def test_what_fits_passes():
     check_sets({"train": arrays(), "test": arrays(GOOD[::-1] % 2)}, classes=3)
     check_sets({"train": arrays(), "test": arrays()}, classes=10, image_shape=(4, 4, 1))
