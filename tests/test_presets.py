@@ -16,9 +16,13 @@ LINES, FUNCTION = 150, 60
 # Two sizes, each with three stages of their own, and a third data set that changes the claim.
 LONGER = {"mae_vitb": 195, "bert_distil": 200, "own_images": 165}
 # Four stages, published and small, each with three or five arms.
-LONGER |= {"g2sd": 190, "hybrid_distill": 165}
+LONGER |= {"g2sd": 195, "hybrid_distill": 170}
 # Protocols of two published comparisons; pairs of families, with what is watched of them.
 LONGER |= {"kd_zoo": 190, "ofa_kd": 170}
+# Four stages, published and small.
+LONGER |= {"ernie_tiny": 160}
+# Four algorithms; ring, digits and images, each with claims of its own.
+LONGER |= {"jumps": 175, "lora_guidance": 165, "sana_sprint": 160}
 
 
 def source(name):

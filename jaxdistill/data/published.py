@@ -87,15 +87,90 @@ def ro_sts(folder: Path | str, part: str) -> Sentences:
     rows = _rows(
         "ro_sts", folder, part, files, lambda path: _tsv(path, ("score", "a", "b")), "ro_sts_"
     )
-    texts, others = ([row.text(key) for row in rows] for key in ("a", "b"))
-    scores = np.array([row.number("score", 0, 5) / 5 for row in rows], np.float32)
-    return Sentences(f"ro_sts/{part}", texts, scores, others)
+    return _pairs(f"ro_sts/{part}", rows, _score)
+
+
+def stsb(folder: Path | str, part: str) -> Sentences:
+    """STS-B: English pairs of sentences, and how alike they are: the published 0 to 5, here 0 to 1.
+
+    Args:
+        folder: with GLUE's ``train.tsv`` and ``dev.tsv`` (GLUE gives no scores of its test set), or
+            with ``stsb_train.jsonl`` and ``stsb_test.jsonl`` of ``a``, ``b`` and ``score``,
+            compressed or not.
+        part: ``"train"`` or ``"test"``.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+        ValueError: for a row without texts or a score.
+
+    References:
+        Cer et al. SemEval-2017 Task 1: Semantic Textual Similarity. SemEval 2017.
+    """
+    rows = _rows("stsb", folder, part, {"train": "train.tsv", "test": "dev.tsv"}, _tsv, "stsb_")
+    return _pairs(f"stsb/{part}", rows, _score)
+
+
+def mrpc(folder: Path | str, part: str) -> Sentences:
+    """MRPC: pairs of sentences of the news, paraphrases or not.
+
+    Args:
+        folder: with the corpus's ``msr_paraphrase_train.txt`` and ``msr_paraphrase_test.txt``, or
+            with ``mrpc_train.jsonl`` and ``mrpc_test.jsonl`` of ``a``, ``b`` and ``label`` (1 for a
+            paraphrase), compressed or not.
+        part: ``"train"`` or ``"test"``.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+        ValueError: for a row without texts or a label.
+
+    References:
+        Dolan, Brockett. Automatically Constructing a Corpus of Sentential Paraphrases. IWP 2005.
+    """
+    files = {kind: f"msr_paraphrase_{kind}.txt" for kind in ("train", "test")}
+    rows = _rows("mrpc", folder, part, files, _tsv, "mrpc_")
+
+    def label(row: _Row) -> int:
+        return row.whole("label" if "label" in row.values else "Quality", 0, 1)
+
+    return _pairs(f"mrpc/{part}", rows, label, ("other", "paraphrase"))
+
+
+def rte(folder: Path | str, part: str) -> Sentences:
+    """RTE: pairs of texts, of which the second follows from the first or not.
+
+    Args:
+        folder: with GLUE's ``train.tsv`` and ``dev.tsv`` (GLUE gives no labels of its test set), or
+            with ``rte_train.jsonl`` and ``rte_dev.jsonl`` of ``a``, ``b`` and ``label`` (0 for
+            entailment), compressed or not.
+        part: ``"train"`` or ``"test"``.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+        ValueError: for a row without texts or a label.
+
+    References:
+        Wang et al. GLUE. ICLR 2019, from four challenges since Dagan et al. 2006.
+    """
+    classes = ("entailment", "not_entailment")
+    named = {"train": "train", "test": "dev"}[part]
+    rows = _rows(
+        "rte", folder, named, {kind: f"{kind}.tsv" for kind in ("train", "dev")}, _tsv, "rte_"
+    )
+
+    def label(row: _Row) -> int:
+        said = row.values.get("label")
+        return classes.index(said) if said in classes else row.whole("label", 0, 1)
+
+    return _pairs(f"rte/{part}", rows, label, classes)
 
 
 SETS: dict[str, Callable[[Path | str, str], Sentences]] = {
     "sst2": sst2,
     "laroseda": laroseda,
     "ro_sts": ro_sts,
+    "stsb": stsb,
+    "mrpc": mrpc,
+    "rte": rte,
 }
 """Published sets of texts by name: functions of a folder and a part."""
 
@@ -184,3 +259,20 @@ def _tsv(path: Path, names: Sequence[str] | None = None) -> Iterator[tuple[str, 
             yield f"line {lines.line_num} of {path}", row
     except csv.Error as fault:
         raise ValueError(f"line {lines.line_num + 1} of {path}: {fault}") from fault
+
+
+def _pairs(
+    name: str,
+    rows: Sequence[_Row],
+    label: Callable[[_Row], float],
+    class_names: tuple[str, ...] = (),
+) -> Sentences:
+    """Pairs of texts with their classes, or without names of these with their scores."""
+    first = [row.text("a", "sentence1", "#1 String") for row in rows]
+    second = [row.text("b", "sentence2", "#2 String") for row in rows]
+    labels = np.array([label(row) for row in rows], np.int32 if class_names else np.float32)
+    return Sentences(name, first, labels, second, class_names=class_names)
+
+
+def _score(row: _Row) -> float:
+    return row.number("score", 0, 5) / 5

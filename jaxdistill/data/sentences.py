@@ -61,8 +61,8 @@ def encoded(given: Sentences, tokenizer: Tokenizer, length: int) -> Source:
         scores float32 ``[1]``.
 
     Raises:
-        ValueError: for a length that leaves no place for text, or texts and labels of different
-            number.
+        ValueError: for a length that leaves no place for text, texts and labels of different
+            number, and a pair one of whose texts is empty.
 
     Example:
         >>> from jaxdistill.data.text import byte_tokenizer
@@ -82,6 +82,7 @@ def encoded(given: Sentences, tokenizer: Tokenizer, length: int) -> Source:
     for what, found in (("labels", given.labels), ("second texts", given.others)):
         if found is not None and len(found) != len(given.texts):
             raise ValueError(f"{given.name!r} has {len(given.texts)} texts and {len(found)} {what}")
+    _refuse_empty(given)
     count = len(given.texts)
     tokens = np.full((count, length), tokenizer.end, np.int32)
     tokens[:, 0] = tokenizer.end if tokenizer.start is None else tokenizer.start
@@ -136,6 +137,17 @@ def encoded(given: Sentences, tokenizer: Tokenizer, length: int) -> Source:
     )
 
 
+def _refuse_empty(given: Sentences) -> None:
+    """Refuses a pair of which nothing can be compared."""
+    if given.others is None:
+        return
+    for which, texts in (("first", given.texts), ("second", given.others)):
+        empty = next((row for row, text in enumerate(texts) if not text.strip()), None)
+        if empty is not None:
+            name = given.ids[empty] if given.ids else f"number {empty}"
+            raise ValueError(f"the {which} text of pair {name} of {given.name!r} is empty")
+
+
 def _labels(given: Sentences) -> tuple[np.ndarray, bool]:
     """Labels as records hold them, and whether they are classes; refused where they are neither."""
     labels = np.asarray(given.labels)
@@ -159,6 +171,49 @@ def _labels(given: Sentences) -> tuple[np.ndarray, bool]:
     if labels.dtype.kind == "f":
         return labels.astype(np.float32)[:, None], False
     return labels.astype(np.int32), True
+
+
+@checked
+def library_pairs(*, lines: Count = 3, each: Count = 500) -> Sentences:
+    """Pairs of passages of Python's standard library, from one file or from two of a package.
+
+    No passage is in two pairs. What they hold depends on the version of Python.
+
+    Args:
+        lines: of source in a passage, blank ones left out.
+        each: pairs of a package at most.
+
+    Raises:
+        ValueError: for fewer than one line.
+
+    Example:
+        >>> found = library_pairs(each=5)
+        >>> len(found.texts), found.class_names
+        (40, ('two files', 'one file'))
+    """
+    passages = library_passages(lines=lines, each=None)
+    assert passages.ids is not None
+    by_file: dict[str, list[int]] = {}
+    for row, name in enumerate(passages.ids):  # in the order of their hashes
+        by_file.setdefault(name.partition("#")[0], []).append(row)
+    pairs: list[tuple[int, int, int]] = []
+    for number in range(len(PACKAGES)):
+        files = [rows for rows in by_file.values() if passages.labels[rows[0]] == number]
+        one = [(a, b, 1) for rows in files for a, b in zip(rows[::4], rows[1::4], strict=False)]
+        following = zip(files, files[1:] + files[:1], strict=True)
+        two = [(a, b, 0) for f, g in following for a, b in zip(f[2::4], g[3::4], strict=False)]
+        pairs += sorted(one)[: each // 2] + sorted(two)[: each - each // 2]
+    first, second, labels = zip(*pairs, strict=True)
+    ids = [f"{passages.ids[a]}+{passages.ids[b]}" for a, b, _ in pairs]
+    texts = passages.texts
+    return Sentences(
+        "library_pairs",
+        [texts[row] for row in first],
+        np.array(labels, np.int32),
+        [texts[row] for row in second],
+        ids,
+        ("two files", "one file"),
+    )
 
 
 @checked

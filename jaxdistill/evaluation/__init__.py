@@ -21,7 +21,7 @@ from jaxdistill.evaluation.loyalty import (
 )
 from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.evaluation.probes import linear_probe, nearest_neighbours
-from jaxdistill.evaluation.regression import as_targets, squared_error
+from jaxdistill.evaluation.regression import as_targets, correlation, squared_error
 from jaxdistill.evaluation.representations import Features, features
 from jaxdistill.evaluation.similarity import cka
 from jaxdistill.evaluation.smoothness import Spread, class_spread, spread
@@ -47,6 +47,7 @@ __all__ = [
     "class_spread",
     "classification",
     "contrast",
+    "correlation",
     "features",
     "grid_interval",
     "holm",

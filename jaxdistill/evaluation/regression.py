@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdistill.evaluation.batches import Evaluator, Prepare, Read, compiled, run, summed, sweep
+from jaxdistill.evaluation.loyalty import regression_loyalty
 from jaxdistill.evaluation.measuring import measuring
 from jaxdistill.net import Net
 
@@ -89,3 +91,61 @@ def squared_error(
 
     names = ("squared_error", "accuracy") if classes is not None else ("squared_error",)
     return measuring(names, evaluator, sweeps=True)
+
+
+def correlation(
+    net: Net,
+    prepare: Prepare | None = None,
+    inputs: str = "image",
+    *,
+    label: str = "label",
+    read: Read = "out",
+) -> Evaluator:
+    """How outputs and targets of a regression go together over a set.
+
+    Args:
+        net: whose outputs are ``[B, 1]``.
+        prepare: ``(batch, key) -> batch`` before it runs.
+        inputs: which entry of the batch it sees.
+        label: which entry holds the targets, floating ``[B]`` or ``[B, 1]``.
+        read: where its outputs are, as for :func:`~jaxdistill.evaluation.classification`.
+
+    Returns:
+        An evaluator with the correlations ``pearson`` and, of ranks, ``spearman``; NaN where
+        outputs or targets are all the same.
+
+    Raises:
+        ValueError: when it runs, for outputs that are not one a record, or a set without records.
+
+    Example:
+        >>> from jaxdistill.net import from_function
+        >>> identity = from_function(
+        ...     lambda key, x: ({}, {}), lambda params, state, x, train, rng: (x, {}, state)
+        ... )
+        >>> batch = {"image": jnp.array([[1.0], [3.0], [9.0]]), "label": jnp.array([0.0, 1.0, 2.0])}
+        >>> round(correlation(identity)(({}, {}), {}, [batch])["spearman"], 6)
+        1.0
+    """
+
+    def step(variables, batch):
+        (out,) = run(net.apply, variables, batch, inputs, read)
+        if out.ndim != 2 or out.shape[1] != 1:
+            raise ValueError(f"a correlation is of one output a record, these are {out.shape}")
+        return {"out": out[:, 0], "label": batch[label].reshape(-1), "where": batch["where"]}
+
+    step = compiled(step, prepare)
+
+    def evaluator(result: Any, frozen: Mapping[str, Any], data: Iterable[Any]) -> dict[str, float]:
+        seen = list(sweep(step, result, data))
+        out, wanted, where = (
+            np.concatenate([b[k] for b in seen]) for k in ("out", "label", "where")
+        )
+        if not where.any():
+            raise ValueError("there is nothing to evaluate: every record is padding")
+        pair = out[where], wanted[where]
+        return {
+            "pearson": regression_loyalty(*pair),
+            "spearman": regression_loyalty(*pair, kind="spearman"),
+        }
+
+    return measuring(("pearson", "spearman"), evaluator, sweeps=True)

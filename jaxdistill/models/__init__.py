@@ -30,6 +30,7 @@ from jaxdistill.models.mobilenet import MobileNetV3
 from jaxdistill.models.modern_bert import ModernBert
 from jaxdistill.models.pretrained import Pretrained, export, load
 from jaxdistill.models.resnet import ResNet, cifar_resnet, imagenet_resnet
+from jaxdistill.models.sentence_pair import SentencePair, apart, compared, pair_features
 from jaxdistill.models.stage_heads import stage_head
 from jaxdistill.models.text_encoder import TextEncoder
 from jaxdistill.models.timed import TimeMLP, time_features
@@ -54,6 +55,7 @@ __all__ = [
     "Pretrained",
     "Reconstruction",
     "ResNet",
+    "SentencePair",
     "SparseMlp",
     "TextEncoder",
     "TextTower",
@@ -61,7 +63,9 @@ __all__ = [
     "UNet",
     "ViT",
     "WideResNet",
+    "apart",
     "cifar_resnet",
+    "compared",
     "export",
     "head_of",
     "imagenet_resnet",
@@ -73,6 +77,7 @@ __all__ = [
     "mae_size",
     "mask_from_keep",
     "mask_from_noise",
+    "pair_features",
     "patch_grid",
     "patchify",
     "random_masking",

@@ -28,6 +28,27 @@ INPUTS = ("tokens", "mask", "types")
 _init = nn.initializers.truncated_normal(0.02)
 
 
+def mean_of_text(hidden: jax.Array, mask: jax.Array, first: bool = True) -> jax.Array:
+    """The mean of hidden states ``[B, T, D]`` where the mask ``[B, T]`` shows text, ``[B, D]``,
+    float32 or wider; zero where it shows none.
+
+    Args:
+        hidden: the states.
+        mask: true where there is text.
+        first: whether the first token counts; where it is the only one it does.
+
+    Example:
+        >>> hidden, mask = jnp.array([[[6.0], [1.0], [3.0]]]), jnp.ones((1, 3), bool)
+        >>> mean_of_text(hidden, mask, first=False).tolist()
+        [[2.0]]
+    """
+    if not first:
+        mask = mask.at[:, 0].set(mask[:, 0] & ~mask[:, 1:].any(-1))
+    wide = jnp.promote_types(hidden.dtype, jnp.float32)
+    shown = mask[..., None].astype(wide)
+    return (hidden.astype(wide) * shown).sum(1) / jnp.maximum(shown.sum(1), 1)
+
+
 class TextAttention(nn.Module):
     """Self-attention to the tokens that the mask shows, with a fused ``qkv`` and ``proj``."""
 
@@ -88,7 +109,9 @@ class TextEncoder(nn.Module):
       embedding itself as the last layer.
     - ``"classes"``: logits [B, classes] from the first token, by a dense layer ``pooler``.
     - ``"tokens"``: logits [B, T, classes].
-    - ``"sentence"``: the mean of the hidden states where there is text [B, D].
+    - ``"sentence"``: the mean of the hidden states where there is text [B, D]; of the last ``top``
+      blocks side by side [B, top D], the earliest first; without the first token where ``first`` is
+      False.
     - ``"replaced"``: a logit [B, T] of every token having been put in place of another, by a dense
       layer ``pooler`` (ELECTRA).
 
@@ -109,6 +132,8 @@ class TextEncoder(nn.Module):
             it (RoBERTa); by default they are counted from 0.
         head: see above.
         classes: of the heads that have them.
+        top: of how many of the last blocks a ``"sentence"`` is made.
+        first: whether the first token counts in it; a text of nothing else keeps it.
         pooled: activation behind ``pooler``, ``"tanh"`` (BERT, RoBERTa), ``"relu"`` (DistilBERT) or
             ``"gelu"`` (ELECTRA).
         activation, epsilon, dropout, dtype: see ``TextBlock``.
@@ -133,6 +158,8 @@ class TextEncoder(nn.Module):
         Liu et al. RoBERTa: A Robustly Optimized BERT Pretraining Approach. 2019.
         Sanh et al. DistilBERT, a distilled version of BERT. 2019.
         Clark et al. ELECTRA: Pre-training Text Encoders as Discriminators. ICLR 2020.
+        Barkan et al. Scalable Attentive Sentence-Pair Modeling via Distilled Sentence Embedding.
+        AAAI 2020, for sentences of several blocks.
     """
 
     vocabulary: Count
@@ -154,6 +181,8 @@ class TextEncoder(nn.Module):
     scan: bool = False
     taps: tuple[str, ...] = ()
     dtype: Dtype = None
+    top: Count = 1
+    first: bool = True
 
     @nn.compact
     def __call__(
@@ -176,12 +205,16 @@ class TextEncoder(nn.Module):
             form = nn.remat(TextBlock, static_argnums=(3,), prevent_cse=not self.scan)
         own = {**shared(self, TextBlock), "hidden": self.hidden or 4 * self.width}
         block = partial(form, **own)
+        each = []
         if self.scan:
             rest = mask, train
             x = scan_layers(block(name="blocks"), self.depth, x, rest=rest, taps=self.taps)
         else:
             for index in range(self.depth):
                 x = block(name=f"block_{index}")(x, mask, train)
+                each.append(x)
+        if self.head == "sentence" and self.top > 1:
+            x = jnp.concatenate(each[-self.top :], -1)
         return self._out(x, mask, words, train)
 
     @nn.nowrap
@@ -199,8 +232,7 @@ class TextEncoder(nn.Module):
         if self.head == "none":
             return x
         if self.head == "sentence":
-            shown = mask[..., None].astype(wide)
-            return (x.astype(wide) * shown).sum(1) / jnp.maximum(shown.sum(1), 1)
+            return mean_of_text(x, mask, self.first)
         if self.head == "masked":
             narrow = self.embedding or self.width
             x = ACTIVATIONS[self.activation](dense(narrow, dtype=self.dtype, name="dense")(x))
@@ -229,6 +261,9 @@ class TextEncoder(nn.Module):
         if self.head in ("classes", "tokens") and not self.classes:
             raise ValueError(f"head={self.head!r} needs classes of 1 or more, there are none")
         check_heads(self.width, self.heads)
+        if self.top > self.depth or (self.scan and self.top > 1):
+            why = "they are a loop (scan)" if self.scan else f"there are {self.depth}"
+            raise ValueError(f"top={self.top} of the blocks cannot be read: {why}")
         tokens = given["tokens"]
         longest = self.positions - (0 if self.padding is None else self.padding + 1)
         if tokens.ndim != 2 or tokens.shape[1] > longest:

@@ -77,11 +77,10 @@ def fine_tuning(
         >>> fine_tuning({"name": "sst2"}, "student", 1, 100)["initial"]["parts"]["block_0"]
         'block_0'
     """
-    parts = ("words", "places", "kinds", "norm", *(f"block_{index}" for index in range(depth)))
     return {
         "data": data,
         "student": {**BASE, "depth": depth, "head": "classes", "dropout": 0.1},
-        "initial": {"stage": start, "parts": {path: path for path in parts}},
+        "initial": {"stage": start, "parts": body(depth)},
         "objective": LABELS,
         "optimizer": optimizer(2e-5, 100),
         "batch_size": 16,
@@ -89,6 +88,46 @@ def fine_tuning(
         "evaluate": {"accuracy": accuracy(batch_size=64)},
         **settings,
     }
+
+
+def body(depth: int, under: str = "") -> dict[str, str]:
+    """The parts of an encoder without its head, for ``initial``; of one that is itself a part of
+    the student, under the path of that.
+
+    Example:
+        >>> body(1, "encoder/")["encoder/block_0"]
+        'block_0'
+    """
+    parts = ("words", "places", "kinds", "norm", *(f"block_{index}" for index in range(depth)))
+    return {under + path: path for path in parts}
+
+
+def tinybert(depth: int, every: int, heads: int) -> dict[str, Any]:
+    """What TinyBERT learns inside: embeddings, and of each layer attention scores and hidden states
+    as every so-manieth layer of the teacher has them, all squared distances where there is text.
+
+    Args:
+        depth: layers of the student.
+        every: how many of the teacher's stand for one.
+        heads: attention heads of both.
+
+    Example:
+        >>> tinybert(4, 3, 12)["hidden_0"]["target"]
+        'block_2'
+    """
+
+    def entry(ours: str, theirs: str, **loss: Any) -> dict[str, Any]:
+        return {"student": ours, "target": theirs, "where": "batch/mask", **loss}
+
+    hint = {"loss": "hint", "projector": "linear"}
+    scores = {"loss": "qkv_relations", "relations": ("qk",), "kind": "mse", "heads": heads}
+    scores["arguments"] = {"mask": "batch/mask"}
+    found = {"embeddings": entry("embeddings", "embeddings", **hint)}
+    for layer in range(depth):
+        ours, theirs = f"block_{layer}", f"block_{every * (layer + 1) - 1}"
+        found[f"attention_{layer}"] = entry(f"{ours}/attn/qkv", f"{theirs}/attn/qkv", **scores)
+        found[f"hidden_{layer}"] = entry(ours, theirs, **hint)
+    return found
 
 
 def loyalty(*teachers: str) -> dict[str, Any]:

@@ -72,6 +72,7 @@ EVALUATORS: dict[str, Entry] = {
     "attention": _attention,
     "cka": offered(evaluation.cka),
     "class_spread": offered(evaluation.class_spread),
+    "correlation": offered(evaluation.correlation),
     "squared_error": offered(evaluation.squared_error),
     **pools.EVALUATORS,
     **condense.EVALUATORS,

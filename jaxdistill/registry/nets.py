@@ -12,12 +12,13 @@ from jaxdistill import connectors, lora, models
 from jaxdistill.distiller import Student
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.models import pretrained
+from jaxdistill.models.sentence_pair import Comparison
 from jaxdistill.net import Net
 from jaxdistill.registry import pools, samplers
 from jaxdistill.registry.condense import kernel_named
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding, module, stages_in
-from jaxdistill.settings import Earlier
+from jaxdistill.settings import Count, Earlier, Natural
 from jaxdistill.theory import machines
 
 
@@ -47,6 +48,19 @@ def _extended(context: Context, *, stage: Earlier, tap: str, head: Mapping[str, 
     return connectors.extended(context.net_of(stage), stage, tap, own)
 
 
+def _sentence_pair(
+    context: Context,
+    *,
+    encoder: Mapping[str, Any],
+    hidden: Natural = 512,
+    classes: Count | None = None,
+    comparison: Comparison = "features",
+) -> nn.Module:
+    """Two sentences, encoded apart by one encoder, and a score of both."""
+    made = net_module(encoder, context.info)
+    return models.SentencePair(made, hidden, classes or context.classes or 1, comparison)
+
+
 @forwarding(lora.adapted)
 def _lora(context: Context, *, base: Earlier, **rest: Any) -> Any:
     """An earlier net that stays as it is, and low-rank adapters of its kernels that learn."""
@@ -71,6 +85,7 @@ NETS: dict[str, Entry] = {
     **samplers.NETS,
     "decoder": module(models.Decoder),
     "text_encoder": module(models.TextEncoder),
+    "sentence_pair": _sentence_pair,
 }
 
 

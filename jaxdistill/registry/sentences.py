@@ -28,6 +28,21 @@ def _library_passages(
     return sentences.encoded(given, language.tokenizer_of(tokenizer, trained), length)
 
 
+def _library_pairs(
+    context: Context,
+    *,
+    length: Count,
+    tokenizer: Mapping[str, Any] | None = None,
+    lines: Count = 3,
+    each: Count = 500,
+) -> Source:
+    given = sentences.library_pairs(lines=lines, each=each)
+    parts = split.part_numbers(given.ids or (), context.validation, context.test)
+    both = zip(given.texts, given.others or (), parts, strict=True)
+    trained = [text for *pair, part in both if part == 0 for text in pair]
+    return sentences.encoded(given, language.tokenizer_of(tokenizer, trained), length)
+
+
 def _published(name: str) -> Entry:
     def read(
         context: Context,
@@ -50,6 +65,7 @@ def _published(name: str) -> Entry:
 
 DATA: dict[str, Callable[..., Any]] = {
     "library_passages": _library_passages,
+    "library_pairs": _library_pairs,
     **{name: _published(name) for name in published.SETS},
 }
 

@@ -41,6 +41,7 @@ _ENDS: dict[str, tuple[str, Better]] = {
     "probe_accuracy": ("linear probe accuracy", _UP),
     "knn_accuracy": ("nearest neighbours accuracy", _UP),
     "squared_error": ("squared error", _DOWN),
+    "spearman": ("rank correlation", _UP),
     "spread": ("spread of features in a class", _NEITHER),
     "attention_distance": ("how far heads look, in patches", _NEITHER),
     "attention_spread": ("spread of how far heads look", _NEITHER),

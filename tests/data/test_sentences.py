@@ -74,6 +74,17 @@ def test_passages_are_those_of_their_packages():
     assert all(len(text.splitlines()) == 3 for text in few.texts)
 
 
+def test_pairs_of_passages_are_of_one_file_or_of_two_and_none_is_used_twice():
+    found = sentences.library_pairs(each=40)
+    files = [[side.partition("#")[0] for side in name.split("+")] for name in found.ids]
+    assert [first == second for first, second in files] == (found.labels == 1).tolist()
+    assert all(a.split("/")[0] == b.split("/")[0] for a, b in files)
+    used = [side for name in found.ids for side in name.split("+")]
+    assert len(set(used)) == len(used)
+    assert 0.4 < found.labels.mean() < 0.6
+    assert len({*found.texts, *found.others}) > len(found.texts)
+
+
 def published(folder, name, form):
     if form == "lines":
         (folder / "ro").mkdir()
@@ -83,6 +94,15 @@ def published(folder, name, form):
     content = {
         "sst2": ("train.tsv", 'sentence\tlabel\na "fine film\t1\nbad\t0\n'),
         "ro_sts": ("RO-STS.train.tsv", "2.5\tun om\to casă\n"),
+        "stsb": ("train.tsv", 'index\tsentence1\tsentence2\tscore\n0\ta "man\ta house\t2.5\n'),
+        "mrpc": (
+            "msr_paraphrase_train.txt",
+            "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\ta man\ta house\n",
+        ),
+        "rte": (
+            "train.tsv",
+            "index\tsentence1\tsentence2\tlabel\n0\ta man\ta house\tnot_entailment\n",
+        ),
         "laroseda": (
             "laroseda_train.json",
             json.dumps({"reviews": [{"title": "Bun", "content": "da", "starRating": "5"}]}),
@@ -99,12 +119,17 @@ def published(folder, name, form):
         ("laroseda", "json", ["Bun. da"], None, [1]),
         ("ro_sts", "tsv", ["un om"], ["o casă"], [0.5]),
         ("ro_sts", "lines", ["un om"], ["o casă"], [0.5]),
+        ("stsb", "tsv", ['a "man'], ["a house"], [0.5]),
+        ("mrpc", "tsv", ["a man"], ["a house"], [1]),
+        ("rte", "tsv", ["a man"], ["a house"], [1]),
     ],
 )
 def test_published_files(name, form, texts, others, labels, tmp_path):
     found = published(tmp_path, name, form)
     assert (found.texts, found.others, found.labels.tolist()) == (texts, others, labels)
-    with pytest.raises(FileNotFoundError, match=rf"data set '{name}' needs .* or \S*test.jsonl"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"data set '{name}' needs .* or \S*(test|dev).jsonl"
+    ):
         SETS[name](tmp_path, "test")
 
 
@@ -164,11 +189,14 @@ ROWS = {
     "sst2": {"text": "a", "label": 1},
     "laroseda": {"title": "a", "text": "b", "label": 1},
     "ro_sts": {"a": "a", "b": "b", "score": 2.5},
+    "stsb": {"a": "a", "b": "b", "score": 2.5},
+    "mrpc": {"a": "a", "b": "b", "label": 1},
+    "rte": {"a": "a", "b": "b", "label": 1},
 }
 
 
 def lines_of(folder, name, second):
-    path = folder / f"{'ro_sts_' if name == 'ro_sts' else ''}train.jsonl"
+    path = folder / f"{f'{name}_' if 'a' in ROWS[name] else ''}train.jsonl"
     path.write_bytes(json.dumps(ROWS[name]).encode() + b"\n\n" + second + b"\n")
     return path
 
@@ -189,7 +217,7 @@ def lines_of(folder, name, second):
     ],
 )
 def test_a_row_that_is_wrong_is_named_by_file_and_line(tmp_path, name, second, words):
-    key = "score" if name == "ro_sts" else "label"
+    key = "score" if "score" in ROWS[name] else "label"
     if second == b"0.5" and key == "score":
         return
     if second[:1].isalnum():

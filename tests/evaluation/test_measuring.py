@@ -40,6 +40,7 @@ CASES = {
     "cka": (evaluation.cka(NET, NET, pairs=PAIRS), CLASSES),
     "cka without a teacher": (evaluation.cka(NET, None, pairs=PAIRS), CLASSES),
     "squared_error": (evaluation.squared_error(NET), SCORES),
+    "correlation": (evaluation.correlation(NET), SCORES),
     "squared_error of classes": (evaluation.squared_error(NET, 3), CLASSES),
     "loyalty": (evaluation.loyalty(NET, {"a": NET}), CLASSES),
     "loyalty to two": (evaluation.loyalty(NET, {"a": NET, "b": NET}), CLASSES),

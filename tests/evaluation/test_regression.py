@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import pearsonr, spearmanr
 
-from jaxdistill.evaluation import squared_error
+from jaxdistill.evaluation import correlation, squared_error
 from jaxdistill.net import from_function
 
 NET = from_function(lambda key, x: ({}, {}), lambda params, state, x, train, rng: (x, {}, state))
@@ -35,3 +36,17 @@ def test_outputs_that_do_not_fit():
     nothing = {**batch, "where": np.zeros(2, bool), "label": np.ones((2, 3), np.float32)}
     with pytest.raises(ValueError, match="every record is padding"):
         squared_error(NET)(PLAIN, {}, [nothing])
+
+
+def test_correlation_is_scipys_over_all_batches_and_no_padding():
+    drawn = np.random.default_rng(0)
+    out, label = drawn.normal(size=(2, 30)).astype(np.float32)
+    batches = [
+        {"image": out[:16, None], "label": label[:16, None], "where": np.ones(16, bool)},
+        {"image": out[14:, None], "label": label[14:, None], "where": np.arange(16) > 1},
+    ]
+    found = correlation(NET)(PLAIN, {}, batches)
+    assert found["pearson"] == pytest.approx(pearsonr(out, label).statistic, abs=1e-6)
+    assert found["spearman"] == pytest.approx(spearmanr(out, label).statistic, abs=1e-6)
+    with pytest.raises(ValueError, match=r"of one output a record, these are \(16, 2\)"):
+        correlation(NET)(PLAIN, {}, [{**batches[0], "image": np.ones((16, 2), np.float32)}])

@@ -75,6 +75,16 @@ def _vitkd(x):
     return vitkd((x["low_s"], made), (x["low_t"], x["high_t"]), hidden).mean()
 
 
+def _tinybert(x):
+    def scores(side, index):  # it takes what is ruled out for 0 on both sides
+        found = x[f"a_{side}{index}"]
+        return jnp.where(found <= -100, 0, found)
+
+    att = sum(attention_mse(scores("s", i), scores("t", 2 * i + 1)).mean() for i in range(2))
+    rep = sum(feature_match(x[f"h_s{i}"], x[f"h_t{2 * i}"]).mean() for i in range(3))
+    return att + rep
+
+
 def _vid(x):
     mean = _last(x["f_s0"])
     for i in range(3):
@@ -163,6 +173,7 @@ def _relations(x):
 
 
 CASES = {
+    "tinybert_hidden": _tinybert,
     "relations_g2sd": _relations,
     "smooth_l1_ln_target_g2sd": lambda x: feature_match(
         x["pred"],

@@ -41,6 +41,12 @@ def _tunix(x, top):
     return 0.5 * kd.mean() + 0.5 * losses.cross_entropy(s, labels).mean()
 
 
+def _dse(x):
+    soft = losses.logit_mse(x["z_s"], x["z_t"]).mean() * x["z_s"].shape[-1]
+    task = losses.cross_entropy(x["z_s"], x["y"]).mean()
+    return 0.5 * task + 0.5 * soft
+
+
 def _uskd(x):
     weak = n.matmul(x["feature"], x["fc_weight"].T) + x["fc_bias"][None]
     return losses.universal_self_kd(
@@ -128,6 +134,11 @@ CASES = {
     ).mean(),
     "wsld_clskd": lambda x: 2.25 * losses.weighted_soft_labels(*_all(x), temperature=4.0).mean(),
     "uskd_clskd": _uskd,
+    "dse_logits": _dse,
+    "tinybert_soft_ce": lambda x: (
+        losses.soft_cross_entropy(x["z_s"], jnp.exp(n.log_softmax(x["z_t"]))).mean()
+        / x["z_s"].shape[-1]
+    ),
     "ofa_stages": _ofa_stages,
     "ofa_eps1": lambda x: losses.one_for_all(*_all(x), exponent=1.0).mean(),
     "ofa_eps1.5": lambda x: losses.one_for_all(*_all(x), exponent=1.5).mean(),

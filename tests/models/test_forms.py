@@ -51,6 +51,14 @@ NETS = {
         models.ResNet(blocks=(2, 2), widths=(4, 8), classes=3, stem_width=4, scan=True),
         {"image": IMAGE},
     ),
+    "SentencePair": (
+        models.SentencePair(
+            models.TextEncoder(**TEXT, positions=8, head="sentence", top=2, first=False),
+            hidden=4,
+            classes=1,
+        ),
+        {"tokens": TOKENS, "mask": TOKENS >= 0, "types": jnp.arange(10).reshape(2, 5) % 5 // 3},
+    ),
     "TextEncoder": (models.TextEncoder(**TEXT, positions=8, head="none"), {"tokens": TOKENS}),
     "TextTower": (models.TextTower(**TEXT, positions=8, outputs=4), {"tokens": TOKENS}),
     "TimeMLP": (models.TimeMLP(width=8, depth=1), {"image": jnp.ones((2, 2)), "time": jnp.ones(2)}),

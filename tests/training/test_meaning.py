@@ -44,6 +44,7 @@ EVALUATORS = {
         "base_rate kept",
     ),
     "squared_error": (lambda: evaluation.squared_error(NET, 3), "squared_error", ""),
+    "correlation": (lambda: evaluation.correlation(NET), "", ""),
     "loyalty": (
         lambda: evaluation.loyalty(NET, {"a": NET, "b": NET}, scores=True),
         "absolute_gap a_absolute_gap b_absolute_gap",

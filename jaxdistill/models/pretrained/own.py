@@ -29,6 +29,7 @@ from jaxdistill.models.mobilenet import MobileNetV3
 from jaxdistill.models.modern_bert import ModernBert
 from jaxdistill.models.pretrained.family import Config, Family
 from jaxdistill.models.resnet import ResNet
+from jaxdistill.models.sentence_pair import SentencePair
 from jaxdistill.models.text_encoder import TextEncoder
 from jaxdistill.models.timed import TimeMLP
 from jaxdistill.models.unet import CriticHead, UNet
@@ -37,7 +38,7 @@ from jaxdistill.models.wide_resnet import WideResNet
 
 _NETS = (
     CLIP, MAE, MLP, ConvNeXt, ConvNet, CriticHead, Decoder, DiT, Encoder, Mixer, MobileNetV3,
-    ModernBert, ResNet, TextEncoder, TextTower, TimeMLP, UNet, ViT, WideResNet,
+    ModernBert, ResNet, SentencePair, TextEncoder, TextTower, TimeMLP, UNet, ViT, WideResNet,
 )  # fmt: skip
 CLASSES: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in _NETS}
 # The entry of ``config.json`` that says what no other library wants to know.
@@ -90,6 +91,11 @@ def built(data: Any) -> nn.Module:
     for key, value in data["settings"].items():
         if key not in own or key in _NOT_SETTINGS:
             raise ValueError(unknown(f"setting of {name}", key, set(own) - {*_NOT_SETTINGS}))
+        if own[key].annotation is nn.Module:
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{name}: {key}={value!r} must be a net")
+            found[key] = built(value)
+            continue
         value, domain = _tuples(value), own[key].annotation
         if (wrong := settings.fault(value, domain)) is not None:
             raise ValueError(f"{name}: {key}={value!r} {wrong}")
@@ -123,6 +129,8 @@ def _inputs(config: Config) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _plain(where: str, value: Any) -> Any:
+    if isinstance(value, nn.Module):
+        return described(value)
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, Mapping):
