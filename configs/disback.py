@@ -113,12 +113,7 @@ def small() -> dict:
     net = denoiser(perceptron(256, 3), conditional=True)
     degraded = samplers.digits_stage(
         net,
-        {
-            "name": "degradation",
-            "frozen": ("teacher",),
-            "generator": "teacher",
-            "records": 3,
-        },
+        {"name": "degradation", "frozen": ("teacher",), "generator": "teacher", "records": 3},
         peak=2e-4,
         steps=300,
         quality=None,

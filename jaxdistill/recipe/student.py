@@ -207,7 +207,8 @@ def _teachers(plan: Plan) -> list[str]:
         names = [*target_stages(settings["targets"]), *frozen_stages(settings)]
         said = (settings["distiller"] or {}).get("teacher") or {}
         names += [said["stage"]] if isinstance(said, Mapping) and said.get("stage") else []
-        found = [n for n in dict.fromkeys(names) if n in known and known[n].net is not None]
+        # What leaves a path of nets, or pairs, is no net that can be run.
+        found = [n for n in dict.fromkeys(names) if n in known and known[n].kind == "net"]
         if found or not settings["initial"]:
             return [name for name in found if "train" in known[name].data]
         place = known[settings["initial"]["stage"]]
