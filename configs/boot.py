@@ -63,7 +63,7 @@ def mixture() -> dict:
         "initial": {"stage": "fit"},
         "optimizer": adamw(1e-3, 100),
         "batch_size": 256,
-        "steps": 6000,
+        "steps": 4000,
         "evaluate": {"quality": quality, "way": way},
         "pictures": ("samples",),
     }

@@ -38,6 +38,8 @@ DIT_B = {"net": "dit", "patch": 4, "width": 768, "heads": 12, "dtype": "bfloat16
 # Steps of the student after each halving; the last stage makes one.
 HALVINGS = (16, 8, 4, 2)
 STEPS = 4000
+# Fewer levels than published, and more jumps: there are fewer steps to learn them.
+SHORTCUTS = {"finest": 32, "bootstrapped": 0.5}
 
 
 def from_data(distiller: dict, rate: dict, steps: int) -> dict:
@@ -112,11 +114,13 @@ def mixture() -> dict:
     )
     last, at = halvings.pop("student"), "stages/student"
     arms = {
-        name: {f"{at}/distiller/name": name}
-        for name in ("mean_flow", "shortcuts", "consistency_trajectories")
+        "mean_flow": {},
+        "shortcuts": {f"{at}/distiller": {"name": "shortcuts", "teacher": teacher, **SHORTCUTS}},
+        "consistency_trajectories": {
+            # As many passes of the teacher as the others, or few more.
+            f"{at}/distiller": {"name": "consistency_trajectories", "teacher": teacher, "ahead": 2},
+        },
     }
-    # As many passes of the teacher as the others, or few more.
-    arms["consistency_trajectories"][f"{at}/distiller/ahead"] = 2
     arms["progressive"] = {
         "recipe": ("fit", *halvings, "student"),
         **{f"{at}/{key}": last[key] for key in ("student", "distiller", "initial", "steps")},

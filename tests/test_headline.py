@@ -34,6 +34,7 @@ FROM_WHAT_INTO_WHAT = {
     "frontier_llm": ("write", "learn", ""),
     "guidance": ("teacher", "student", ""),
     "hinton_mnist": ("teacher", "distilled", ""),
+    "hyper_sd": ("teacher", "student", ""),
     "ict": ("teacher", "student", ""),
     "jumps": ("teacher", "student", ""),
     "judge": ("write", "learn", ""),

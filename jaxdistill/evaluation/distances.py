@@ -89,6 +89,18 @@ def modes(samples: jax.Array, means: jax.Array, deviation: float, weights: Any =
     }
 
 
+def share_of_mode(samples: jax.Array, means: jax.Array, mode: int) -> jax.Array:
+    """The share of samples ``[n, d]`` that lie nearer to one of the means ``[K, d]`` than to the
+    others.
+
+    Example:
+        >>> float(share_of_mode(jnp.array([[0.1], [0.9]]), jnp.array([[0.0], [1.0]]), 1))
+        0.5
+    """
+    samples, means = _points(samples, means)
+    return (_squares(samples, means).argmin(1) == mode).mean()
+
+
 def kernel_distance(
     samples: jax.Array, data: jax.Array, *, widths: Sequence[Positive] = (0.05, 0.2, 0.8)
 ) -> jax.Array:

@@ -31,7 +31,8 @@ class Initial:
 
     Attributes:
         stage: the earlier result, of which are taken:
-        parts: ``{own path: path there}``, some trees alone, under the student's own paths;
+        parts: ``{own path: path there}``, some trees alone, under the student's own paths, or
+            ``{"": path there}``, one tree as the whole student;
         layers: those that a student of fewer layers has, see :func:`jaxdistill.models.layers_of`
             (``"spread"`` unless it is given);
         units: those that a narrower one has, the ``"first"`` or, by ``"importance"``, the ones that
@@ -144,6 +145,8 @@ def _parts(result: Any, parts: Mapping[str, str] | None) -> Any:
     for there in parts.values():
         if _at(params, there) is None:
             raise ValueError(unknown("part to start from", there, _paths(params)))
+    if set(parts) == {""}:
+        return _at(params, parts[""]), _at(state, parts[""]) or {}
     return tuple(
         {own: _at(tree, there) for own, there in parts.items() if _at(tree, there) is not None}
         for tree in (params, state)

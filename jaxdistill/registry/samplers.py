@@ -170,6 +170,58 @@ def _latent_adversarial(
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Reward:
+    """What images are to look like: a mode of a density, or a class of an earlier stage."""
+
+    density: Mapping[str, Any] | None = None
+    mode: Natural = 0
+    stage: str | None = None
+    label: Natural = 0
+
+
+def _reward(part: Mapping[str, Any] | None, context: Context) -> Any:
+    if part is None:
+        return None
+    said = record("a reward", _Reward, part)
+    if (said.stage is None) == (said.density is None):
+        raise ValueError("a reward is either of a 'density' and its 'mode' or of a 'stage'")
+    if said.density is not None:
+        source = _density(said.density)
+        if said.mode >= len(source.means):
+            raise ValueError(f"mode={said.mode} is none of {len(source.means)}, counted from 0")
+        return samplers.near_mode(source, said.mode)
+    net = context.net_of(said.stage or "", "stage of a reward")
+    return samplers.of_class(net, said.stage or "", said.label)
+
+
+@forwarding(samplers.segmented)
+def _segmented(
+    context: Context,
+    *,
+    teacher: Mapping[str, Any],
+    features: str | None = None,
+    adversary: samplers.Adversary = ADVERSARY,
+    critic_optimizer: Mapping[str, Any] | None = None,
+    reward: Mapping[str, Any] | None = None,
+    **rest: Any,
+) -> Distiller:
+    found, judge = _teacher(teacher, context), None
+    assert found is not None  # the key is needed
+    if features is not None:
+        trunk = context.net_of(features, "stage whose features are judged")
+        judge = samplers.Judge(
+            samplers.features_of(trunk, features, adversary.taps),
+            from_linen(models.CriticHead()),
+            transformation(critic_optimizer or context.optimizer or {}, context.steps),
+            adversary,
+        )
+    return samplers.segmented(
+        context.net, context.tx, found, context.prepare, context.initial, judge,
+        _reward(reward, context), **rest,
+    )  # fmt: skip
+
+
 @forwarding(samplers.distribution_matching)
 def _distribution_matching(
     context: Context,
@@ -253,6 +305,7 @@ DISTILLERS: dict[str, Entry] = {
     "progressive": _taught(samplers.progressive, needed=True),
     "bootstrapped": _taught(samplers.bootstrapped, needed=True, jumps=True),
     "latent_consistency": _taught(samplers.latent_consistency, needed=True),
+    "segmented": _segmented,
     "distribution_matching": _distribution_matching,
     "flow_pairs": _flow_pairs,
     "degradation": _degradation,

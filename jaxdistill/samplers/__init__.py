@@ -28,6 +28,7 @@ from jaxdistill.samplers.jumps import (
     adaptive_square,
     guided_velocity,
     mean_velocity_target,
+    segment,
     segment_ends,
     shortcut_target,
     signal_target,
@@ -60,6 +61,7 @@ from jaxdistill.samplers.paths import (
     variance_preserving_linear,
 )
 from jaxdistill.samplers.progressive import progressive
+from jaxdistill.samplers.rewards import Reward, near_mode, of_class, refuse_flat
 from jaxdistill.samplers.schedules import (
     adaptive,
     discrete_lognormal,
@@ -69,6 +71,7 @@ from jaxdistill.samplers.schedules import (
     lognormal,
     rising_karras,
 )
+from jaxdistill.samplers.segmented import Feedback, Judge, segmented
 from jaxdistill.samplers.solvers import (
     SOLVERS,
     Solver,
@@ -91,9 +94,12 @@ __all__ = [
     "SOLVERS",
     "Adversary",
     "Discriminator",
+    "Feedback",
+    "Judge",
     "Mixture",
     "Noise",
     "Path",
+    "Reward",
     "Solver",
     "Teacher",
     "Trajectory",
@@ -141,16 +147,21 @@ __all__ = [
     "mean_flow",
     "mean_velocity_target",
     "mixture",
+    "near_mode",
+    "of_class",
     "on_path",
     "pair_loss",
     "path_quality",
     "progressive",
+    "refuse_flat",
     "ring",
     "rising_karras",
     "sample",
     "scale_of_weight",
     "scalings",
+    "segment",
     "segment_ends",
+    "segmented",
     "shortcut_target",
     "shortcuts",
     "signal_target",

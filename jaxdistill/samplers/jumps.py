@@ -7,7 +7,7 @@ consistency models; paths, times and their direction are those of :mod:`jaxdisti
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -146,7 +146,7 @@ def shortcut_target(
 
 
 class Trajectory(NamedTuple):
-    """Two ways from t to the data that a consistency trajectory model must make alike.
+    """Two ways from t, to one point, that must be made alike.
 
     Attributes:
         estimate: by the student's own jump from t to s, ``[B, ...]``.
@@ -155,6 +155,37 @@ class Trajectory(NamedTuple):
 
     estimate: jax.Array
     target: jax.Array
+
+
+def segment(
+    student: Jump,
+    fixed: Jump,
+    x: jax.Array,
+    reached: jax.Array,
+    t: jax.Array,
+    u: jax.Array,
+    s: jax.Array,
+) -> Trajectory:
+    r"""The two points at s that trajectory segmented consistency compares,
+
+    .. math:: G_\theta(x_t, t, s), \qquad \mathrm{sg}\, G_{fixed}(x_u, u, s)
+
+    with the jumps G of :func:`trajectory`. Where s is u, the second is :math:`x_u` itself.
+
+    Args:
+        student: g; it need not look at where a jump ends.
+        fixed: its running average.
+        x: ``[B, ...]`` at t.
+        reached: where a teacher came from there, at u.
+        t: ``[B]``.
+        u: ``[B]``, between t and s.
+        s: ``[B]``, within the segment of t.
+
+    References:
+        Ren et al., Hyper-SD, 2024, (8) to (10).
+    """
+    own = _jump(student, x, t, s)
+    return Trajectory(own, jax.lax.stop_gradient(_jump(fixed, reached, u, s)))
 
 
 def trajectory(
@@ -198,13 +229,14 @@ def trajectory(
     if inner not in ("student", "fixed"):
         raise ValueError(unknown("net of the inner jump", inner, ("student", "fixed")))
 
-    def jump(net: Jump, x: jax.Array, t: Any, s: Any) -> jax.Array:
-        return transition(edm(), x, net(x, t, s), t, s)
-
     last = jnp.full_like(s, end)
-    own = jump(student, x, t, s)
-    other = jax.lax.stop_gradient(jump(student if inner == "student" else fixed, reached, u, s))
-    return Trajectory(jump(fixed, own, s, last), jax.lax.stop_gradient(jump(fixed, other, s, last)))
+    own, other = segment(student, student if inner == "student" else fixed, x, reached, t, u, s)
+    estimate, target = (_jump(fixed, point, s, last) for point in (own, other))
+    return Trajectory(estimate, jax.lax.stop_gradient(target))
+
+
+def _jump(net: Jump, x: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
+    return transition(edm(), x, net(x, t, s), t, s)
 
 
 def signal_target(

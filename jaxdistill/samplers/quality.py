@@ -108,6 +108,7 @@ def density_quality(
     middle: Sequence[Positive] = (),
     scale: Finite | None = None,
     embedded: bool = False,
+    mode: Natural | None = None,
 ) -> Evaluator:
     r"""An evaluator: how far samples are from a mixture whose modes are round.
 
@@ -136,6 +137,7 @@ def density_quality(
         middle: the levels after the first.
         scale: of guidance, None for none.
         embedded: whether the net is given the scale.
+        mode: of which ``mode_share_n`` is measured as well, the share of samples nearest to it.
 
     Raises:
         ValueError: see :func:`sampler`.
@@ -167,6 +169,8 @@ def density_quality(
             }
             if guided is None:
                 own |= distances.modes(points, source.means, deviation, source.weights)
+            if mode is not None:
+                own["mode_share"] = distances.share_of_mode(points, source.means, mode)
             found |= {f"{name}_{n}": float(value) for name, value in own.items()}
         if {1, 2} <= set(in_steps):
             excess = [found[f"sliced_wasserstein_{n}"] - found["floor"] for n in (1, 2)]
@@ -177,6 +181,7 @@ def density_quality(
         return {name: float(value) for name, value in found.items()}
 
     each = DISTANCES if guided is not None else (*DISTANCES, *MODES)
+    each = each if mode is None else (*each, "mode_share")
     gain = ("two_step_gain",) if {1, 2} <= set(in_steps) else ()
     gain += ("rise",) if len(in_steps) > 2 else ()
     names = [f"{name}_{n}" for n in in_steps for name in each]

@@ -83,6 +83,28 @@ def features_of(net: Net, name: str, taps: Sequence[str]) -> Features:
     return features
 
 
+def heads_of(
+    head: Net, taps: Sequence[str], seen: Sequence[jax.Array], key: jax.Array
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The variables of a head for every feature, by its tap."""
+    heads = {
+        tap: head.init(jax.random.fold_in(key, 1 + place), feature)
+        for place, (tap, feature) in enumerate(zip(taps, seen, strict=True))
+    }
+    params, state = ({tap: each[part] for tap, each in heads.items()} for part in (0, 1))
+    return params, state
+
+
+def logits_of(
+    head: Net, heads: tuple[Any, Any], taps: Sequence[str], seen: Sequence[jax.Array]
+) -> jax.Array:
+    """How real the heads find features of examples, ``[taps, B]``."""
+    params, state = heads
+    pairs = zip(taps, seen, strict=True)
+    logits = [head.apply(params[tap], state[tap], each).out for tap, each in pairs]
+    return jnp.stack([each.reshape(len(each)) for each in logits])
+
+
 def latent_adversarial(
     net: Net,
     tx: optax.GradientTransformation,
@@ -172,10 +194,8 @@ def latent_adversarial(
         sigma = schedules.lognormal(keys[0], x.shape[:1], adversary.mean, adversary.std)
         sigma = sigma.astype(x.dtype)
         y = x + over(sigma, x) * jax.random.normal(keys[1], x.shape, x.dtype)
-        params, state = nets["heads"]
-        seen = zip(adversary.taps, features(turn.frozen)(y, sigma, label), strict=True)
-        logits = [head.apply(params[tap], state[tap], each).out for tap, each in seen]
-        return jnp.stack([each.reshape(len(x)) for each in logits])
+        seen = features(turn.frozen)(y, sigma, label)
+        return logits_of(head, nets["heads"], adversary.taps, seen)
 
     def student(nets, turn):
         keys = jax.random.split(turn.key, 4)
@@ -203,13 +223,8 @@ def latent_adversarial(
         found = begin(key, frozen, batch)
         data, label = common.read(batch, key, prepare, labels)
         seen = features(frozen)(data, jnp.ones(len(data), data.dtype), label)
-        heads = {
-            tap: head.init(jax.random.fold_in(key, 1 + place), feature)
-            for place, (tap, feature) in enumerate(zip(adversary.taps, seen, strict=True))
-        }
-        parts = ({tap: each[part] for tap, each in heads.items()} for part in (0, 1))
         weight = {"weight": weight_of_times()} if weighting == "learned" else {}
-        return {**found, **weight, "heads": tuple(parts)}
+        return {**found, **weight, "heads": heads_of(head, adversary.taps, seen, key)}
 
     trains = ("net", "weight") if weighting == "learned" else ("net",)
     turns = {

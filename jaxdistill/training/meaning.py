@@ -85,6 +85,7 @@ _ENDS: dict[str, tuple[str, Better]] = {
     "kernel_distance": ("kernel distance", _DOWN),
     "mode_variation": ("difference of the modes' shares", _DOWN),
     "mode_quality": ("share of samples near a mode", _UP),
+    "mode_share": ("share of samples in one mode", _NEITHER),
     "within_mode": ("spread in a mode, 1 being right", _NEITHER),
     "floor": ("distance of exact samples", _DOWN),
     "signal_error": ("distance from the exact way", _DOWN),
