@@ -59,26 +59,27 @@ def published() -> dict:
     return found
 
 
+def arms(frozen: tuple[str, ...], teacher: dict, judged: str, **consistency) -> tuple[dict, dict]:
+    """The distiller, and the same without its adversary."""
+    shared = {"frozen": frozen, "teacher": teacher, "ema": 0.999}
+    both = {
+        **shared,
+        "name": "latent_adversarial",
+        "features": judged,
+        "consistency": consistency,
+        "adversary": {"taps": ("block_0", "bottleneck")},
+        "critic_optimizer": adamw(1e-3, 100),
+    }
+    return both, {**shared, "name": "continuous_consistency", **consistency}
+
+
 def mixture() -> dict:
     net = denoiser(perceptron(128, 2), time="flow")
-    alone = {
-        "name": "continuous_consistency",
-        "teacher": {"density": samplers.RING},
-        "mean": 0.2,
-        "std": 1.6,
-        "warmup": 500,
-        "ema": 0.999,
-    }
+    exact = {"density": samplers.RING}
+    both, alone = arms(("fit",), exact, "fit", mean=-1.0, std=1.4, warmup=500)
     student = {
         "student": net,
-        "distiller": {
-            **alone,
-            "name": "latent_adversarial",
-            "frozen": ("fit",),
-            "features": "fit",
-            "adversary": {"taps": ("block_0", "bottleneck")},
-            "critic_optimizer": adamw(1e-3, 100),
-        },
+        "distiller": both,
         "initial": {"stage": "fit"},
         "optimizer": adamw(3e-4, 100),
         "batch_size": 128,
@@ -112,36 +113,21 @@ def mixture() -> dict:
 
 def small() -> dict:
     net = denoiser(perceptron(256, 3), conditional=True, time="flow")
-    alone = {
-        "name": "continuous_consistency",
-        "frozen": ("classifier", "teacher"),
-        "teacher": {"stage": "teacher"},
-        "mean": 0.2,
-        "std": 1.6,
-        "warmup": 1000,
-        "ema": 0.999,
-    }
-    adversarial = {
-        **alone,
-        "name": "latent_adversarial",
-        "features": "teacher",
-        "adversary": {"taps": ("block_1", "bottleneck")},
-        "critic_optimizer": adamw(1e-3, 100),
-    }
+    held = ("classifier", "teacher")
+    both, alone = arms(held, {"stage": "teacher"}, "teacher", mean=0.2, std=1.6, warmup=1000)
     student = samplers.digits_stage(
         net,
-        adversarial,
+        both,
         peak=1e-4,
         steps=4000,
         quality=samplers.student_quality(in_steps=(1, 2, 4), middle=MIDDLE),
         initial={"stage": "teacher"},
     )
-    arms = {
-        "adversarial": {},
-        "alone": {"stages/student/distiller": {**alone, "labels": True}},
-    }
     asked = "the adversary lowers the kernel distance of one step"
-    claim = samplers.gap_claim(arms, {"one step": ("in one step", "adversarial", 1)})
+    claim = samplers.gap_claim(
+        {"adversarial": {}, "alone": {"stages/student/distiller": {**alone, "labels": True}}},
+        {"one step": ("in one step", "adversarial", 1)},
+    )
     claim["contrasts"]["adversary"] = above("alone", "adversarial", asked)
     return {
         **samplers.on_digits(

@@ -47,8 +47,8 @@ def _export(words: Sequence[str]) -> int:
     if TO.value not in targets:
         raise ValueError(unknown("target of an export", TO.value, targets))
     if TO.value in lora.STYLES:
-        how = {"style": TO.value, "prefix": PREFIX.value}
-        folder = recipe.export_adapters(words[0], OUT.value, **how)
+        style: lora.Style = "peft" if TO.value == "peft" else "diffusers"
+        folder = recipe.export_adapters(words[0], OUT.value, style=style, prefix=PREFIX.value)
     else:
         folder = students.export(words[0], to=TO.value, out=OUT.value, raw=RAW.value)
     print(f"{folder}:", *sorted(file.name for file in folder.iterdir()))

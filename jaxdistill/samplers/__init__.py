@@ -85,7 +85,12 @@ from jaxdistill.samplers.solvers import (
     trajectory_consistency,
     transition,
 )
-from jaxdistill.samplers.sprint import Adversary, features_of, latent_adversarial
+from jaxdistill.samplers.sprint import (
+    Adversary,
+    Consistency,
+    features_of,
+    latent_adversarial,
+)
 from jaxdistill.samplers.teaching import denoising
 
 __all__ = [
@@ -93,6 +98,7 @@ __all__ = [
     "PREDICTIONS",
     "SOLVERS",
     "Adversary",
+    "Consistency",
     "Discriminator",
     "Feedback",
     "Judge",

@@ -148,11 +148,8 @@ def distribution_matching(
         Yin et al., Improved Distribution Matching Distillation, 2024; Zhou et al., Score identity
         Distillation, 2024.
     """
-    _refuse(matching, ratio, levels, noise, labels, classes)
-    if pairs is not None and len(levels) > 1:
-        raise ValueError(f"pairs are learnt in one step: the generator has levels={tuple(levels)}")
+    _refuse(matching, ratio, levels, noise, labels, classes, pairs)
     samples = functools.partial(generated, net, levels, classes if labels else 0)
-    guess = functools.partial(_estimate, fake)
     judged = functools.partial(_judged, fake, head, noise, discriminator.tap)
     through = matching == "identity"
     follow = functools.partial(losses.score_identity, alpha=alpha) if through else _matched
@@ -164,12 +161,8 @@ def distribution_matching(
         y, sigma = noise.on(keys[2], x, all_levels=False)
         y = y if through else jax.lax.stop_gradient(y)
         real = teacher(turn.frozen)(y, sigma, label)
-        values = follow(x, real, guess(nets, y, sigma, label).out)
-        value, measured = values.mean(), {"gradient": common.mean(2 * values)}
-        if pairs is not None:
-            missed = pairs(nets, turn.frozen, keys[4], len(like))
-            value += regression * missed.mean()
-            measured["regression"] = common.mean(missed)
+        values = follow(x, real, _estimate(fake, nets, y, sigma, label).out)
+        value, measured = _followed(values, pairs, regression, nets, turn.frozen, keys[4])
         if head is None:
             return value, measured
         paid = losses.adversarial_generator(judged(nets, x, label, keys[3]))
@@ -181,7 +174,7 @@ def distribution_matching(
         data, own_label = common.read(turn.batch, keys[6], prepare, labels)
         x, label = samples(nets, keys, data)
         y, sigma = noise.on(keys[2], x)
-        said = guess(nets, y, sigma, label, train=True, rng=keys[3]).out
+        said = _estimate(fake, nets, y, sigma, label, train=True, rng=keys[3]).out
         values = losses.denoising(said, x, sigma, sigma_data=sigma_data)
         measured = {"fake": common.mean(values)}
         if head is None:
@@ -196,6 +189,17 @@ def distribution_matching(
     begun = {"net": initial, "fake": estimate or initial}
     start = _starting(net, fake, head, discriminator.tap, prepare, labels, begun)
     return players(turns, start, ema=common.averages(ema), own_batches=head is not None)
+
+
+def _followed(
+    values: jax.Array, pairs: PairLoss | None, weight: float, nets: Nets, frozen: Any, key: Any
+) -> tuple[jax.Array, dict[str, Any]]:
+    """What the generator pays for where it is to go, and on pairs, and how both are measured."""
+    measured = {"gradient": common.mean(2 * values)}
+    if pairs is None:
+        return values.mean(), measured
+    missed = pairs(nets, frozen, key, len(values))
+    return values.mean() + weight * missed.mean(), {**measured, "regression": common.mean(missed)}
 
 
 def _starting(
@@ -265,7 +269,13 @@ def _matched(x: jax.Array, real: jax.Array, guess: jax.Array) -> jax.Array:
 
 
 def _refuse(
-    matching: str, ratio: int, levels: Sequence[float], noise: Noise, labels: bool, classes: int
+    matching: str,
+    ratio: int,
+    levels: Sequence[float],
+    noise: Noise,
+    labels: bool,
+    classes: int,
+    pairs: Any,
 ) -> None:
     if matching not in ("distribution", "identity"):
         raise ValueError(unknown("matching", matching, ("distribution", "identity")))
@@ -276,5 +286,7 @@ def _refuse(
     schedules.refuse_fall(noise.low, noise.high)
     if not 0 <= noise.within[0] <= noise.within[1] <= 1:
         raise ValueError(f"within={noise.within} must rise from 0 or more to 1 or less")
+    if pairs is not None and len(levels) > 1:
+        raise ValueError(f"pairs are learnt in one step: the generator has levels={tuple(levels)}")
     if labels and not classes:
         raise ValueError("a generator with labels needs the number of classes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +12,7 @@ import optax
 
 from jaxdistill.distiller import Distiller, entry
 from jaxdistill.net import Net
-from jaxdistill.players import Player, players
+from jaxdistill.players import Nets, Player, Turn, players
 from jaxdistill.samplers import _training as common
 from jaxdistill.samplers import losses, schedules
 from jaxdistill.samplers._training import Prepare
@@ -54,7 +54,32 @@ class Adversary(NamedTuple):
     misaligned: bool = True
 
 
-ADVERSARY = Adversary()
+class Consistency(NamedTuple):
+    """The part of sCM, see :func:`~jaxdistill.samplers.continuous_consistency`.
+
+    Attributes:
+        mean: of the logarithm of levels.
+        std: likewise.
+        high: the largest level.
+        warmup: steps until the derivative of the net counts in full.
+        c: of the normalisation of the tangent.
+        weighting: of times.
+    """
+
+    mean: Finite = 0.2
+    std: Positive = 1.6
+    high: Positive = 80.0
+    warmup: Natural = 4000
+    c: Positive = 0.1
+    weighting: Literal["learned", "tangent", "none"] = "learned"
+
+    def levels(self, key: jax.Array, like: jax.Array) -> jax.Array:
+        """A level for every example."""
+        sigma = schedules.lognormal(key, like.shape[:1], self.mean, self.std)
+        return jnp.minimum(sigma.astype(like.dtype), self.high)
+
+
+ADVERSARY, CONSISTENCY = Adversary(), Consistency()
 
 
 def features_of(net: Net, name: str, taps: Sequence[str]) -> Features:
@@ -116,12 +141,7 @@ def latent_adversarial(
     initial: str | None = None,
     *,
     sigma_data: Positive = 0.5,
-    mean: Finite = 0.2,
-    std: Positive = 1.6,
-    high: Positive = 80.0,
-    warmup: Natural = 4000,
-    c: Positive = 0.1,
-    weighting: Literal["learned", "tangent", "none"] = "learned",
+    consistency: Consistency = CONSISTENCY,
     labels: bool = False,
     scales: Sequence[Finite] = (),
     adversary: Adversary = ADVERSARY,
@@ -149,14 +169,9 @@ def latent_adversarial(
         prepare: ``(batch, key) -> batch``; what it gives as ``student`` is the data.
         initial: the entry of the frozen variables to start from, a denoiser of the same net.
         sigma_data: standard deviation of the data.
-        mean: of the logarithm of levels.
-        std: likewise.
-        high: the largest level.
-        warmup: steps until the derivative of the net counts in full.
-        c: of the normalisation of the tangent.
-        weighting: as for :func:`~jaxdistill.samplers.continuous_consistency`.
+        consistency: the part of sCM.
         labels: whether labels are inputs.
-        scales: of guidance, likewise.
+        scales: of guidance, as for :func:`~jaxdistill.samplers.continuous_consistency`.
         adversary: the adversarial part.
         critic_updates: of the heads for one of the student.
         ema: decay of the running average; with one the result is the average.
@@ -169,49 +184,28 @@ def latent_adversarial(
         Chen et al., SANA-Sprint: One-Step Diffusion with Continuous-Time Consistency Distillation,
         2025.
     """
-    consistent = continuous_loss(
-        net, teacher, prepare, sigma_data=sigma_data, mean=mean, std=std, high=high, warmup=warmup,
-        c=c, weighting=weighting, labels=labels, scales=scales,
-    )  # fmt: skip
     outer = denoiser(net, sigma_data=sigma_data, time="angle")
-    latest = math.atan(high / sigma_data)
-
-    def sampled(nets, data, label, key):
-        """Samples of one step from times of their own."""
-        keys = jax.random.split(key, 5)
-        sigma = schedules.lognormal(keys[0], data.shape[:1], mean, std).astype(data.dtype)
-        t = jnp.minimum(jnp.arctan(sigma / sigma_data), latest)
-        t = jnp.where(jax.random.uniform(keys[1], t.shape) < adversary.pure, latest, t)
-        noise = jax.random.normal(keys[2], data.shape, data.dtype)
-        x = data + sigma_data * over(jnp.tan(t), data) * noise
-        told = common.given(label, common.drawn_scale(keys[3], scales, data))
-        inputs = {**noised(x, sigma_data * jnp.tan(t)), **told}
-        return outer.apply(*nets["net"], inputs, train=True, rng=keys[4]).out
-
-    def judged(nets, turn, x, label, key):
-        """How real the heads find noised samples, ``[taps, B]`` logits."""
-        keys = jax.random.split(key)
-        sigma = schedules.lognormal(keys[0], x.shape[:1], adversary.mean, adversary.std)
-        sigma = sigma.astype(x.dtype)
-        y = x + over(sigma, x) * jax.random.normal(keys[1], x.shape, x.dtype)
-        seen = features(turn.frozen)(y, sigma, label)
-        return logits_of(head, nets["heads"], adversary.taps, seen)
+    samples = functools.partial(_samples, outer, consistency, adversary.pure, scales)
+    judged = functools.partial(_judged, features, head, adversary)
+    consistent = continuous_loss(
+        net, teacher, prepare, sigma_data=sigma_data, labels=labels, scales=scales,
+        **consistency._asdict(),
+    )  # fmt: skip
 
     def student(nets, turn):
         keys = jax.random.split(turn.key, 4)
         value, measured = consistent(nets, turn._replace(key=keys[0]))
         data, label = common.read(turn.batch, keys[1], prepare, labels)
-        x = sampled(nets, data, label, keys[2])
-        logits = judged(nets, turn, x, label, keys[3])
+        logits = judged(nets, turn, samples(nets, data, label, keys[2]), label, keys[3])
         paid = losses.adversarial_generator(logits, kind="hinge")
         return value + adversary.weight * paid.mean(), {**measured, "generator": common.mean(paid)}
 
     def critic(nets, turn):
         keys = jax.random.split(turn.key, 5)
         data, label = common.read(turn.batch, keys[0], prepare, labels)
-        x = sampled(nets, data, label, keys[1])
         real = judged(nets, turn, data, label, keys[2])
-        paid = losses.adversarial_critic(real, judged(nets, turn, x, label, keys[3]), kind="hinge")
+        fake = judged(nets, turn, samples(nets, data, label, keys[1]), label, keys[3])
+        paid = losses.adversarial_critic(real, fake, kind="hinge")
         if adversary.misaligned and label is not None:
             other = judged(nets, turn, jnp.roll(data, 1, 0), label, keys[4])
             paid = (paid + losses.adversarial_critic(real, other, kind="hinge")) / 2
@@ -220,15 +214,54 @@ def latent_adversarial(
     begin = common.starting({"net": outer}, prepare, labels, initial, guidance=bool(scales))
 
     def start(key, frozen, batch):
-        found = begin(key, frozen, batch)
+        found = dict(begin(key, frozen, batch))
         data, label = common.read(batch, key, prepare, labels)
         seen = features(frozen)(data, jnp.ones(len(data), data.dtype), label)
-        weight = {"weight": weight_of_times()} if weighting == "learned" else {}
-        return {**found, **weight, "heads": heads_of(head, adversary.taps, seen, key)}
+        found["heads"] = heads_of(head, adversary.taps, seen, key)
+        return {**found, "weight": weight_of_times()} if learned else found
 
-    trains = ("net", "weight") if weighting == "learned" else ("net",)
+    learned = consistency.weighting == "learned"
     turns = {
-        "net": Player(student, tx, trains=trains),
+        "net": Player(student, tx, trains=("net", "weight") if learned else ("net",)),
         "critic": Player(critic, critic_tx, critic_updates, ("heads",)),
     }
     return players(turns, start, ema=common.averages(ema))
+
+
+def _samples(
+    outer: Net,
+    consistency: Consistency,
+    pure: float,
+    scales: Sequence[float],
+    nets: Nets,
+    data: jax.Array,
+    label: Any,
+    key: jax.Array,
+) -> jax.Array:
+    """Samples of one step from levels of their own, some of them the largest."""
+    keys = jax.random.split(key, 5)
+    sigma = consistency.levels(keys[0], data)
+    sigma = jnp.where(jax.random.uniform(keys[1], sigma.shape) < pure, consistency.high, sigma)
+    x = data + over(sigma, data) * jax.random.normal(keys[2], data.shape, data.dtype)
+    told = common.given(label, common.drawn_scale(keys[3], scales, data))
+    inputs = {**noised(x, sigma), **told}
+    return outer.apply(*nets["net"], inputs, train=True, rng=keys[4]).out
+
+
+def _judged(
+    features: Features,
+    head: Net,
+    adversary: Adversary,
+    nets: Nets,
+    turn: Turn,
+    x: jax.Array,
+    label: Any,
+    key: jax.Array,
+) -> jax.Array:
+    """How real the heads find samples, once noised; ``[taps, B]`` logits."""
+    keys = jax.random.split(key)
+    sigma = schedules.lognormal(keys[0], x.shape[:1], adversary.mean, adversary.std)
+    sigma = sigma.astype(x.dtype)
+    y = x + over(sigma, x) * jax.random.normal(keys[1], x.shape, x.dtype)
+    seen = features(turn.frozen)(y, sigma, label)
+    return logits_of(head, nets["heads"], adversary.taps, seen)

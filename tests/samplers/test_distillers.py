@@ -84,7 +84,7 @@ def sprint(**settings):
     features = samplers.features_of(trunk, "teacher", adversary.taps)
     return samplers.latent_adversarial(
         samplers.as_trigflow(net), ADAM, ADAM, exact, lambda _: features(frozen), HEAD,
-        **{"warmup": 2, "adversary": adversary, **settings},
+        **{"consistency": samplers.Consistency(warmup=2), "adversary": adversary, **settings},
     )  # fmt: skip
 
 

@@ -56,6 +56,7 @@ def of_images(**settings):
     ("make", "settings"),
     [
         (of_density, {}),
+        (of_density, {"in_steps": (4, 1, 2)}),
         (of_density, {"in_steps": (3,), "label": 1, "solver": "heun"}),
         (of_density, {"in_steps": (1,), "scale": 2.0, "label": 0}),
         (of_images, {}),
@@ -71,6 +72,9 @@ def test_what_is_measured_is_what_is_said(make, settings):
         found = evaluator(variables, {"classifier": ({}, {}), "teacher": variables}, ROWS)
     assert sorted(found) == sorted(evaluator.metrics)
     assert all(type(value) is float and np.isfinite(value) for value in found.values())
+    if "rise" in found:
+        one, two, four = (found[f"sliced_wasserstein_{n}"] for n in (1, 2, 4))
+        np.testing.assert_allclose(found["rise"], max(two - one, four - two))
     if "fid_gain" in found:
         np.testing.assert_allclose(found["fid_gain"], 1 - found["fid_2"] / found["fid_1"])
 
