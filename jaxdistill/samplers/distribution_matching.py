@@ -156,10 +156,8 @@ def distribution_matching(
 
     def generator(nets, turn):
         keys = jax.random.split(turn.key, 5)
-        like, _ = common.read(turn.batch, turn.key, prepare, labels)
-        x, label = samples(nets, keys, like)
-        y, sigma = noise.on(keys[2], x, all_levels=False)
-        y = y if through else jax.lax.stop_gradient(y)
+        x, label = samples(nets, keys, common.read(turn.batch, turn.key, prepare, labels)[0])
+        y, sigma = noise.on(keys[2], x if through else jax.lax.stop_gradient(x), all_levels=False)
         real = teacher(turn.frozen)(y, sigma, label)
         values = follow(x, real, _estimate(fake, nets, y, sigma, label).out)
         value, measured = _followed(values, pairs, regression, nets, turn.frozen, keys[4])
