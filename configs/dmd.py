@@ -91,8 +91,21 @@ def mixture() -> dict:
             "arms": {"pairs": {}, "alone": ALONE},
             "contrasts": {
                 **ring_gates("pairs"),
-                "nearer": above("alone", "pairs", "with pairs one step is nearer"),
-                "share": above("alone", "pairs", "with them shares are less off", metric=shares),
+                "nearer": above(
+                    "alone",
+                    "pairs",
+                    "with pairs one step is nearer by 0.06",
+                    0.06,
+                    origin="as far as one step may be off",
+                ),
+                "share": above(
+                    "alone",
+                    "pairs",
+                    "with them the shares of the modes are less off, by 0.08",
+                    0.08,
+                    shares,
+                    origin="as much as they may be off",
+                ),
             },
         },
     }
