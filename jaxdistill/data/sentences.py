@@ -79,10 +79,7 @@ def encoded(given: Sentences, tokenizer: Tokenizer, length: int) -> Source:
         raise ValueError(
             f"texts of {given.name!r} need {2 * marks - 1} tokens or more, not {length}"
         )
-    for what, found in (("labels", given.labels), ("second texts", given.others)):
-        if found is not None and len(found) != len(given.texts):
-            raise ValueError(f"{given.name!r} has {len(given.texts)} texts and {len(found)} {what}")
-    _refuse_empty(given)
+    _refuse_unlike(given)
     count = len(given.texts)
     tokens = np.full((count, length), tokenizer.end, np.int32)
     tokens[:, 0] = tokenizer.end if tokenizer.start is None else tokenizer.start
@@ -137,8 +134,11 @@ def encoded(given: Sentences, tokenizer: Tokenizer, length: int) -> Source:
     )
 
 
-def _refuse_empty(given: Sentences) -> None:
-    """Refuses a pair of which nothing can be compared."""
+def _refuse_unlike(given: Sentences) -> None:
+    """Refuses labels or second texts that are fewer or more, and pairs with an empty text."""
+    for what, found in (("labels", given.labels), ("second texts", given.others)):
+        if found is not None and len(found) != len(given.texts):
+            raise ValueError(f"{given.name!r} has {len(given.texts)} texts and {len(found)} {what}")
     if given.others is None:
         return
     for which, texts in (("first", given.texts), ("second", given.others)):
