@@ -59,9 +59,9 @@ def mixture() -> dict:
     way = {"evaluator": "signal_error", "sets": ("validation",), "density": samplers.RING}
     student = {
         "student": denoiser(perceptron(128, 2, jumps=True), time="angle"),
-        "distiller": {"name": "bootstrapped", "teacher": teacher, "order": 2, "ema": 0.999},
+        "distiller": {"name": "bootstrapped", "teacher": teacher, "order": 2, "ema": 0.995},
         "initial": {"stage": "fit"},
-        "optimizer": adamw(1e-3, 100),
+        "optimizer": adamw(2e-3, 100),
         "batch_size": 256,
         "steps": 4000,
         "evaluate": {"quality": quality, "way": way},
@@ -71,7 +71,7 @@ def mixture() -> dict:
     consistency = {
         f"{at}/student": denoiser(perceptron(128, 2), time="angle", sigma_min=0.002),
         f"{at}/distiller": {
-            **{"name": "consistency", "teacher": teacher, "ema": 0.999},
+            **{"name": "consistency", "teacher": teacher, "ema": 0.995},
             **{"first": 18, "last": 18},
         },
         f"{at}/evaluate/quality/solver": "consistency",

@@ -32,7 +32,7 @@ from jaxdistill.presets.samplers import denoiser, perceptron
 
 SENTENCE = "Segments of the way, ever fewer, lead to one step."
 SEGMENTS = {"eight": 8, "four": 4, "two": 2, "student": 1}
-# The edges of four segments of 32 steps between 80 and 0.002.
+# The edges of four segments between 80 and 0.002.
 MIDDLE = (17.52, 2.514, 0.1692)
 WHERE = ("conv_", "qkv", "proj", "given/")
 
@@ -97,18 +97,18 @@ def mixture() -> dict:
     stages = segmented(
         {"density": samplers.RING},
         "fit",
-        distiller={"order": 2},
+        distiller={"order": 2, "levels": 16, "ema": 0.95},
         student=net,
-        optimizer=adamw(1e-3, 100),
+        optimizer=adamw(2e-3, 100),
         batch_size=256,
-        steps=1500,
+        steps=1200,
     )
     stages["student"] |= {"evaluate": {"quality": quality}, "pictures": ("samples",)}
     at = "stages/student/distiller"
     direct = {f"stages/{name}/distiller/segments": 1 for name in SEGMENTS}
     liked = {
         f"{at}/reward": {"density": samplers.RING, "mode": 0},
-        f"{at}/feedback": {"weight": 0.01, "enough": -0.1},
+        f"{at}/feedback": {"weight": 0.01, "enough": 1.0},
     }
     found = "student/validation"
     pair = ("direct", "segments")
@@ -154,7 +154,7 @@ def small() -> dict:
         {"stage": "teacher"},
         "teacher",
         held,
-        distiller={"labels": True},
+        distiller={"labels": True, "order": 2, "levels": 16, "ema": 0.95},
         student=net,
         optimizer=adamw(3e-4, 100),
         batch_size=128,

@@ -17,13 +17,22 @@ Reward = Callable[[Mapping[str, Any]], Callable[[jax.Array], jax.Array]]
 """A function of frozen variables to one of images ``[B, ...]`` to how much they please, ``[B]``."""
 
 
-def near_mode(source: Mixture, mode: int) -> Reward:
-    """A reward for points near a mode of a density: less the distance from its mean."""
-    place = source.means[mode]
+def near_mode(source: Mixture, mode: int, spread: float = 0.2) -> Reward:
+    """A reward for points of a mode of a density: the probability that they are of it, were all
+    modes round with one standard deviation. Points well within other modes are hardly moved.
+
+    Args:
+        source: the density.
+        mode: which.
+        spread: that deviation.
+    """
 
     def pleased(x):
-        gaps = x.reshape(len(x), -1) - place.astype(x.dtype)[None]
-        return -jnp.sqrt((gaps**2).sum(-1) + 1e-12)
+        flat = x.reshape(len(x), -1)
+        means, weights = (part.astype(flat.dtype) for part in (source.means, source.weights))
+        squares = ((flat[:, None] - means[None]) ** 2).sum(-1)
+        logits = jnp.log(weights)[None] - squares / (2 * spread**2)
+        return jax.nn.softmax(logits)[:, mode]
 
     return lambda frozen: pleased
 
