@@ -236,6 +236,16 @@ def on_digits(
     )
 
 
+def labelled(distiller: dict[str, Any]) -> dict[str, Any]:
+    """An algorithm with labels; one for several students says it of theirs.
+
+    Example:
+        >>> labelled({"name": "denoising"})
+        {'name': 'denoising', 'labels': True}
+    """
+    return distiller if distiller["name"] == "students" else {**distiller, "labels": True}
+
+
 def digits_stage(
     student: dict[str, Any],
     distiller: dict[str, Any],
@@ -253,7 +263,7 @@ def digits_stage(
     """
     return {
         "student": student,
-        "distiller": {**distiller, "labels": True},
+        "distiller": labelled(distiller),
         "optimizer": adamw(peak, 100),
         "view": {"augment": CENTRED},
         "batch_size": 128,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxdistill.presets.optimizers import adamw
-from jaxdistill.presets.samplers import CENTRED_64, IMAGENET_64, RING, denoiser
+from jaxdistill.presets.samplers import CENTRED_64, IMAGENET_64, RING, denoiser, labelled
 
 
 def imagenet_64_stage(distiller: dict[str, Any], steps: int, **settings: Any) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def imagenet_64_stage(distiller: dict[str, Any], steps: int, **settings: Any) ->
     """
     return {
         "student": denoiser(IMAGENET_64, conditional=True),
-        "distiller": {**distiller, "labels": True},
+        "distiller": labelled(distiller),
         "initial": {"stage": "teacher"},
         "optimizer": {
             "name": "adamw",
@@ -75,3 +75,38 @@ def path_quality(**settings: Any) -> dict[str, Any]:
     """
     known = {"evaluator": "path_quality", "sets": ("validation",)}
     return {**known, "density": dict(RING), **settings}
+
+
+def students(one: dict[str, Any], count: int) -> dict[str, Any]:
+    """Several nets of one kind, each for a part of the classes.
+
+    Example:
+        >>> students({"net": "denoiser"}, 4)["count"]
+        4
+    """
+    return {"net": "students", "count": count, "one": one}
+
+
+def of_each(
+    name: str,
+    teacher: dict[str, Any],
+    frozen: tuple[str, ...] = (),
+    stacked: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """An algorithm with labels for every one of several students.
+
+    Args:
+        name: of the algorithm.
+        teacher: whom they learn from.
+        frozen: earlier stages that it reads.
+        stacked: whether each starts from one of several students, not all from one net.
+        settings: further keys of the algorithm.
+
+    Example:
+        >>> of_each("denoising", {"stage": "teacher"})["of"]["name"]
+        'denoising'
+    """
+    of = {"name": name, "teacher": teacher, "labels": True, **settings}
+    start = ("initial",) if stacked else ()
+    return {"name": "students", "of": of, "frozen": frozen, "stacked": start}

@@ -47,7 +47,17 @@ def _denoiser(
     return samplers.denoiser(_backbone(backbone, classes), **rest)
 
 
-NETS: dict[str, Entry] = {"denoiser": _denoiser}
+def _students(context: Context, *, one: Mapping[str, Any], count: Count) -> Net:
+    """Several nets, one for each part of the classes."""
+    high = one.get("sigma_max", 80.0)
+    return samplers.students(_one(one, context), context.classes or 0, count=count, sigma_max=high)
+
+
+def _one(part: Mapping[str, Any], context: Context) -> Net:
+    return call("net of one student", {"denoiser": _denoiser}, part, context, "net")
+
+
+NETS: dict[str, Entry] = {"denoiser": _denoiser, "students": _students}
 
 
 def _density(part: Mapping[str, Any]) -> samplers.Mixture:
@@ -294,7 +304,32 @@ def _backtracking(context: Context, *, path: str, interval: Count = 1000, **rest
     return samplers.backtracking(matched, path, interval=interval)
 
 
+def _on_axis(
+    context: Context,
+    *,
+    of: Mapping[str, Any],
+    stacked: Sequence[str] = (),
+    divided: Sequence[str] = (),
+) -> Distiller:
+    """Several students at once, each with its own classes."""
+    if context.student.get("net") != "students":
+        raise ValueError(
+            "'students' trains several at once: its student must be the net 'students', not "
+            f"{context.student.get('net')!r}"
+        )
+    one = context.student["one"]
+    inner = dataclasses.replace(context, student=one, student_net=_one(one, context))
+    return samplers.on_axis(
+        call("distiller of one student", DISTILLERS, of, inner),
+        context.classes or 0,
+        context.student["count"],
+        stacked=stacked,
+        divided=divided,
+    )
+
+
 DISTILLERS: dict[str, Entry] = {
+    "students": _on_axis,
     "denoising": _taught(samplers.denoising),
     "consistency": _taught(samplers.consistency_training),
     "continuous_consistency": _continuous_consistency,

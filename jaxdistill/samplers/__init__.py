@@ -35,6 +35,7 @@ from jaxdistill.samplers.jumps import (
     trajectory,
 )
 from jaxdistill.samplers.latent import latent_consistency, smooth_absolute
+from jaxdistill.samplers.many_students import on_axis, student_of, students
 from jaxdistill.samplers.mixtures import (
     Mixture,
     denoise,
@@ -155,6 +156,7 @@ __all__ = [
     "mixture",
     "near_mode",
     "of_class",
+    "on_axis",
     "on_path",
     "pair_loss",
     "path_quality",
@@ -172,6 +174,8 @@ __all__ = [
     "shortcuts",
     "signal_target",
     "smooth_absolute",
+    "student_of",
+    "students",
     "teacher_net",
     "trajectory",
     "trajectory_consistency",

@@ -32,6 +32,9 @@ from jaxdistill.settings import (
 
 # Levels among which those of the noise on samples are drawn.
 LEVELS = 1000
+OWN = "own classes"
+"""The entry of the frozen variables with the classes that labels of samples are drawn from, where
+these are not all."""
 
 
 class Noise(NamedTuple):
@@ -156,7 +159,8 @@ def distribution_matching(
 
     def generator(nets, turn):
         keys = jax.random.split(turn.key, 5)
-        x, label = samples(nets, keys, common.read(turn.batch, turn.key, prepare, labels)[0])
+        like, _ = common.read(turn.batch, turn.key, prepare, labels)
+        x, label = samples(nets, keys, like, turn.frozen.get(OWN))
         y, sigma = noise.on(keys[2], x if through else jax.lax.stop_gradient(x), all_levels=False)
         real = teacher(turn.frozen)(y, sigma, label)
         values = follow(x, real, _estimate(fake, nets, y, sigma, label).out)
@@ -170,7 +174,7 @@ def distribution_matching(
     def critic(nets, turn):
         keys = jax.random.split(turn.key, 7)
         data, own_label = common.read(turn.batch, keys[6], prepare, labels)
-        x, label = samples(nets, keys, data)
+        x, label = samples(nets, keys, data, turn.frozen.get(OWN))
         y, sigma = noise.on(keys[2], x)
         said = _estimate(fake, nets, y, sigma, label, train=True, rng=keys[3]).out
         values = losses.denoising(said, x, sigma, sigma_data=sigma_data)
@@ -217,7 +221,13 @@ def _starting(
 
 
 def generated(
-    net: Net, levels: Sequence[float], classes: int, nets: Nets, keys: jax.Array, like: jax.Array
+    net: Net,
+    levels: Sequence[float],
+    classes: int,
+    nets: Nets,
+    keys: jax.Array,
+    like: jax.Array,
+    own: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Samples of a generator, the last step differentiable, and the labels they were drawn for.
 
@@ -228,8 +238,9 @@ def generated(
         nets: whose entry ``"net"`` are its variables.
         keys: two keys, of labels and of noise.
         like: an array of the samples' shape and type.
+        own: the classes that labels are drawn from, if not all.
     """
-    label = jax.random.randint(keys[0], like.shape[:1], 0, classes) if classes else None
+    label = _drawn(keys[0], len(like), classes, own) if classes else None
     of_noise, of_rung, of_steps = jax.random.split(keys[1], 3)
     x = levels[0] * jax.random.normal(of_noise, like.shape, like.dtype)
     sigma = jnp.asarray(levels[0], like.dtype)
@@ -245,6 +256,12 @@ def generated(
         x, sigma = jax.lax.fori_loop(0, rung, down, x), grid[rung]
     inputs = noised(x, sigma, label)
     return net.apply(*nets["net"], inputs, train=True, rng=keys[1]).out, label
+
+
+def _drawn(key: jax.Array, count: int, classes: int, own: jax.Array | None) -> jax.Array:
+    if own is None:
+        return jax.random.randint(key, (count,), 0, classes)
+    return own[jax.random.randint(key, (count,), 0, len(own))]
 
 
 def _estimate(fake: Net, nets: Nets, y: jax.Array, sigma: jax.Array, label: Any, **how: Any):

@@ -102,6 +102,7 @@ def density_quality(
     draws: Count = 100_000,
     in_steps: Sequence[Count] = (1, 2),
     label: Natural | None = None,
+    labels: bool = False,
     solver: SolverName = "consistency",
     high: Positive = 80.0,
     low: Positive = 0.002,
@@ -131,6 +132,7 @@ def density_quality(
         draws: how many samples.
         in_steps: numbers of steps.
         label: the class that is sampled, all by default.
+        labels: whether the denoiser is given labels, drawn evenly, where all classes are sampled.
         solver: see :func:`sampler`, as all that follow.
         high: the level of the noise at the start.
         low: the least level above zero.
@@ -159,10 +161,11 @@ def density_quality(
         truth = right(keys[0], True)
         floors = [_wasserstein(right(key), truth) for key in keys[3:]]
         found: dict[str, Any] = {"floor": np.mean(floors)}
-        labels = None if label is None else jnp.full(draws, label)
+        asked = jnp.arange(draws) % source.classes if labels else None
+        asked = asked if label is None else jnp.full(draws, label)
         noise = jax.random.normal(keys[1], truth.shape)
         for n in shown(in_steps, "sample", "numbers of steps"):
-            points = run(result, noise, labels, keys[2], n)
+            points = run(result, noise, asked, keys[2], n)
             own = {
                 "sliced_wasserstein": _wasserstein(points, truth),
                 "kernel_distance": _kernel(points[:2000], truth[:: max(draws // 2000, 1)][:2000]),
