@@ -93,7 +93,7 @@ def degradation(
         keys = jax.random.split(turn.key, 4)
         like, _ = common.read(turn.batch, turn.key, prepare, labels)
         fixed = {"net": entry("generator in the frozen variables", name, turn.frozen)}
-        x, label = generated(made, levels, classes if labels else 0, fixed, keys, like)
+        x, label = generated(made, levels, classes if labels else 0, fixed, turn.frozen, keys, like)
         y, sigma = noise.on(keys[2], x)
         said = net.apply(*nets["net"], noised(y, sigma, label), train=True, rng=keys[3]).out
         values = losses.denoising(said, x, sigma, sigma_data=sigma_data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -160,7 +160,7 @@ def distribution_matching(
     def generator(nets, turn):
         keys = jax.random.split(turn.key, 5)
         like, _ = common.read(turn.batch, turn.key, prepare, labels)
-        x, label = samples(nets, keys, like, turn.frozen.get(OWN))
+        x, label = samples(nets, turn.frozen, keys, like)
         y, sigma = noise.on(keys[2], x if through else jax.lax.stop_gradient(x), all_levels=False)
         real = teacher(turn.frozen)(y, sigma, label)
         values = follow(x, real, _estimate(fake, nets, y, sigma, label).out)
@@ -174,7 +174,7 @@ def distribution_matching(
     def critic(nets, turn):
         keys = jax.random.split(turn.key, 7)
         data, own_label = common.read(turn.batch, keys[6], prepare, labels)
-        x, label = samples(nets, keys, data, turn.frozen.get(OWN))
+        x, label = samples(nets, turn.frozen, keys, data)
         y, sigma = noise.on(keys[2], x)
         said = _estimate(fake, nets, y, sigma, label, train=True, rng=keys[3]).out
         values = losses.denoising(said, x, sigma, sigma_data=sigma_data)
@@ -188,9 +188,8 @@ def distribution_matching(
 
     trains = ("fake",) if head is None else ("fake", "head")
     turns = {"net": Player(generator, tx), "critic": Player(critic, fake_tx, ratio, trains)}
-    begun = {"net": initial, "fake": estimate or initial}
-    start = _starting(net, fake, head, discriminator.tap, prepare, labels, begun)
-    return players(turns, start, ema=common.averages(ema), own_batches=head is not None)
+    begun = _starting(net, fake, head, discriminator.tap, prepare, labels, (initial, estimate))
+    return players(turns, begun, ema=common.averages(ema), own_batches=head is not None)
 
 
 def _followed(
@@ -208,7 +207,8 @@ def _starting(
     net: Net, fake: Net, head: Net | None, tap: str, prepare: Any, labels: bool, begun: Any
 ) -> Callable[..., dict[str, Any]]:
     """Where the nets start, the head on the estimate's feature."""
-    denoisers = common.starting({"net": net, "fake": fake}, prepare, labels, begun)
+    starts = {"net": begun[0], "fake": begun[1] or begun[0]}
+    denoisers = common.starting({"net": net, "fake": fake}, prepare, labels, starts)
 
     def start(key, frozen, batch):
         nets = denoisers(key, frozen, batch)
@@ -225,9 +225,9 @@ def generated(
     levels: Sequence[float],
     classes: int,
     nets: Nets,
+    frozen: Mapping[str, Any],
     keys: jax.Array,
     like: jax.Array,
-    own: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Samples of a generator, the last step differentiable, and the labels they were drawn for.
 
@@ -236,11 +236,11 @@ def generated(
         levels: of its noise, falling.
         classes: how many classes labels are drawn from, 0 for none.
         nets: whose entry ``"net"`` are its variables.
+        frozen: the frozen variables, see :data:`OWN`.
         keys: two keys, of labels and of noise.
         like: an array of the samples' shape and type.
-        own: the classes that labels are drawn from, if not all.
     """
-    label = _drawn(keys[0], len(like), classes, own) if classes else None
+    label = _drawn(keys[0], len(like), classes, frozen.get(OWN)) if classes else None
     of_noise, of_rung, of_steps = jax.random.split(keys[1], 3)
     x = levels[0] * jax.random.normal(of_noise, like.shape, like.dtype)
     sigma = jnp.asarray(levels[0], like.dtype)

@@ -9,7 +9,7 @@ from jax.sharding import AxisType
 
 from jaxdistill import models, samplers
 from jaxdistill.frameworks.linen import from_linen
-from jaxdistill.samplers.distribution_matching import generated
+from jaxdistill.samplers.distribution_matching import OWN, generated
 from jaxdistill.samplers.many_students import owned, parts
 
 RING = samplers.ring(modes=8, classes=4)
@@ -90,7 +90,7 @@ def test_students_begin_apart_and_draw_apart():
 def test_labels_are_drawn_from_ones_own():
     keys, like = jax.random.split(jax.random.key(0)), jnp.zeros((64, 2), jnp.float32)
     nets = {"net": NET.init(keys[0], {**batch(64), "sigma": jnp.ones(64)})}
-    _, label = generated(NET, (80.0,), CLASSES, nets, keys, like, jnp.array([1, 3]))
+    _, label = generated(NET, (80.0,), CLASSES, nets, {OWN: jnp.array([1, 3])}, keys, like)
     assert set(np.asarray(label).tolist()) == {1, 3}
 
 
@@ -134,7 +134,11 @@ def test_every_example_is_answered_by_the_student_of_its_label():
         np.testing.assert_allclose(found[row], own[row], rtol=1e-6)
     assert np.isnan(found[4:]).all()  # nobody owns these
     noise = jnp.ones((6, 2), jnp.float32)
-    in_turn = {"image": 80 * noise, "sigma": jnp.full(6, 80.0), "label": jnp.arange(6) % CLASSES}
+    in_turn = {
+        "image": 80 * noise,
+        "sigma": jnp.full(6, 80.0, "float32"),
+        "label": jnp.arange(6) % CLASSES,
+    }
     same(many.apply(*variables, noise).out, many.apply(*variables, in_turn).out)
 
 
