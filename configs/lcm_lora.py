@@ -28,21 +28,15 @@ from ml_collections import ConfigDict
 from jaxdistill.presets import at, chosen, samplers
 from jaxdistill.presets.claims import above
 from jaxdistill.presets.optimizers import adamw
-from jaxdistill.presets.samplers import denoiser, perceptron
+from jaxdistill.presets.samplers import adapters, denoiser, perceptron
 
 SENTENCE = "Adapters turn a guided denoiser into a sampler of few steps."
 RING = {"name": "ring", "classes": 2}
 TEACHER = {"stage": "teacher"}
 # The scale that samples are compared at; 1 is no guidance.
 SCALE = 3.0
-# Every kernel of a perceptron but those that read and write the image, and that of labels.
-INSIDE = ("block", "given/(time|guidance|out)")
 # Levels between steps.
 MIDDLE = (1.2, 0.5, 0.2)
-
-
-def adapters(where: tuple[str, ...], rank: int) -> dict:
-    return {"net": "lora", "base": "teacher", "at": where, "rank": rank}
 
 
 def consistent(scales: tuple[float, float], **settings) -> dict:
@@ -56,7 +50,7 @@ def student_of(backbone: dict) -> dict:
 
 def published() -> dict:
     student = {
-        "student": adapters(("conv_", "qkv", "proj", "given/"), 64),
+        "student": adapters(64, samplers.INSIDE_64),
         "distiller": consistent((6.0, 16.0)),
         "optimizer": adamw(1e-4, 500),
         "batch_size": 256,
@@ -81,7 +75,7 @@ def mixture() -> dict:
         "steps": 3000,
     }
     student = {
-        "student": adapters(INSIDE, 16),
+        "student": adapters(16),
         "distiller": consistent((1.0, 5.0), points=18, ema=0.99),
         "optimizer": adamw(1e-3, 100),
         "batch_size": 128,
@@ -92,7 +86,10 @@ def mixture() -> dict:
     # The teacher as it is, guided in two passes.
     by_itself = at("stages/student", steps=200) | at("stages/student/student", scale=0.0)
     by_itself |= at("stages/student/evaluate/quality", embedded=False, solver="dpm_solver")
-    found = "student/validation"
+    found, against = "student/validation", ("teacher", "adapters")
+    one = "one step is nearer than one of the teacher by 0.2"
+    off = "one step is at most 0.03 farther off than of a student trained whole"
+    four = "four steps are nearer than four of the teacher"
     return {
         **samplers.on_ring(
             "LCM-LoRA on a ring", SENTENCE, {"teacher": teacher, "student": student}, classes=2
@@ -107,25 +104,16 @@ def mixture() -> dict:
             },
             "contrasts": {
                 "one step": above(
-                    "teacher",
-                    "adapters",
-                    "one step is nearer than one of the teacher by 0.2",
-                    0.2,
-                    origin="half of how far one of the teacher was in the pilot",
+                    *against, one, 0.2, origin="half of how far one of the teacher was in the pilot"
                 ),
                 "whole": above(
                     "whole",
                     "adapters",
-                    "one step is at most 0.03 farther off than of a student trained whole",
+                    off,
                     -0.03,
                     origin="a quarter of how far off that was in the pilot",
                 ),
-                "four steps": above(
-                    "teacher",
-                    "adapters",
-                    "four steps are nearer than four of the teacher",
-                    metric=f"{found}/sliced_wasserstein_4",
-                ),
+                "four steps": above(*against, four, metric=f"{found}/sliced_wasserstein_4"),
             },
         },
     }
@@ -141,7 +129,7 @@ def small() -> dict:
         quality=samplers.image_quality(solver="heun", in_steps=(18,), scale=SCALE),
     )
     student = samplers.digits_stage(
-        adapters(INSIDE, 24),
+        adapters(24),
         consistent((1.0, 5.0), frozen=("classifier", "teacher"), ema=0.999),
         peak=3e-4,
         steps=8000,

@@ -29,25 +29,14 @@ from ml_collections import ConfigDict
 from jaxdistill.presets import at, chosen, samplers
 from jaxdistill.presets.claims import above, within
 from jaxdistill.presets.optimizers import adamw
-from jaxdistill.presets.samplers import denoiser, perceptron
+from jaxdistill.presets.samplers import adapters, denoiser, perceptron
 
 SENTENCE = "Adapters on a frozen denoiser say in one pass what it says in two."
 RING = {"name": "ring", "classes": 2}
 # The scales that a student learns, and the one that samples are compared at; 1 is no guidance.
 SCALES, SCALE = (1.0, 5.0), 3.0
-# Every kernel of a perceptron but those that read and write the image, and that of labels.
-INSIDE = ("block", "given/(time|guidance|out)")
 TEACHER = {"stage": "teacher"}
-LEFT = {
-    "evaluator": "guidance_left",
-    "sets": ("validation",),
-    "guide": TEACHER,
-    "scales": SCALES,
-}
-
-
-def adapters(where: tuple[str, ...], rank: int) -> dict:
-    return {"net": "lora", "base": "teacher", "at": where, "rank": rank}
+LEFT = {"evaluator": "guidance_left", "sets": ("validation",), "guide": TEACHER, "scales": SCALES}
 
 
 def guided(**settings) -> dict:
@@ -57,7 +46,7 @@ def guided(**settings) -> dict:
 
 def published() -> dict:
     student = {
-        "student": adapters(("conv_", "qkv", "proj", "given/"), 64),
+        "student": adapters(64, samplers.INSIDE_64),
         "distiller": guided(),
         "optimizer": adamw(1e-4, 500),
         "batch_size": 256,
@@ -84,7 +73,7 @@ def mixture() -> dict:
         "steps": 3000,
     }
     student = {
-        "student": adapters(INSIDE, 4),
+        "student": adapters(4),
         "distiller": guided(ema=0.99),
         **learned,
         "steps": 2000,
@@ -95,13 +84,9 @@ def mixture() -> dict:
     # The teacher as it is.
     two_passes = at("stages/student", steps=200) | at("stages/student/student", scale=0.0)
     two_passes["stages/student/evaluate/quality/embedded"] = False
+    title, stages = "LoRA-enhanced guidance on a ring", {"teacher": teacher, "student": student}
     return {
-        **samplers.on_ring(
-            "LoRA-enhanced guidance on a ring",
-            SENTENCE,
-            {"teacher": teacher, "student": student},
-            classes=2,
-        ),
+        **samplers.on_ring(title, SENTENCE, stages, classes=2),
         "claim": {
             "sentence": "Guidance goes into thin adapters, the better the wider they are.",
             "metric": "student/validation/guidance_left",
@@ -142,7 +127,7 @@ def small() -> dict:
         quality=guided_samples,
     )
     student = samplers.digits_stage(
-        adapters(INSIDE, 8),
+        adapters(8),
         guided(frozen=("classifier", "teacher"), ema=0.999),
         peak=1e-3,
         steps=8000,

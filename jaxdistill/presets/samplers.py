@@ -22,6 +22,10 @@ MIDDLE = (0.821,)
 """The noise between two steps, as published for iCT on CIFAR-10."""
 RING = {"name": "ring"}
 """Eight Gaussians on a ring."""
+INSIDE = ("block", "given/(time|guidance|out)")
+"""Every kernel of a perceptron but those that read and write the image, and that of labels."""
+INSIDE_64 = ("conv_", "qkv", "proj", "given/")
+"""The kernels of the net for ImageNet that get adapters."""
 IMAGENET_64 = {
     "net": "unet",
     "width": 192,
@@ -54,6 +58,16 @@ def perceptron(width: int, depth: int, **settings: Any) -> dict[str, Any]:
         {'net': 'time_mlp', 'width': 128, 'depth': 2}
     """
     return {"net": "time_mlp", "width": width, "depth": depth, **settings}
+
+
+def adapters(rank: int, where: tuple[str, ...] = INSIDE) -> dict[str, Any]:
+    """A student that is the net of the stage ``teacher`` with low-rank adapters.
+
+    Example:
+        >>> adapters(8, ("block",))
+        {'net': 'lora', 'base': 'teacher', 'at': ('block',), 'rank': 8}
+    """
+    return {"net": "lora", "base": "teacher", "at": where, "rank": rank}
 
 
 def imagenet_64(title: str, sentence: str, student: dict[str, Any]) -> dict[str, Any]:
