@@ -59,10 +59,16 @@ def mixture() -> dict:
     way = {"evaluator": "signal_error", "sets": ("validation",), "density": samplers.RING}
     student = {
         "student": denoiser(perceptron(128, 2, jumps=True), time="angle"),
-        "distiller": {"name": "bootstrapped", "teacher": teacher, "order": 2, "ema": 0.995},
+        "distiller": {
+            "name": "bootstrapped",
+            "teacher": teacher,
+            "order": 2,
+            "count": 128,
+            "ema": 0.995,
+        },
         "initial": {"stage": "fit"},
         "optimizer": adamw(2e-3, 100),
-        "batch_size": 256,
+        "batch_size": 128,
         "steps": 4000,
         "evaluate": {"quality": quality, "way": way},
         "pictures": ("samples",),

@@ -100,7 +100,7 @@ def mixture() -> dict:
         distiller={"order": 2, "levels": 16, "ema": 0.95},
         student=net,
         optimizer=adamw(2e-3, 100),
-        batch_size=256,
+        batch_size=128,
         steps=1200,
     )
     stages["student"] |= {"evaluate": {"quality": quality}, "pictures": ("samples",)}

@@ -37,9 +37,6 @@ SENTENCE = "A net goes from any level of noise to any lower one."
 DIT_B = {"net": "dit", "patch": 4, "width": 768, "heads": 12, "dtype": "bfloat16", "jumps": True}
 # Steps of the student after each halving; the last stage makes one.
 HALVINGS = (16, 8, 4, 2)
-STEPS = 4000
-# Fewer levels than published, and more jumps: there are fewer steps to learn them.
-SHORTCUTS = {"finest": 32, "bootstrapped": 0.5}
 
 
 def from_data(distiller: dict, rate: dict, steps: int) -> dict:
@@ -95,35 +92,41 @@ def progressive() -> dict:
 def mixture() -> dict:
     net = denoiser(perceptron(128, 2), time="angle")
     teacher = {"density": samplers.RING}
-    optimizer = adamw(1e-3, 100)
+    optimizer = adamw(2e-3, 100)
     quality = samplers.density_quality(solver="jump", in_steps=(1, 2), middle=MIDDLE, draws=20_000)
     student = {
         "student": denoiser(perceptron(128, 2, jumps=True), time="angle"),
-        "distiller": {"name": "mean_flow", "teacher": teacher, "ema": 0.999},
+        "distiller": {"name": "mean_flow", "teacher": teacher, "ema": 0.995},
         "initial": {"stage": "fit"},
-        "optimizer": optimizer,
-        "batch_size": 256,
-        "steps": STEPS,
+        "optimizer": adamw(3e-3, 100),
+        "batch_size": 128,
+        "steps": 4000,
         "evaluate": {"quality": quality},
         "pictures": ("samples",),
     }
-    each = STEPS // (len(HALVINGS) + 1)
-    steps = {f"halved_{n}": (n, each) for n in HALVINGS} | {"student": (1, each)}
+    steps = {f"halved_{n}": (n, 600) for n in HALVINGS} | {"student": (1, 600)}
     halvings = samplers.halvings(
-        steps, teacher, "fit", student=net, optimizer=optimizer, batch_size=256
+        steps, teacher, "fit", student=net, optimizer=optimizer, batch_size=128
     )
     last, at = halvings.pop("student"), "stages/student"
+
+    def other(name: str, steps: int, **settings) -> dict:
+        distiller = {"name": name, "teacher": teacher, "ema": 0.995, **settings}
+        changed = {"distiller": distiller, "optimizer": optimizer, "steps": steps}
+        return {f"{at}/{key}": value for key, value in changed.items()}
+
     arms = {
         "mean_flow": {},
-        "shortcuts": {f"{at}/distiller": {"name": "shortcuts", "teacher": teacher, **SHORTCUTS}},
-        "consistency_trajectories": {
-            # As many passes of the teacher as the others, or few more.
-            f"{at}/distiller": {"name": "consistency_trajectories", "teacher": teacher, "ahead": 2},
-        },
+        # Fewer levels than published, and more jumps: there are fewer steps to learn them.
+        "shortcuts": other("shortcuts", 3000, finest=32, bootstrapped=0.5),
+        "consistency_trajectories": other("consistency_trajectories", 2500, ahead=2),
     }
     arms["progressive"] = {
         "recipe": ("fit", *halvings, "student"),
-        **{f"{at}/{key}": last[key] for key in ("student", "distiller", "initial", "steps")},
+        **{
+            f"{at}/{key}": last[key]
+            for key in ("student", "distiller", "initial", "optimizer", "steps")
+        },
         # A net that is not told where a jump ends.
         f"{at}/evaluate/quality/solver": "consistency",
     }
