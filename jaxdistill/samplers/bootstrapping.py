@@ -94,7 +94,7 @@ def bootstrapped(
     def loss(nets, turn):
         keys = jax.random.split(turn.key, 5)
         noise = jax.random.normal(keys[0], shape)
-        label = jax.random.randint(keys[1], (count,), 0, classes) if labels else None
+        label = jax.random.randint(keys[1], (count,), 0, classes or 0) if labels else None
         given = {}
         if scales is not None:
             given["guidance"] = jax.random.uniform(keys[2], (count,), noise.dtype, *scales)

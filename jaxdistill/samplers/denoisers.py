@@ -194,7 +194,9 @@ def as_trigflow(net: Net) -> Net:
     return Net(net.init, apply, net.back)
 
 
-def noised(x: jax.Array, sigma: jax.Array, label: Any = None, **more: Any) -> dict[str, Any]:
+def noised(
+    x: jax.Array, sigma: jax.Array | float, label: Any = None, **more: Any
+) -> dict[str, Any]:
     """The inputs of a denoiser: ``x`` ``[B, ...]`` at levels ``sigma``, ``[B]`` or one for all."""
     return {
         "image": x,

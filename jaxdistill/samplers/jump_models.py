@@ -108,7 +108,7 @@ def mean_flow(
             withheld = jax.random.uniform(keys[2], label.shape) < unlabelled
             known = jnp.where(withheld, -1, label)
         x, velocity = _on_lines(teacher, turn.frozen, keys[3], data, t, known)
-        if scale is not None:
+        if scale is not None and label is not None:
             fixed = jax.lax.stop_gradient(nets["net"])
             width = jnp.zeros_like(t)
             seen = [
