@@ -140,7 +140,8 @@ def distribution_matching(
     Returns:
         A :class:`~jaxdistill.distiller.Distiller` that takes ``ratio`` batches a step with a head,
         else one, of which it reads only the shape. Metrics: ``gradient``, the mean square of what
-        the generator follows (it is no measure of progress); ``fake``, the estimate's loss; with a
+        the generator follows (it is no measure of progress); ``spread``, the standard deviation of
+        its samples, which falls to 0 where they collapse; ``fake``, the estimate's loss; with a
         head also ``generator`` and ``critic``, with pairs ``regression``.
 
     Raises:
@@ -164,7 +165,7 @@ def distribution_matching(
         y, sigma = noise.on(keys[2], x if through else jax.lax.stop_gradient(x), all_levels=False)
         real = teacher(turn.frozen)(y, sigma, label)
         values = follow(x, real, _estimate(fake, nets, y, sigma, label).out)
-        value, measured = _followed(values, pairs, regression, nets, turn.frozen, keys[4])
+        value, measured = _followed(values, x, pairs, regression, nets, turn.frozen, keys[4])
         if head is None:
             return value, measured
         paid = losses.adversarial_generator(judged(nets, x, label, keys[3]))
@@ -193,10 +194,17 @@ def distribution_matching(
 
 
 def _followed(
-    values: jax.Array, pairs: PairLoss | None, weight: float, nets: Nets, frozen: Any, key: Any
+    values: jax.Array,
+    x: jax.Array,
+    pairs: PairLoss | None,
+    weight: float,
+    nets: Nets,
+    frozen: Any,
+    key: Any,
 ) -> tuple[jax.Array, dict[str, Any]]:
     """What the generator pays for where it is to go, and on pairs, and how both are measured."""
-    measured = {"gradient": common.mean(2 * values)}
+    spread = jnp.sqrt(jax.lax.stop_gradient(x).var(0).mean())
+    measured = {"gradient": common.mean(2 * values), "spread": (spread, jnp.ones_like(spread))}
     if pairs is None:
         return values.mean(), measured
     missed = pairs(nets, frozen, key, len(values))

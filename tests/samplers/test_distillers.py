@@ -213,6 +213,19 @@ def test_a_generator_that_matches_is_left_alone():
     )
 
 
+def test_the_spread_of_samples_is_measured():
+    """That of a generator which says one thing alone is 0, that of one which says its noise 80."""
+    for apply, spread in ((jnp.zeros_like, 0.0), (lambda x: x, 80.0)):
+        net = known(lambda inputs, apply=apply: apply(inputs["image"]))
+        distiller = samplers.distribution_matching(
+            net, samplers.denoiser(mlp()), ADAM, ADAM, exact, ratio=1
+        )
+        state = jax.jit(distiller.init)(jax.random.key(0), {}, batch(512))
+        _, metrics = jax.jit(distiller.step)(state, {}, batch(512))
+        total, count = metrics["spread"]
+        np.testing.assert_allclose(total / count, spread, rtol=0.1)
+
+
 def test_a_teacher_that_is_a_net_is_read_and_not_moved():
     net = samplers.denoiser(mlp())
     inputs = {"image": jnp.ones((1, 2), jnp.float32), "sigma": jnp.ones(1, jnp.float32)}
