@@ -50,19 +50,20 @@ def published(width: int = 192) -> dict:
     tells = {"teacher": teacher, "labels": True, "frozen": held}
     pairs = {"distiller": {"name": "flow_pairs", **tells}, "view": samplers.CENTRED_64}
     pairs |= {"batch_size": 500, "steps": 50}
+    shape = {"student": net, "batch_size": 1024}
     learns = of_each("denoising", teacher, held, unlabelled=0.0)
     matches = {"name": "distribution_matching", "teacher": teacher, "estimate": "teacher"}
-    learned = imagenet_64_stage(learns, 100_000, student=net, initial=None)
+    learned = imagenet_64_stage(learns, 100_000, initial=None, **shape)
     matched = imagenet_64_stage(
         of_each(**matches, frozen=(*held, "pairs"), stacked=small, pairs="pairs"),
         40_000,
-        student=net,
+        **shape,
         initial={"stage": "learned" if small else "teacher"},
     )
     student = imagenet_64_stage(
         of_each(**matches, frozen=held, stacked=True, adversarial=True),
         20_000,
-        student=net,
+        **shape,
         initial={"stage": "matched"},
     )
     found = samplers.imagenet_64("Multi-student distillation, ImageNet-64", SENTENCE, student)
