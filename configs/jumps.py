@@ -21,7 +21,7 @@ Digits, by MeanFlow, minutes:
 
     python -m jaxdistill.main --config=configs/jumps.py:small --workdir=runs/jumps_small
 
-Expect one step near the density, and two nearer.
+Expect one step near the density (0.015 to 0.049 on the ring).
 """
 
 from functools import partial
