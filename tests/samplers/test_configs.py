@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from jaxdistill import claim, config_files, recipe, registry
+from jaxdistill.overrides import flattened, override
 from jaxdistill.registry.context import Context
 
 
@@ -52,3 +53,27 @@ def test_what_cannot_jump_or_please_is_refused(part, student, words):
     )
     with pytest.raises(ValueError, match=words):
         registry.distiller(part, context)
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "words"),
+    [
+        ("multi_student", {"stages/student/student/count": 3}, "3 students cannot share out 8"),
+        (
+            "multi_student",
+            {"stages/student/student": {"net": "denoiser", "backbone": {"net": "time_mlp"}}},
+            "its student must be the net 'students'",
+        ),
+        ("multi_student", {"stages/student/distiller/of/name": "denoisng"}, "'denoising'"),
+        ("multi_student", {"data/classes": 0, "data/modes": 7}, "4 students cannot share out"),
+        ("disback", {"stages/student/distiller/path": "degradd"}, "did you mean 'degraded'"),
+        ("disback", {"stages/degraded/distiller/generator": "awy"}, "did you mean 'away'"),
+        ("disback", {"stages/degraded/distiller/records": 0}, "'records'"),
+        ("disback", {"stages/student/distiller/teacher": {"stage": "fit"}}, "'teacher'"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence_before_anything_runs(config, changes, words):
+    found = override(config_files.load(f"{config}:mixture"), flattened(changes))
+    with pytest.raises(ValueError, match=words) as refusal, jax.enable_x64(False):
+        recipe.plan({**found, "mesh": {"data": 1}})
+    assert "Traceback" not in str(refusal.value)
