@@ -28,6 +28,9 @@ _SAMPLERS = (
     "continuous_consistency",
     "distribution_matching",
     "latent_adversarial",
+    "latent_consistency",
+    "progressive",
+    "backtracking",
 )
 # What of all that is measured a card shows, at most so many lines.
 _LINES = 10

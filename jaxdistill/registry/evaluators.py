@@ -10,7 +10,7 @@ from jaxdistill import evaluation
 from jaxdistill._errors import unknown
 from jaxdistill.data import split
 from jaxdistill.data.stream import evaluation_batches
-from jaxdistill.registry import condense, language, nets, pools, samplers, sentences, written
+from jaxdistill.registry import condense, language, nets, pools, sampled, sentences, written
 from jaxdistill.registry.context import Context
 from jaxdistill.registry.entries import Entry, call, forwarding, less, named, offered, record
 from jaxdistill.registry.views import seen
@@ -76,7 +76,7 @@ EVALUATORS: dict[str, Entry] = {
     "squared_error": offered(evaluation.squared_error),
     **pools.EVALUATORS,
     **condense.EVALUATORS,
-    **samplers.EVALUATORS,
+    **sampled.EVALUATORS,
     **language.EVALUATORS,
     **sentences.EVALUATORS,
     **written.EVALUATORS,

@@ -11,14 +11,12 @@ import numpy as np
 
 from jaxdistill import models, samplers
 from jaxdistill.data import sources
-from jaxdistill.data.stream import evaluation_batches
 from jaxdistill.distiller import Distiller
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.net import Net
 from jaxdistill.registry.context import Context
-from jaxdistill.registry.entries import Entry, call, forwarding, less, module, offered, record
+from jaxdistill.registry.entries import Entry, call, forwarding, module, offered, record
 from jaxdistill.registry.optimizers import transformation
-from jaxdistill.samplers import agreement, quality
 from jaxdistill.samplers.sprint import ADVERSARY
 from jaxdistill.settings import Count, Natural, Positive
 
@@ -27,8 +25,6 @@ BACKBONES: dict[str, Entry] = {
     "unet": module(models.UNet),
     "dit": module(models.DiT),
 }
-# Records in a batch that a classifier looks at.
-BATCH = 250
 
 
 DENSITIES: dict[str, Entry] = {"ring": offered(samplers.ring)}
@@ -60,7 +56,7 @@ def _one(part: Mapping[str, Any], context: Context) -> Net:
 NETS: dict[str, Entry] = {"denoiser": _denoiser, "students": _students}
 
 
-def _density(part: Mapping[str, Any]) -> samplers.Mixture:
+def density_of(part: Mapping[str, Any]) -> samplers.Mixture:
     return call("density", DENSITIES, part, Context())
 
 
@@ -85,14 +81,14 @@ class _Teacher:
     density: Mapping[str, Any] | None = None
 
 
-def _teacher(part: Mapping[str, Any] | None, context: Context) -> samplers.Teacher | None:
+def teacher_of(part: Mapping[str, Any] | None, context: Context) -> samplers.Teacher | None:
     if part is None:
         return None
     said = record("a sampler's teacher", _Teacher, part)
     if (said.stage is None) == (said.density is None):
         raise ValueError("a sampler's teacher is either a 'stage' or a 'density'")
     if said.density is not None:
-        source = _density(said.density)
+        source = density_of(said.density)
         return lambda frozen: lambda x, sigma, label=None: samplers.denoise(source, x, sigma, label)
     net = context.net_of(said.stage or "", "stage of a sampler's teacher")
     return samplers.teacher_net(net, said.stage or "")
@@ -112,7 +108,7 @@ def _taught(
             raise ValueError(f"{function.__name__!r} learns from a teacher alone: give 'teacher'")
         if jumps:
             _refuse_still(function.__name__, context.student)
-        taught = dataclasses.replace(context, teacher=_teacher(teacher, context))
+        taught = dataclasses.replace(context, teacher=teacher_of(teacher, context))
         return offered(function)(taught, **rest)
 
     return entry
@@ -147,7 +143,7 @@ def _continuous_consistency(
 ) -> Distiller:
     net = _differentiated(context, "continuous_consistency")
     return samplers.continuous_consistency(
-        net, context.tx, _teacher(teacher, context), context.prepare, context.initial, **rest
+        net, context.tx, teacher_of(teacher, context), context.prepare, context.initial, **rest
     )
 
 
@@ -162,7 +158,7 @@ def _latent_adversarial(
     critic_updates: Count = 1,
     **rest: Any,
 ) -> Distiller:
-    found = _teacher(teacher, context)
+    found = teacher_of(teacher, context)
     assert found is not None  # the key is needed
     trunk = context.net_of(features, "stage whose features are judged")
     return samplers.latent_adversarial(
@@ -197,7 +193,7 @@ def _reward(part: Mapping[str, Any] | None, context: Context) -> Any:
     if (said.stage is None) == (said.density is None):
         raise ValueError("a reward is either of a 'density' and its 'mode' or of a 'stage'")
     if said.density is not None:
-        source = _density(said.density)
+        source = density_of(said.density)
         if said.mode >= len(source.means):
             raise ValueError(f"mode={said.mode} is none of {len(source.means)}, counted from 0")
         return samplers.near_mode(source, said.mode)
@@ -216,7 +212,7 @@ def _segmented(
     reward: Mapping[str, Any] | None = None,
     **rest: Any,
 ) -> Distiller:
-    found, judge = _teacher(teacher, context), None
+    found, judge = teacher_of(teacher, context), None
     assert found is not None  # the key is needed
     if features is not None:
         trunk = context.net_of(features, "stage whose features are judged")
@@ -246,7 +242,7 @@ def _distribution_matching(
     estimate: str | None = None,
     **rest: Any,
 ) -> Distiller:
-    found = _teacher(teacher, context)
+    found = teacher_of(teacher, context)
     assert found is not None  # the key is needed
     fake = context.net if estimate is None else context.net_of(estimate, "stage of the estimate")
     return samplers.distribution_matching(
@@ -273,7 +269,7 @@ def _distribution_matching(
 def _flow_pairs(
     context: Context, *, teacher: Mapping[str, Any], labels: bool = False, **rest: Any
 ) -> Distiller:
-    found = _teacher(teacher, context)
+    found = teacher_of(teacher, context)
     assert found is not None  # the key is needed
     classes = (context.classes or 0) if labels else 0
     return samplers.flow_pairs(
@@ -345,67 +341,4 @@ DISTILLERS: dict[str, Entry] = {
     "flow_pairs": _flow_pairs,
     "degradation": _degradation,
     "backtracking": _backtracking,
-}
-
-
-@forwarding(quality.density_quality)
-def _density_quality(context: Context, *, density: Mapping[str, Any], **rest: Any) -> Any:
-    return quality.density_quality(context.net, _density(density), context.seed, **rest)
-
-
-@forwarding(samplers.path_quality)
-def _path_quality(context: Context, *, density: Mapping[str, Any], **rest: Any) -> Any:
-    return samplers.path_quality(context.net, _density(density), context.seed, **rest)
-
-
-@forwarding(quality.sampler)
-def _compared(
-    context: Context, *, stage: str, in_steps: Sequence[Count], **rest: Any
-) -> tuple[str, Callable[..., jax.Array], tuple[int, ...]]:
-    """Another sampler that samples are compared with."""
-    net = context.net_of(stage, "stage to compare with")
-    return stage, quality.sampler(net, **rest), tuple(in_steps)
-
-
-@forwarding(quality.image_quality)
-def _image_quality(
-    context: Context,
-    *,
-    classifier: str,
-    against: Mapping[str, Any] | None = None,
-    **rest: Any,
-) -> Any:
-    teacher = None
-    if against is not None:
-        part = {"name": "sampler", **less(against, "name")}
-        teacher = call("teacher to compare with", {"sampler": _compared}, part, context)
-    return quality.image_quality(
-        context.net,
-        (classifier, context.net_of(classifier, "stage of the classifier")),
-        evaluation_batches(context.sets["train"], BATCH),
-        context.classes or 0,
-        context.prepare,
-        teacher,
-        context.seed,
-        **rest,
-    )
-
-
-@forwarding(agreement.guidance_left)
-def _guidance_left(context: Context, *, guide: Mapping[str, Any], **rest: Any) -> Any:
-    teacher = _teacher(guide, context)
-    return agreement.guidance_left(context.net, teacher, context.prepare, **rest)
-
-
-@forwarding(quality.signal_error)
-def _signal_error(context: Context, *, density: Mapping[str, Any], **rest: Any) -> Any:
-    return quality.signal_error(context.net, _density(density), context.seed, **rest)
-
-
-EVALUATORS: dict[str, Entry] = {
-    "guidance_left": _guidance_left,
-    "signal_error": _signal_error,
-    "density_quality": _density_quality,
-    "image_quality": _image_quality,
-    "path_quality": _path_quality,
 }
