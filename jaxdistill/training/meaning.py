@@ -91,6 +91,9 @@ _ENDS: dict[str, tuple[str, Better]] = {
     "signal_error": ("distance from the exact way", _DOWN),
     "signal_growth": ("distance from the exact way, gained on it", _NEITHER),
     "two_step_gain": ("gain of a second step", _UP),
+    "first": ("distance at the beginning of the way", _DOWN),
+    "last": ("distance at the end of the way", _NEITHER),
+    "least_rise": ("least rise of the distance along the way", _UP),
     "rise": ("rise of the distance by more steps", _DOWN),
     "guidance_left": ("share of guidance that one pass does not give", _DOWN),
     # language

@@ -72,6 +72,11 @@ EVALUATORS = {
         "mode_variation_1 mode_variation_2 mode_variation_4",
         "within_mode_1 within_mode_2 within_mode_4",
     ),
+    "path_quality": (
+        lambda: samplers.path_quality(NET, samplers.ring()),
+        "first",
+        "last",
+    ),
     "signal_error": (
         lambda: quality.signal_error(NET, samplers.ring()),
         "early_signal_error middle_signal_error last_signal_error",
