@@ -187,10 +187,10 @@ def path_quality(
         seed: of the samples.
         steps: in how many steps samples are drawn.
         draws: how many samples.
-        solver: see :func:`sampler`.
+        solver: see :func:`jaxdistill.samplers.density_quality`.
 
     Raises:
-        ValueError: see :func:`sampler`.
+        ValueError: see :func:`jaxdistill.samplers.density_quality`.
     """
     one = density_quality(net, source, seed, draws=draws, in_steps=(steps,), solver=solver)
 

@@ -56,8 +56,8 @@ def latent_consistency(
 ) -> Distiller:
     r"""LCM: a consistency function, given the scale of guidance, along the guided flow.
 
-    .. math:: d\bigl(f_\theta(x, \sigma_{i+1}, c, g),\
-        \mathrm{sg} f_\theta(\hat x, \sigma_i, c, g)\bigr)
+    .. math:: d(f_\theta(x, \sigma_{i+1}, c, g),
+        \mathrm{sg} f_\theta(\hat x, \sigma_i, c, g))
 
     with :math:`\hat x` a step of DDIM away, by the teacher guided at scale g, and neighbouring
     levels drawn evenly from a grid of Karras et al. With a student of
