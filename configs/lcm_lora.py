@@ -20,7 +20,8 @@ Digits, minutes:
 
     python -m jaxdistill.main --config=configs/lcm_lora.py:small --workdir=runs/lcm_lora_small
 
-Expect one step of the student far nearer the guided teacher's samples than one of the teacher.
+Expect one step nearer the guided teacher's samples than one of the teacher, and on the ring no
+gain of further steps.
 """
 
 from ml_collections import ConfigDict
