@@ -23,8 +23,9 @@ from jaxdistill.models.pretrained.files import read_file, write_beside
 from jaxdistill.models.pretrained.forms import CONVOLUTION, LINEAR, SAME, Entry, Form
 
 Style = Literal["peft", "diffusers"]
+"""Whose files adapters are written as."""
 STYLES: tuple[Style, ...] = ("peft", "diffusers")
-"""In whose files adapters are written."""
+"""All of them."""
 CONFIG = "adapter_config.json"
 """The note in which peft says what its adapters are."""
 # The tensors of each style, and the note beside them.
