@@ -116,13 +116,14 @@ def test_patterns_without_a_path_are_refused_at_planning():
         recipe.plan(config)
 
 
-def test_a_later_stage_goes_on_with_adapters():
+@pytest.mark.parametrize("parts", [{"encoder": "own/encoder"}, {"": "own"}])
+def test_a_later_stage_goes_on_with_adapters(parts):
     stages = {
         "teacher": classifier(VIT, steps=3, warmup=1),
         "first": classifier(ADAPTED, steps=3, warmup=1),
         "second": classifier(ADAPTED, steps=3, warmup=1),
     }
-    stages["second"]["initial"] = {"stage": "first", "parts": {"encoder": "own/encoder"}}
+    stages["second"]["initial"] = {"stage": "first", "parts": parts}
     config = {"data": {"name": "digits"}, "recipe": tuple(stages), "stages": stages}
     traced = recipe.plan(config).traced["second"]
     assert set(traced.result[0]) == {"own", "base"}
