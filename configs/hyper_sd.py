@@ -20,7 +20,7 @@ Digits, minutes:
 
     python -m jaxdistill.main --config=configs/hyper_sd.py:small --workdir=runs/hyper_sd_small
 
-Expect one and four steps of segments at least as near as those of consistency over the whole way.
+Expect one and four steps of segments as near as those of consistency over the whole way.
 """
 
 from ml_collections import ConfigDict
