@@ -133,8 +133,7 @@ def segmented(
     def student(nets, turn):
         keys = jax.random.split(turn.key, 4)
         pair, s, _, label = points(nets, turn, keys[0])
-        squares = ((pair.estimate - pair.target) ** 2).mean(tuple(range(1, pair.target.ndim)))
-        values = squares / (1 + s**2)
+        values = _squares(pair) / (1 + s**2)
         value, measured = square * values.mean(), {"loss": common.mean(values)}
         if judge is not None:
             logits = _judged(judge, nets, turn, pair.estimate, s, label, keys[1])
@@ -222,6 +221,10 @@ def compared(
         return pair, s, data + over(s, data) * noise, label
 
     return points
+
+
+def _squares(pair: jumps.Trajectory) -> jax.Array:
+    return ((pair.estimate - pair.target) ** 2).mean(tuple(range(1, pair.target.ndim)))
 
 
 def _told(net: Net, variables: Any, label: Any, rng: jax.Array) -> jumps.Jump:
