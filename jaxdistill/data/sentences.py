@@ -203,15 +203,13 @@ def library_pairs(*, lines: Count = 3, each: Count = 500) -> Sentences:
         following = zip(files, files[1:] + files[:1], strict=True)
         two = [(a, b, 0) for f, g in following for a, b in zip(f[2::4], g[3::4], strict=False)]
         pairs += sorted(one)[: each // 2] + sorted(two)[: each - each // 2]
-    first, second, labels = zip(*pairs, strict=True)
-    ids = [f"{passages.ids[a]}+{passages.ids[b]}" for a, b, _ in pairs]
     texts = passages.texts
     return Sentences(
         "library_pairs",
-        [texts[row] for row in first],
-        np.array(labels, np.int32),
-        [texts[row] for row in second],
-        ids,
+        [texts[a] for a, _, _ in pairs],
+        np.array([label for _, _, label in pairs], np.int32),
+        [texts[b] for _, b, _ in pairs],
+        [f"{passages.ids[a]}+{passages.ids[b]}" for a, b, _ in pairs],
         ("two files", "one file"),
     )
 

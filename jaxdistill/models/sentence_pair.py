@@ -190,6 +190,7 @@ def compared(
 
     def one(query: jax.Array) -> jax.Array:
         first = jnp.broadcast_to(query[None], candidates.shape)
-        return net.apply(variables, first, candidates, method="score")
+        found: Any = net.apply(variables, first, candidates, method="score")
+        return found
 
     return jax.lax.map(one, queries, batch_size=min(block, len(queries)))
