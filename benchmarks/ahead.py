@@ -76,6 +76,8 @@ VOCABULARY = {
     "ddk": 151_936,
     "capacity_gap": 32_000,
     "distillspec": 32_000,
+    "dse": 30_522,
+    "ernie_tiny": 30_522,
 }
 
 
@@ -110,12 +112,16 @@ def counted_tokens(vocabulary: int) -> text.Tokenizer:
     return text.Tokenizer(lambda given: np.zeros(int(given or 0), np.int32), str, vocabulary, 2)
 
 
-def reviews(vocabulary: int, count: int) -> Callable[..., Any]:
-    """In place of texts of two classes, enough for a batch, and their test part."""
+def reviews(kind: str, vocabulary: int, count: int) -> Callable[..., Any]:
+    """In place of texts or pairs of two classes, or with scores, enough for a batch, and their test
+    part."""
 
     def made(context: Any, *, length: int, **_: Any) -> Any:
+        said = [str(length // 3)] * count
         labels = np.arange(count, dtype=np.int32) % 2
-        given = sentences.Sentences("reviews", [str(length // 2)] * count, labels)
+        labels = labels / 2 if kind in published.SCORED else labels
+        others = said if kind in published.PAIRS else None
+        given = sentences.Sentences("reviews", said, labels, others)
         source = sentences.encoded(given, counted_tokens(vocabulary), length)
         return source, dataclasses.replace(source, name="reviews/test")
 
@@ -156,7 +162,7 @@ def stand_in(name: str, config: dict[str, Any]) -> None:
         takes = keys(registry.DATA[kind]) if kind in registry.DATA else ()
         settings |= {key: "a place" for key in ("path", "dir") if key in settings and key in takes}
         if kind in published.SETS:
-            replace(kind, reviews(VOCABULARY[name], 1000))
+            replace(kind, reviews(kind, VOCABULARY[name], 1000))
         elif "length" in settings:
             largest = max(stage.get("batch_size", 128) for stage in config["stages"].values())
             grouped = kind == "domain_files"

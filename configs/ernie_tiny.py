@@ -46,11 +46,17 @@ def chain(student: dict, learnt: dict, lengths: Mapping[str, dict], task: dict) 
     for stage, own in lengths.items():
         targets = {"kind": "live", "stage": BEFORE.get(stage, "finetuned")}
         said = {"student": student, "objective": learnt, "targets": targets, **own}
-        said |= {"initial": {"stage": before} if before else None}
-        found[stage], before = said | (task if stage in ("tad", "tsd") else {}), stage
+        said |= task if stage in ("tad", "tsd") else {"student": {**student, "head": "none"}}
+        found[stage] = said | {"initial": begun(before, student["depth"])}
+        before = stage
     soft = {"loss": "hinton_kd", "temperature": 1.0}
     found["tsd"] |= {"objective": {**learnt, "soft": soft, **LABELS}}
     return found
+
+
+def begun(before: str | None, depth: int) -> dict | None:
+    """The encoder that the stage before it left; a head learns in the last stage alone."""
+    return {"stage": before, "parts": encoders.body(depth)} if before else None
 
 
 def published(task: dict) -> dict:
@@ -59,7 +65,6 @@ def published(task: dict) -> dict:
     epoch = 1894  # 67,349 sentences less a tenth, in batches of 32
     task = {"name": "sst2", **files, **task}
     tiny = {**encoders.BASE, "width": 312, "depth": 4, "hidden": 1200, "head": "classes"}
-    tiny["classes"] = 2
     general = {"optimizer": encoders.optimizer(1e-4, 10_000), "batch_size": 256}
     general |= {"checkpoint_every": 5000}
     own = {"optimizer": encoders.optimizer(5e-5, epoch), "batch_size": 32}
@@ -81,11 +86,12 @@ def published(task: dict) -> dict:
 
 
 TOTAL = 1200  # steps of all stages of an arm together
+DEPTH = 2
 
 
 def small() -> dict:
     net = {"net": "text_encoder", "width": 64, "heads": 4, "hidden": 128, "depth": 4}
-    student = {**net, "width": 32, "hidden": 64, "depth": 2, "head": "classes"}
+    student = {**net, "width": 32, "hidden": 64, "depth": DEPTH, "head": "classes"}
     common = {"optimizer": adamw(2e-3, 50, weight_decay=0.01), "batch_size": 32}
     few = {"records": {"labelled": 300}, "evaluate": {"accuracy": accuracy()}}
     lengths = {stage: {**common, "steps": TOTAL // 4} for stage in (*BEFORE, "tsd")}
@@ -113,7 +119,7 @@ def small() -> dict:
                 **few,
                 "steps": 600,
             },
-            **chain(student, encoders.tinybert(2, 2, 4), lengths, few),
+            **chain(student, encoders.tinybert(DEPTH, 2, 4), lengths, few),
         },
         claim=claim(),
     )
@@ -145,7 +151,7 @@ def subset(stages: Sequence[str]) -> dict:
     order = (*stages, "tsd")
     found: dict[str, Any] = {"recipe": ("pretrained", "finetuned", *order)}
     for stage, before in zip(order, (None, *stages), strict=True):
-        found[f"stages/{stage}/initial"] = {"stage": before} if before else None
+        found[f"stages/{stage}/initial"] = begun(before, DEPTH)
         found[f"stages/{stage}/steps"] = TOTAL // len(order)
     return found
 

@@ -202,7 +202,7 @@ def _recipe_faults(config: Mapping[str, Any]) -> list[str]:
     if not recipe:
         found.append(f"the recipe names no stage: there are {sorted(stages)}")
     if config.get("data") and "name" not in config["data"]:
-        found.append("config.data needs 'name'")
+        found.append(f"config.data has {listed(sorted(config['data']))}: it needs 'name'")
     return found
 
 

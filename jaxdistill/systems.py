@@ -65,7 +65,7 @@ def systems() -> tuple[System, ...]:
 
     Example:
         >>> [system.name for system in systems() if system.distils == "sampler"]
-        ['DMD2', 'iCT', 'sCM', 'Guidance as an input', ...]
+        ['DMD2', ..., 'iCT', 'sCM', 'Guidance as an input', ...]
     """
     read = tomllib.loads((Path(__file__).parent / "systems.toml").read_text(encoding="utf-8"))
     return tuple(

@@ -25,7 +25,9 @@ def test_each_stage_starts_from_the_one_before_and_all_arms_take_equal_steps(arm
     steps = [config["stages"][name]["steps"] for name in stages]
     assert sum(steps) == 1200
     starts = [config["stages"][name].get("initial") for name in stages]
-    assert starts == [None, *({"stage": name} for name in stages[:-1])]
+    assert [start and start["stage"] for start in starts] == [None, *stages[:-1]]
+    # A head learns in the last stage alone.
+    assert not any("head" in start["parts"] for start in starts[1:])
 
 
 def test_one_thing_changes_at_a_time():

@@ -173,6 +173,8 @@ SETS: dict[str, Callable[[Path | str, str], Sentences]] = {
     "rte": rte,
 }
 """Published sets of texts by name: functions of a folder and a part."""
+PAIRS, SCORED = ("ro_sts", "stsb", "mrpc", "rte"), ("ro_sts", "stsb")
+"""Those of pairs, and those whose labels are scores."""
 
 
 class _Row(NamedTuple):

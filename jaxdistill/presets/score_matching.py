@@ -38,6 +38,7 @@ def before_student(config: Mapping[str, Any], **stages: Any) -> dict[str, Any]:
     """A run with further stages, just before that of the student.
 
     Example:
+        >>> from jaxdistill.presets.samplers import imagenet_64
         >>> before_student(imagenet_64("", "", {}), degraded={})["recipe"]
         ('teacher', 'degraded', 'student')
     """

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxdistill import config_files, recipe, registry
+from jaxdistill.claims import arms_of
 from jaxdistill.data import published, sentences, sources
 from jaxdistill.data import text as texts
 from jaxdistill.data.split import PARTS
@@ -140,9 +141,14 @@ def documents() -> Any:
     return read
 
 
-def reviews() -> Any:
+def reviews(name: str) -> Any:
+    said = ["good", "bad"] * 200
+    labels = np.arange(400) % 2
+    labels = labels / 2 if name in published.SCORED else labels
+    others = said if name in published.PAIRS else None
+
     def read(context: Any, *, length: int, **_: Any) -> Any:
-        given = sentences.Sentences("reviews", ["good", "bad"] * 200, np.arange(400) % 2)
+        given = sentences.Sentences("reviews", said, labels, others)
         source = sentences.encoded(given, texts.byte_tokenizer(), length)
         return source, source
 
@@ -176,7 +182,7 @@ def configs():
     for name in ("json_lines", "parquet", "text_files", "domain_files"):
         patch.setitem(table, name, forwarding(table[name])(documents()))
     for name in published.SETS:
-        patch.setitem(table, name, forwarding(table[name])(reviews()))
+        patch.setitem(table, name, forwarding(table[name])(reviews(name)))
     patch.setitem(table, "requests", forwarding(table["requests"])(requests(table["requests"])))
     words = record_steps.EMBEDDERS
     patch.setitem(words, "dictionary", forwarding(words["dictionary"])(lambda *_, **__: len))
@@ -207,6 +213,14 @@ def test_configs_can_be_planned_as_they_are(planned):
     assert len(configs) > 45
 
 
+def arms_with(config, path):
+    """The first arm of a claim that runs the stage of a path, where the recipe itself does not."""
+    stage = path[1] if path[0] == "stages" else None
+    if stage is None or stage in config["recipe"]:
+        return []
+    return [arm for arm in arms_of(config).values() if stage in arm["recipe"]][:1]
+
+
 def test_no_mistake_passes(planned):
     configs, read = planned
     draw = random.Random(0)
@@ -223,6 +237,8 @@ def test_no_mistake_passes(planned):
         try:
             recipe.check_claim(config, recipe.resolve(config, dict(read)).read)
             recipe.plan(config)  # what depends on arrays is found where they are traced
+            for arm in arms_with(config, mistake[1]):
+                recipe.plan(arm)
         except (ValueError, FileNotFoundError) as refusal:
             key = str(next((k for k in reversed(mistake[1]) if isinstance(k, str)), ""))
             told = str(refusal)
