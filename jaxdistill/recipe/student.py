@@ -14,6 +14,7 @@ from jaxdistill import models, registry, students
 from jaxdistill.config import frozen_stages, target_stages
 from jaxdistill.frameworks.linen import from_linen
 from jaxdistill.recipe.planned import Plan, Planned
+from jaxdistill.registry import samplers
 from jaxdistill.students.seeing import Arrays, Images, Seeing, Texts
 from jaxdistill.training.costs import Costs, costs
 from jaxdistill.training.loop import Outcome
@@ -22,16 +23,8 @@ from jaxdistill.training.meaning import meaning, measured_on
 # Records that show in which range pixels lie.
 _LOOKED_AT = 64
 # Algorithms whose net makes samples of noise.
-_SAMPLERS = (
-    "denoising",
-    "consistency",
-    "continuous_consistency",
-    "distribution_matching",
-    "latent_adversarial",
-    "latent_consistency",
-    "progressive",
-    "backtracking",
-)
+# Their nets make samples.
+_SAMPLERS = frozenset(samplers.DISTILLERS)
 # What of all that is measured a card shows, at most so many lines.
 _LINES = 10
 _NOT_SHOWN = ("teacher_", "agreement", "kl", "loyalty", "entropy", "errors")

@@ -29,6 +29,13 @@ def read(
     return image, jnp.asarray(batch["label"]) if labels else None
 
 
+def withheld(label: jax.Array | None, key: jax.Array, share: float) -> jax.Array | None:
+    """Labels, of which a share is withheld: -1 stands for no label."""
+    if label is None:
+        return None
+    return jnp.where(jax.random.uniform(key, label.shape) < share, -1, label)
+
+
 def starting(
     nets: Mapping[str, Net],
     prepare: Prepare | None,

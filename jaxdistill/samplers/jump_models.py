@@ -103,10 +103,7 @@ def mean_flow(
         keys = jax.random.split(turn.key, 5)
         data, label = common.read(turn.batch, keys[0], prepare, labels)
         t, s = times(keys[1], len(data), data.dtype)
-        known = label
-        if label is not None:
-            withheld = jax.random.uniform(keys[2], label.shape) < unlabelled
-            known = jnp.where(withheld, -1, label)
+        known = common.withheld(label, keys[2], unlabelled)
         x, velocity = _on_lines(teacher, turn.frozen, keys[3], data, t, known)
         if scale is not None and label is not None:
             fixed = jax.lax.stop_gradient(nets["net"])
@@ -116,7 +113,7 @@ def mean_flow(
                 for each in (label, jnp.full_like(label, -1))
             ]
             follow = jumps.guided_velocity(velocity, *seen, scale=scale, share=share)
-            velocity = jnp.where(over(withheld, x), velocity, follow)
+            velocity = jnp.where(over(jnp.asarray(known) < 0, x), velocity, follow)
         average = _mean_velocity(net, nets["net"], known, keys[4])
         said, target = jumps.mean_velocity_target(average, x, t, s, velocity)
         values = jumps.adaptive_square(said, target, power=power, floor=floor)
@@ -187,9 +184,7 @@ def shortcuts(
     def loss(nets, turn):
         keys = jax.random.split(turn.key, 5)
         data, label = common.read(turn.batch, keys[0], prepare, labels)
-        if label is not None:
-            withheld = jax.random.uniform(keys[1], label.shape) < unlabelled
-            label = jnp.where(withheld, -1, label)
+        label = common.withheld(label, keys[1], unlabelled)
         first = int(bootstrapped * len(data))
         t, width = drawn(keys[2], len(data), first, data.dtype)
         x, velocity = _on_lines(teacher, turn.frozen, keys[3], data, t, label)

@@ -82,8 +82,8 @@ def denoising(
     def loss(nets, turn):
         keys = jax.random.split(turn.key, 6)
         data, label = common.read(turn.batch, keys[0], prepare, labels)
-        if label is not None and scales is None:
-            label = jnp.where(jax.random.uniform(keys[1], label.shape) < unlabelled, -1, label)
+        if scales is None:
+            label = common.withheld(label, keys[1], unlabelled)
         sigma = schedules.lognormal(keys[2], data.shape[:1], mean, std)
         x = data + over(sigma, data) * jax.random.normal(keys[3], data.shape, data.dtype)
         given = {}
